@@ -1,0 +1,54 @@
+# Tests of Tessera. A test's name is the stem it tests; its functions are sentences.
+find_library(CMOCKA_LIBRARY cmocka REQUIRED)
+
+# As root, and with more ranks than cores, Open MPI must be told that this is meant.
+set(TSR_MPIEXEC_FLAGS --oversubscribe --bind-to none CACHE STRING "Flags of mpirun in tests")
+set(TSR_MPI_ENVIRONMENT OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+    OMPI_MCA_btl_vader_single_copy_mechanism=none)
+
+# tsr_test(<name> USES <rooms> [RANKS n...] [ISAS]) - tests/test_<name>.c, one ctest per rank count;
+# with ISAS one per instruction set (a set that the machine lacks is said and passed over).
+function(tsr_test name)
+  cmake_parse_arguments(ARG "ISAS" "" "USES;RANKS" ${ARGN})
+  add_executable(test_${name} test_${name}.c)
+  target_link_libraries(test_${name} PRIVATE tsr_flags tsr_test_support ${CMOCKA_LIBRARY} m)
+  foreach(used IN LISTS ARG_USES)
+    target_link_libraries(test_${name} PRIVATE tsr_${used})
+  endforeach()
+  if(ARG_ISAS)
+    foreach(isa plain avx2 avx512)
+      add_test(NAME ${name}.${isa} COMMAND test_${name})
+      set_tests_properties(${name}.${isa} PROPERTIES LABELS unit TIMEOUT 300
+        ENVIRONMENT "TSR_ISA=${isa}" SKIP_RETURN_CODE 77)
+    endforeach()
+  elseif(NOT ARG_RANKS)
+    add_test(NAME ${name} COMMAND test_${name})
+    set_tests_properties(${name} PROPERTIES LABELS unit TIMEOUT 300 SKIP_RETURN_CODE 77)
+  endif()
+  foreach(n IN LISTS ARG_RANKS)
+    add_test(NAME ${name}.np${n} COMMAND ${MPIEXEC_EXECUTABLE} ${TSR_MPIEXEC_FLAGS}
+             ${MPIEXEC_NUMPROC_FLAG} ${n} $<TARGET_FILE:test_${name}>)
+    set_tests_properties(${name}.np${n} PROPERTIES LABELS ranks PROCESSORS 2 TIMEOUT 300
+      ENVIRONMENT "${TSR_MPI_ENVIRONMENT}")
+  endforeach()
+endfunction()
+
+# tsr_fuzz(<name> USES <rooms>) - tests/fuzz_<name>.c has LLVMFuzzerTestOneInput. With TSR_FUZZ it is
+# a libFuzzer program; always, the corpus tests/data/fuzz/<name>/ replays as a plain test.
+function(tsr_fuzz name)
+  cmake_parse_arguments(ARG "" "" "USES" ${ARGN})
+  set(used_rooms)
+  foreach(used IN LISTS ARG_USES)
+    list(APPEND used_rooms tsr_${used})
+  endforeach()
+  add_executable(replay_${name} fuzz_${name}.c fuzz_replay.c)
+  target_link_libraries(replay_${name} PRIVATE tsr_flags tsr_test_support ${used_rooms} m)
+  add_test(NAME fuzz.${name} COMMAND replay_${name} ${PROJECT_SOURCE_DIR}/tests/data/fuzz/${name})
+  set_tests_properties(fuzz.${name} PROPERTIES LABELS fuzz TIMEOUT 120)
+  if(TSR_FUZZ)
+    add_executable(fuzz_${name} fuzz_${name}.c)
+    target_compile_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
+    target_link_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
+    target_link_libraries(fuzz_${name} PRIVATE tsr_flags tsr_test_support ${used_rooms} m)
+  endif()
+endfunction()
