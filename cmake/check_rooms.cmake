@@ -1,3 +1,4 @@
+cmake_minimum_required(VERSION 3.25)
 # cmake -DROOMS="<room: uses|room: uses|...>" -DSOURCE=<tree> -P check_rooms.cmake
 # Every #include of a room's file must lead to the room itself, or to a room or header that its USES names.
 string(REPLACE "|" ";" rooms "${ROOMS}")

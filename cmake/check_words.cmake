@@ -1,3 +1,4 @@
+cmake_minimum_required(VERSION 3.25)
 # cmake -DSOURCE=<tree> -P check_words.cmake
 # A foreign call may stand only in the room or file that owns it. Comments and strings do not count.
 set(n_bad 0)
