@@ -23,10 +23,16 @@ extern "C" {
 #endif
 
 enum {
-    TSR_X_GROUP_BYTES = 64, /* of one row's group of 32 columns, quantised */
-    TSR_OPEN_TILE_BYTES = 640,
-    TSR_F32_CHUNK_TILES = 8 /* tiles of a panel that are turned to f32 at once */
+    TSR_X_GROUP_BYTES = 64,    /* of one row's group of 32 columns, quantised */
+    TSR_OPEN_TILE_BYTES = 640, /* a 4-bit tile opened to bytes: codes, f32 d, f32 m */
+    TSR_F32_CHUNK_TILES = 8,   /* tiles of a panel that are turned to f32 at once, */
+    TSR_F32_CHUNK_ROWS = 64    /* for so many rows of x */
 };
+
+/* f32 weights [cols, 16], f32 sums and f64 sums [rows, 16] */
+#define TSR_F32_SCRATCH_BYTES \
+    ((size_t)TSR_PANEL_ROWS * \
+     (4 * TSR_TILE_COLS * (size_t)TSR_F32_CHUNK_TILES + 12 * (size_t)TSR_F32_CHUNK_ROWS))
 
 /* One product's part in a run of panels. */
 typedef struct tsr_panel_stretch {
@@ -35,7 +41,8 @@ typedef struct tsr_panel_stretch {
     const float *bias;    /* likewise; or NULL */
     int64_t out_stride;
     int64_t n_panels;
-    int64_t n_lanes; /* weight rows from the first panel's on: the last panel may have fewer than 16 */
+    int64_t
+        n_lanes; /* weight rows from the first panel's on: the last panel may have fewer than 16 */
 } tsr_panel_stretch;
 
 /* Panels of one format, all with the same x. */
@@ -47,7 +54,8 @@ typedef struct tsr_panel_run {
     int64_t n_panels;   /* over all stretches */
     int n_stretches;
     tsr_panel_stretch stretches[TSR_MAX_PRODUCTS];
-    uint8_t *scratch; /* tsr_matmul_thread_scratch() bytes of this thread's own */
+    uint8_t *scratch; /* this thread's own, 64-byte aligned: room for an opened panel, or for
+                         TSR_F32_SCRATCH_BYTES */
 } tsr_panel_run;
 
 /* The rows of x, cut into blocks. */
@@ -74,17 +82,13 @@ typedef struct tsr_matmul_loops {
     void (*f32)(const tsr_panel_run *run, const tsr_x_blocks *x);
 } tsr_matmul_loops;
 
-#define TSR_MATMUL_DECLARE(isa)                                                                \
+#define TSR_MATMUL_DECLARE(isa)                                                                 \
     void tsr_quantise_##isa(const tsr_x_blocks *x, int64_t n_cols, int64_t first, int64_t end); \
-    void tsr_matmul_int8_##isa(const tsr_panel_run *run, const tsr_x_blocks *x);               \
+    void tsr_matmul_int8_##isa(const tsr_panel_run *run, const tsr_x_blocks *x);                \
     void tsr_matmul_f32_##isa(const tsr_panel_run *run, const tsr_x_blocks *x);
 TSR_MATMUL_DECLARE(plain)
 TSR_MATMUL_DECLARE(avx2)
 TSR_MATMUL_DECLARE(avx512)
-
-/* Scratch of a call: once for x, and once a thread. */
-size_t tsr_matmul_x_scratch(int64_t n_rows, int64_t n_cols);
-size_t tsr_matmul_thread_scratch(int64_t n_rows, int64_t n_cols);
 
 #ifdef __cplusplus
 }

@@ -102,8 +102,8 @@ static void open_tile(tsr_format format, float *to, const uint8_t *tile)
         break;
     case TSR_FORMAT_Q8:
         for (int h = 0; h < 2; h++) {
-            open_bytes(to + half * h, tile + 256 * h,
-                       v16_load_f16((const uint16_t *)(tile + 512)), v16_set1(0.0F));
+            open_bytes(to + half * h, tile + 256 * h, v16_load_f16((const uint16_t *)(tile + 512)),
+                       v16_set1(0.0F));
         }
         break;
     case TSR_FORMAT_Q8_WIDE:
@@ -214,11 +214,12 @@ TSR_INLINE void panels_by_row(const int format, const int streams, const tsr_pan
     const int64_t grain = run->grain_cols > 0 ? run->grain_cols : run->n_cols;
     _Alignas(64) double sums[4 * TSR_PANEL_ROWS];
     v16 acc[4];
+    int64_t c = 0;
 
     for (int i = 0; i < 4 * TSR_PANEL_ROWS; i++) {
         sums[i] = TSR_GRAIN_START;
     }
-    for (int64_t c = 0; c < run->n_cols;) {
+    do {
         const int64_t end = c + grain < run->n_cols ? c + grain : run->n_cols;
 
         TSR_UNROLL for (int s = 0; s < streams; s++)
@@ -233,13 +234,15 @@ TSR_INLINE void panels_by_row(const int format, const int streams, const tsr_pan
                 acc[s] = v16_fma(plain_column(format, p[s].tiles, c), one, acc[s]);
             }
         }
-        TSR_UNROLL for (int s = 0; s < streams && run->grain_cols > 0; s++)
-        {
-            double *sum = sums + TSR_PANEL_ROWS * s;
+        if (run->grain_cols > 0) {
+            TSR_UNROLL for (int s = 0; s < streams; s++)
+            {
+                double *sum = sums + TSR_PANEL_ROWS * s;
 
-            w16_store(sum, w16_fma_v16(acc[s], TSR_GRAIN_FACTOR, w16_load(sum)));
+                w16_store(sum, w16_fma_v16(acc[s], TSR_GRAIN_FACTOR, w16_load(sum)));
+            }
         }
-    }
+    } while (c < run->n_cols);
     TSR_UNROLL for (int s = 0; s < streams; s++)
     {
         if (run->grain_cols > 0) {

@@ -180,8 +180,8 @@ TSR_INLINE void group_q8(const int streams, const int rows, const uint8_t *const
         {
             v16 *sum = &acc[s * rows + r];
 
-            *sum = v16_fma(dots8_value(dots[s * rows + r]),
-                           v16_mul(d, v16_set1(*X_D(x, rows, r))), *sum);
+            *sum = v16_fma(dots8_value(dots[s * rows + r]), v16_mul(d, v16_set1(*X_D(x, rows, r))),
+                           *sum);
         }
     }
 }
@@ -230,6 +230,7 @@ TSR_INLINE void block(const int format, const int streams, const int rows, const
     const uint8_t *groups = x->groups;
     const uint8_t *tiles[MOST_STREAMS];
     v16 acc[MOST_SUMS];
+    int64_t g = 0;
 
     // Sums of grains stay in memory: in registers they would push out those of the inner loop.
     __asm__("" : "+r"(sums)::"memory");
@@ -242,7 +243,7 @@ TSR_INLINE void block(const int format, const int streams, const int rows, const
             sums[i] = TSR_GRAIN_START;
         }
     }
-    for (int64_t g = 0; g < n_groups;) {
+    do {
         const int64_t end = grain > 0 && g + grain < n_groups ? g + grain : n_groups;
 
         TSR_UNROLL for (int i = 0; i < streams * rows; i++)
@@ -271,7 +272,7 @@ TSR_INLINE void block(const int format, const int streams, const int rows, const
                 w16_store(sum, w16_fma_v16(acc[i], TSR_GRAIN_FACTOR, w16_load(sum)));
             }
         }
-    }
+    } while (g < n_groups);
     TSR_UNROLL for (int i = 0; i < streams * rows; i++)
     {
         const tsr_panel_place *to = &p[i / rows];
@@ -293,16 +294,15 @@ typedef struct shape {
     size_t tile_bytes;
 } shape;
 
-TSR_INLINE void block_of(const int format, const int streams, const int rows, const tsr_panel_place *p,
-                         const x_block *x, const shape *of)
+TSR_INLINE void block_of(const int format, const int streams, const int rows,
+                         const tsr_panel_place *p, const x_block *x, const shape *of)
 {
     block(format, streams, rows, p, x, of->n_groups, of->grain, of->tile_bytes);
 }
 
 /* `streams` panels by blocks [first, end) of x, each of 1 to MOST_ROWS rows. */
 TSR_INLINE void panels_by_blocks(const int format, const int streams, const tsr_panel_place *p,
-                                 const tsr_x_blocks *x, int64_t first, int64_t end,
-                                 const shape *of)
+                                 const tsr_x_blocks *x, int64_t first, int64_t end, const shape *of)
 {
     for (int64_t b = first; b < end; b++) {
         const int64_t row = tsr_x_block_first(x, b);
@@ -363,8 +363,8 @@ TSR_INLINE void run_format(const int format, const tsr_panel_run *run, const tsr
     const shape opened = {of->n_groups, of->grain, TSR_OPEN_TILE_BYTES};
     const int64_t chunk_rows = CHUNK_BYTES / (of->n_groups * TSR_X_GROUP_BYTES);
     const int64_t chunk = chunk_rows > MOST_ROWS ? chunk_rows / MOST_ROWS : 1;
-    const bool open = (format == TSR_FORMAT_Q4 || format == TSR_FORMAT_Q4_WIDE) &&
-                      x->n_blocks >= OPEN_BLOCKS;
+    const bool open =
+        (format == TSR_FORMAT_Q4 || format == TSR_FORMAT_Q4_WIDE) && x->n_blocks >= OPEN_BLOCKS;
     tsr_panel_place p[MOST_STREAMS];
 
     for (int64_t first = 0; first < x->n_blocks; first += chunk) {

@@ -17,8 +17,8 @@
 #endif
 
 /* How sums of grains are kept: kernels/ops.h. */
-#define TSR_GRAIN_START 25165824.0         /* 1.5 * 2^24: the last place is 2^-28 */
-#define TSR_GRAIN_FACTOR (1.0 + 0x1p-52)   /* off the ties */
+#define TSR_GRAIN_START 25165824.0       /* 1.5 * 2^24: the last place is 2^-28 */
+#define TSR_GRAIN_FACTOR (1.0 + 0x1p-52) /* off the ties */
 
 /* One panel of the work, wherever it comes from. */
 typedef struct tsr_panel_place {
@@ -57,8 +57,7 @@ TSR_INLINE void tsr_panel_put_f32(const tsr_panel_place *to, int64_t row, v16 su
         v16_store(out, to->bias == NULL ? sum : v16_add(sum, v16_load(to->bias)));
     } else {
         v16_store_some(out,
-                       to->bias == NULL ? sum
-                                        : v16_add(sum, v16_load_some(to->bias, to->n_lanes)),
+                       to->bias == NULL ? sum : v16_add(sum, v16_load_some(to->bias, to->n_lanes)),
                        to->n_lanes);
     }
 }

@@ -195,8 +195,7 @@ TSR_INLINE v16 dots8_value(dots8 sum)
 TSR_INLINE int32_t i16_total(i16 a)
 {
     const __m256i eight = _mm256_add_epi32(a.low, a.high);
-    __m128i four =
-        _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
 
     four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4E));
     return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xB1)));

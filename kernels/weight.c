@@ -19,8 +19,7 @@ enum {
     Q8_WIDE_D = 512,
     Q8_WIDE_M = 576,
     Q8_WIDE_HALF = 128,
-    HALF_COLS = 16,
-    K_GROUP = 256 /* elements of a group of the K encodings */
+    HALF_COLS = 16
 };
 
 static const struct {
@@ -312,7 +311,8 @@ static void pack_q4_k(uint8_t *panel, const void *const *rows, int64_t first, in
     for (int r = 0; r < TSR_PANEL_ROWS; r++) {
         uint8_t *tile = panel;
 
-        for (int64_t t = first; t < first + n_tiles && rows[r] != NULL; t++, tile += Q4_WIDE_BYTES) {
+        for (int64_t t = first; t < first + n_tiles && rows[r] != NULL;
+             t++, tile += Q4_WIDE_BYTES) {
             const uint8_t *from = (const uint8_t *)rows[r] + t / 8 * 144;
             const int i = (int)(t % 8);
             const uint8_t *codes = from + 16 + i / 2 * TSR_TILE_COLS;
@@ -413,8 +413,7 @@ static void read_q6_k(wide_run *run, const uint8_t *row, int64_t t)
     const uint8_t *high = from + 128 + 32 * half;
 
     for (int c = 0; c < TSR_TILE_COLS; c++) {
-        run->q[c] =
-            (int8_t)(((low[c] >> (i / 2 * 4) & 15) | (high[c] >> (2 * i) & 3) << 4) - 32);
+        run->q[c] = (int8_t)(((low[c] >> (i / 2 * 4) & 15) | (high[c] >> (2 * i) & 3) << 4) - 32);
     }
     for (int h = 0; h < 2; h++) {
         run->d[h] = load_f16(from + 208) * (float)(int8_t)from[192 + 8 * half + 2 * i + h];
@@ -549,7 +548,7 @@ void tsr_weight_unpack_row(const tsr_weight *weight, int64_t row, float *out)
     for (int64_t c = 0; c < weight->n_cols; c++) {
         const int in_tile = (int)(c % TSR_TILE_COLS);
 
-        out[c] = element(weight->format, tile + (size_t)(c / TSR_TILE_COLS) * tile_bytes, r,
-                         in_tile);
+        out[c] =
+            element(weight->format, tile + (size_t)(c / TSR_TILE_COLS) * tile_bytes, r, in_tile);
     }
 }
