@@ -119,8 +119,9 @@ static bool make_model(model *m, tsr_format layers, tsr_format head)
         for (int i = 0; i < PER_LAYER; i++) {
             const size_t n = tsr_weight_bytes(layers, shapes[i][0], shapes[i][1]);
 
-            m->layers[l][i] = (tsr_weight){layers, TSR_DEVICE_CPU, shapes[i][0], shapes[i][1],
-                                           i == O || i == DOWN ? GRAIN : 0, at};
+            m->layers[l][i] = (tsr_weight){
+                layers, TSR_DEVICE_CPU, shapes[i][0], shapes[i][1], i == O || i == DOWN ? GRAIN : 0,
+                at};
             fill_tiles(at, layers, n);
             at += n;
         }
@@ -319,8 +320,8 @@ int main(int argc, char **argv)
         tsr_device *dev;
 
         must(tsr_device_open(&dev, &options));
-        must(tsr_device_reserve_scratch(
-            dev, tsr_ops_scratch_bytes(TSR_DEVICE_CPU, n_threads, &limits)));
+        must(tsr_device_reserve_scratch(dev,
+                                        tsr_ops_scratch_bytes(TSR_DEVICE_CPU, n_threads, &limits)));
         printf("%s; %.1f MB of %s\n", tsr_device_describe(dev), (double)m.n_bytes * 1e-6,
                tsr_weight_format_name(format));
         for (int i = 0; i < 6; i++) {
