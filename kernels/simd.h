@@ -174,6 +174,11 @@ TSR_INLINE float v16_largest(v16 a)
     return _mm512_reduce_max_ps(a);
 }
 
+TSR_INLINE uint32_t v16_above(v16 a, v16 b) /* bit i: lane i of a is greater than that of b */
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ);
+}
+
 #elif defined(TSR_ISA_AVX2)
 /* ---- AVX2: two registers -----------------------------------------------------------------------
  */
@@ -342,6 +347,13 @@ TSR_INLINE float v16_largest(v16 a)
     q = _mm_max_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
 }
+TSR_INLINE uint32_t v16_above(v16 a, v16 b)
+{
+    const int low = _mm256_movemask_ps(_mm256_cmp_ps(a.low, b.low, _CMP_GT_OQ));
+    const int high = _mm256_movemask_ps(_mm256_cmp_ps(a.high, b.high, _CMP_GT_OQ));
+
+    return (uint32_t)low | (uint32_t)high << 8;
+}
 
 #else
 /* ---- plain C: the one to believe ---------------------------------------------------------------
@@ -501,6 +513,12 @@ TSR_INLINE float v16_largest(v16 a)
     float largest = a.lane[0];
     TSR_EACH_LANE largest = a.lane[i] > largest ? a.lane[i] : largest;
     return largest;
+}
+TSR_INLINE uint32_t v16_above(v16 a, v16 b)
+{
+    uint32_t bits = 0;
+    TSR_EACH_LANE bits |= (uint32_t)(a.lane[i] > b.lane[i]) << i;
+    return bits;
 }
 #endif
 
