@@ -66,6 +66,10 @@ TSR_INLINE void tsr_panel_put_f64(const tsr_panel_place *to, int64_t row, const 
 {
     double *out = (double *)to->out + row * to->out_stride;
 
+    if (to->n_lanes == TSR_PANEL_ROWS) {
+        w16_store_less(out, w16_load(sums), TSR_GRAIN_START);
+        return;
+    }
     for (int i = 0; i < to->n_lanes; i++) {
         out[i] = sums[i] - TSR_GRAIN_START;
     }
