@@ -248,6 +248,10 @@ TSR_INLINE void block(const int format, const int streams, const int rows, const
     {
         tiles[s] = p[s].tiles;
     }
+    // Output lines are far away: asked for now, they are here when the sums are.
+    for (int i = 0; i < streams * rows; i++) {
+        tsr_panel_expect(&p[i / rows], x->first_row + i % rows, grain > 0);
+    }
     if (grain > 0) {
         for (int i = 0; i < streams * rows * TSR_PANEL_ROWS; i += TSR_PANEL_ROWS) {
             w16_store(sums + i, w16_set1(TSR_GRAIN_START));
