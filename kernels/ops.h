@@ -75,7 +75,8 @@ TSR_MUST_CHECK tsr_status tsr_rmsnorm(tsr_device *dev, tsr_tensor out, tsr_tenso
 
 typedef enum tsr_activations {
     TSR_ACTIVATIONS_INT8, /* over quantised weights x is rounded to int8 in groups of 32: scale
-                             absmax / 127, to nearest even */
+                             absmax / 127, to nearest even; a group whose largest is below 2^-120
+                             counts as zeros, one with a NaN or infinity gives NaN */
     TSR_ACTIVATIONS_F32,  /* x as it is */
     TSR_ACTIVATIONS_COUNT
 } tsr_activations;
