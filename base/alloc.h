@@ -29,8 +29,8 @@ char *tsr_alloc_text(const char *text, size_t n_bytes);
 void tsr_free(void *block); /* NULL is fine */
 
 /*
- * Whole pages straight from the system, zeroed, 2 MiB aligned and advised to be huge; memory is taken only
- * when first touched. For weights, caches and activations. NULL when there is no room.
+ * Whole pages straight from the system, zeroed, 2 MiB aligned and advised to be huge; memory is
+ * taken only when first touched. For weights, caches and activations. NULL when there is no room.
  */
 void *tsr_alloc_pages(size_t n_bytes);
 void tsr_free_pages(void *pages, size_t n_bytes); /* n_bytes as it was asked for; NULL is fine */

@@ -13,17 +13,17 @@ extern "C" {
 #endif
 
 /* name, default, help: X(id, "NAME", "default", "what it does") */
-#define TSR_ENV_TABLE(X)                                                                           \
-    X(LOG, "TSR_LOG", "warn", "how much to say on stderr: error, warn, info or debug")             \
-    X(ISA, "TSR_ISA", "auto", "CPU instructions to use: auto, plain, avx2 or avx512")              \
-    X(TIMEOUT, "TSR_TIMEOUT", "300", "seconds without progress after which a job ends itself")     \
+#define TSR_ENV_TABLE(X)                                                                       \
+    X(LOG, "TSR_LOG", "warn", "how much to say on stderr: error, warn, info or debug")         \
+    X(ISA, "TSR_ISA", "auto", "CPU instructions to use: auto, plain, avx2 or avx512")          \
+    X(TIMEOUT, "TSR_TIMEOUT", "300", "seconds without progress after which a job ends itself") \
     X(FAULT, "TSR_FAULT", "", "for tests: RANK:WHAT@STEP, what goes wrong on purpose, and when")
 
 typedef enum tsr_env_id {
 #define TSR_ENV_ID(id, name, fallback, help) TSR_ENV_##id,
     TSR_ENV_TABLE(TSR_ENV_ID)
 #undef TSR_ENV_ID
-        TSR_ENV_COUNT
+    TSR_ENV_COUNT
 } tsr_env_id;
 
 typedef struct tsr_env_entry {

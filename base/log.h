@@ -1,8 +1,8 @@
 /*
  * base/log.h - lines on stderr for the person who runs the job.
  *
- * A line is written whole with one write(2), so that lines of several ranks never mix. When there is
- * more than one rank each line starts with "[rank r/n]". TSR_LOG=error|warn|info|debug chooses.
+ * A line is written whole with one write(2), so that lines of several ranks never mix. When there
+ * is more than one rank each line starts with "[rank r/n]". TSR_LOG=error|warn|info|debug chooses.
  *
  * Threads: safe from any.
  */

@@ -42,28 +42,29 @@ tsr_status tsr_status_fail(const char *file, int line, tsr_status code, const ch
 
 const char *tsr_status_name(tsr_status code);
 
-/* This thread's last message, without its place; "" if there was none. Good until the next fault. */
+/* This thread's last message, without its place; "" if there was none. Good until the next fault.
+ */
 const char *tsr_status_message(void);
 
 /* Where this thread's last message was made, as "kv/kv_store.c:41". */
 const char *tsr_status_place(void);
 
 /* Hand a failure to the caller as it is. */
-#define TSR_TRY(expr)                                                                              \
-    do {                                                                                           \
-        const tsr_status try_st_ = (expr);                                                         \
-        if (try_st_ != TSR_OK) {                                                                   \
-            return try_st_;                                                                        \
-        }                                                                                          \
+#define TSR_TRY(expr)                      \
+    do {                                   \
+        const tsr_status try_st_ = (expr); \
+        if (try_st_ != TSR_OK) {           \
+            return try_st_;                \
+        }                                  \
     } while (0)
 
 /* Same, but leave through `label` so that what was acquired is given back. */
-#define TSR_TRY_GOTO(st, label, expr)                                                              \
-    do {                                                                                           \
-        (st) = (expr);                                                                             \
-        if ((st) != TSR_OK) {                                                                      \
-            goto label;                                                                            \
-        }                                                                                          \
+#define TSR_TRY_GOTO(st, label, expr) \
+    do {                              \
+        (st) = (expr);                \
+        if ((st) != TSR_OK) {         \
+            goto label;               \
+        }                             \
     } while (0)
 
 #ifdef __cplusplus

@@ -94,12 +94,12 @@ uint16_t tsr_dtype_to_f16(float value)
     }
     if (exponent <= 0) {
         // Subnormal in half: the hidden bit is shifted in; below half the least one it is zero.
-        return exponent < -10
-                   ? sign
-                   : (uint16_t)(sign | shift_rounded((magnitude & 0x7FFFFFU) | 0x800000U,
-                                                     14 - exponent));
+        return exponent < -10 ? sign
+                              : (uint16_t)(sign | shift_rounded((magnitude & 0x7FFFFFU) | 0x800000U,
+                                                                14 - exponent));
     }
-    // A carry out of the fraction runs into the exponent, and from its largest into infinity: as it should.
+    // A carry out of the fraction runs into the exponent, and from its largest into infinity: as it
+    // should.
     return (uint16_t)(sign | shift_rounded(magnitude - (112U << 23), 13));
 }
 

@@ -1,9 +1,9 @@
 /*
  * kernels/encoding.h - how model files encode the elements of a weight.
  *
- * These are the file's types (the names and bit layouts are those of the GGUF format); what the kernels
- * compute with is another matter: kernels/weight.h. A quantised encoding stores a row in groups of
- * group_elems elements, group_bytes each; a row is a whole number of groups.
+ * These are the file's types (the names and bit layouts are those of the GGUF format); what the
+ * kernels compute with is another matter: kernels/weight.h. A quantised encoding stores a row in
+ * groups of group_elems elements, group_bytes each; a row is a whole number of groups.
  */
 #ifndef TSR_KERNELS_ENCODING_H
 #define TSR_KERNELS_ENCODING_H
@@ -44,8 +44,8 @@ size_t tsr_encoding_row_bytes(tsr_encoding encoding, int64_t n_elems);
 
 /*
  * The exact values of n_elems elements that start at element `first` of the row at `row`.
- * first and n_elems must be multiples of group_elems. Each value is what the format defines, computed in f32
- * as scale * q (+ minimum) with one rounding a product or sum.
+ * first and n_elems must be multiples of group_elems. Each value is what the format defines,
+ * computed in f32 as scale * q (+ minimum) with one rounding a product or sum.
  */
 void tsr_encoding_decode(tsr_encoding encoding, float *out, const void *row, int64_t first,
                          int64_t n_elems);

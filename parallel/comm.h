@@ -1,9 +1,10 @@
 /*
  * parallel/comm.h - collectives on tensors, in the middle of a step.
  *
- * One rank: nothing to do. Ranks of one host: an all-reduce of our own through a shared window (each rank writes its
- * part, all add all parts in rank order); else MPI. The terms of an all-reduce are doubles on a grid (kernels/ops.h,
- * tsr_matmul), whose sums are exact, so that the order in which an algorithm adds them cannot show.
+ * One rank: nothing to do. Ranks of one host: an all-reduce of our own through a shared window
+ * (each rank writes its part, all add all parts in rank order); else MPI. The terms of an
+ * all-reduce are doubles on a grid (kernels/ops.h, tsr_matmul), whose sums are exact, so that the
+ * order in which an algorithm adds them cannot show.
  *
  * Threads: the thread that owns the world.
  */
@@ -19,8 +20,9 @@ extern "C" {
 typedef struct tsr_comm tsr_comm;
 
 /*
- * largest: the most doubles that one all-reduce will be given at once (a larger call is cut into pieces; this sizes the
- * shared window). world is borrowed. All ranks together. Errors: NOMEM, COMM.
+ * largest: the most doubles that one all-reduce will be given at once (a larger call is cut into
+ * pieces; this sizes the shared window). world is borrowed. All ranks together. Errors: NOMEM,
+ * COMM.
  */
 TSR_MUST_CHECK tsr_status tsr_comm_create(tsr_comm **out, tsr_world *world, size_t largest);
 void tsr_comm_destroy(tsr_comm *comm); /* all ranks together; NULL is fine */

@@ -1,17 +1,18 @@
 /*
  * parallel/world.h - all ranks of this job: who they are, how they meet, and how they die.
  *
- * A world is opened once, first thing in main(). Under mpirun or srun it is MPI_COMM_WORLD (threads: FUNNELED: every
- * call but the two marked "any thread" comes from the thread that opened it); a process started alone is a world of one
- * and MPI is not touched. Rank 0 is the leader.
+ * A world is opened once, first thing in main(). Under mpirun or srun it is MPI_COMM_WORLD
+ * (threads: FUNNELED: every call but the two marked "any thread" comes from the thread that opened
+ * it); a process started alone is a world of one and MPI is not touched. Rank 0 is the leader.
  *
- * Death. Ranks of one host share a small table (MPI-3 shared window) in which each rank's watch thread beats ten times a
- * second and notes what the rank is at. A rank whose process is gone, or whose heart has not beaten for
- * 3 s (SIGSTOP, a machine that swaps), is reported by the lowest rank that lives: which rank, its process, and what it was at;
- * then the job ends with a non-zero status. When mpirun itself notices first and sends SIGTERM, the same report is made
- * before leaving. Ranks on other hosts are watched by their own hosts and by the launcher.
- * A rank that waits for others longer than TSR_TIMEOUT seconds ends the job too. SIGBUS (a mapped file whose page cannot be
- * read) and SIGSEGV are reported with the rank's name before the process ends.
+ * Death. Ranks of one host share a small table (MPI-3 shared window) in which each rank's watch
+ * thread beats ten times a second and notes what the rank is at. A rank whose process is gone, or
+ * whose heart has not beaten for 3 s (SIGSTOP, a machine that swaps), is reported by the lowest
+ * rank that lives: which rank, its process, and what it was at; then the job ends with a non-zero
+ * status. When mpirun itself notices first and sends SIGTERM, the same report is made before
+ * leaving. Ranks on other hosts are watched by their own hosts and by the launcher. A rank that
+ * waits for others longer than TSR_TIMEOUT seconds ends the job too. SIGBUS (a mapped file whose
+ * page cannot be read) and SIGSEGV are reported with the rank's name before the process ends.
  */
 #ifndef TSR_PARALLEL_WORLD_H
 #define TSR_PARALLEL_WORLD_H
@@ -36,17 +37,20 @@ int tsr_world_host_rank(const tsr_world *world); /* among the ranks of this host
 int tsr_world_host_size(const tsr_world *world);
 
 /*
- * The leader's n_bytes reach every rank. Followers may wait here for hours: waiting spins for a fraction of a millisecond
- * and then sleeps in growing naps (at most 1 ms), so that an idle follower leaves its core alone.
+ * The leader's n_bytes reach every rank. Followers may wait here for hours: waiting spins for a
+ * fraction of a millisecond and then sleeps in growing naps (at most 1 ms), so that an idle
+ * follower leaves its core alone.
  */
 TSR_MUST_CHECK tsr_status tsr_world_broadcast(tsr_world *world, void *bytes, size_t n_bytes);
 
-/* Every rank's n_bytes, in rank order, at the leader: received [size * n_bytes] there, ignored elsewhere. */
+/* Every rank's n_bytes, in rank order, at the leader: received [size * n_bytes] there, ignored
+ * elsewhere. */
 TSR_MUST_CHECK tsr_status tsr_world_gather(tsr_world *world, void *received, const void *sent,
                                            size_t n_bytes);
 
-/* The same with parts of different length: received holds them end to end, n_received [size] (leader only) says how many
- * bytes each rank sends; all ranks must already agree on these numbers. */
+/* The same with parts of different length: received holds them end to end, n_received [size]
+ * (leader only) says how many bytes each rank sends; all ranks must already agree on these numbers.
+ */
 TSR_MUST_CHECK tsr_status tsr_world_gather_parts(tsr_world *world, void *received,
                                                  const size_t *n_received, const void *sent,
                                                  size_t n_bytes);
@@ -56,24 +60,27 @@ TSR_MUST_CHECK tsr_status tsr_world_min(tsr_world *world, int64_t *value);
 TSR_MUST_CHECK tsr_status tsr_world_max(tsr_world *world, int64_t *value);
 
 /*
- * Do all ranks agree that things went well? Each gives its own status; the result is TSR_OK on all, or on all
- * the failure of the lowest failing rank, whose message becomes this thread's last message. The way out of set-up work
- * that can fail on one rank alone (loading weights), without leaving the others waiting.
+ * Do all ranks agree that things went well? Each gives its own status; the result is TSR_OK on all,
+ * or on all the failure of the lowest failing rank, whose message becomes this thread's last
+ * message. The way out of set-up work that can fail on one rank alone (loading weights), without
+ * leaving the others waiting.
  */
 TSR_MUST_CHECK tsr_status tsr_world_agree(tsr_world *world, tsr_status mine);
 
-/* ---- life and death ---------------------------------------------------------------------------- */
+/* ---- life and death ----------------------------------------------------------------------------
+ */
 
-/* What this rank is at, for the report if it is lost: "loading weights", "running step 57". Any thread. Cheap:
- * `what` is a string that lives for ever, number is shown behind it when >= 0. */
+/* What this rank is at, for the report if it is lost: "loading weights", "running step 57". Any
+ * thread. Cheap: `what` is a string that lives for ever, number is shown behind it when >= 0. */
 void tsr_world_note(tsr_world *world, const char *what, int64_t number);
 
 /* Has somebody asked this process to end (SIGINT, SIGTERM)? Any thread. */
 bool tsr_world_asked_to_end(const tsr_world *world);
 
-/* After the ranks have met in a step no rank may leave on its own: report `status` with this thread's last message as the fault of
- * this rank and end the whole job, at once. Does not return. */
-_Noreturn void tsr_world_abort(tsr_world *world, tsr_status status);
+/* After the ranks have met in a step no rank may leave on its own: report `status` with this
+ * thread's last message as the fault of this rank and end the whole job, at once. Does not return.
+ */
+__attribute__((noreturn)) void tsr_world_abort(tsr_world *world, tsr_status status);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,91 @@
+/*
+ * kernels/backend.h - what every kind of device must do. Private to the room.
+ *
+ * One function type an op: a twin with another signature does not compile. Every slot of a
+ * backend's table is filled; tests/test_ops.c checks it.
+ */
+#ifndef TSR_KERNELS_BACKEND_H
+#define TSR_KERNELS_BACKEND_H
+
+#include "kernels/ops.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef tsr_status tsr_embed_fn(tsr_device *dev, tsr_tensor sums, tsr_tensor ids,
+                                const tsr_weight *table, int64_t first_id);
+typedef tsr_status tsr_narrow_fn(tsr_device *dev, tsr_tensor x, tsr_tensor sums);
+typedef tsr_status tsr_add_sums_fn(tsr_device *dev, tsr_tensor x, tsr_tensor sums, tsr_tensor bias);
+typedef tsr_status tsr_rmsnorm_fn(tsr_device *dev, tsr_tensor out, tsr_tensor x, tsr_tensor weight,
+                                  float eps);
+typedef tsr_status tsr_matmul_fn(tsr_device *dev, const tsr_product *products, int n_products,
+                                 tsr_tensor x, tsr_activations activations);
+typedef tsr_status tsr_swiglu_fn(tsr_device *dev, tsr_tensor out, tsr_tensor gate, tsr_tensor up);
+typedef tsr_status tsr_rope_angles_fn(tsr_device *dev, tsr_tensor angles, tsr_tensor positions,
+                                      tsr_tensor frequencies, float scale);
+typedef tsr_status tsr_rope_fn(tsr_device *dev, tsr_tensor x, tsr_tensor angles, int head_dim,
+                               tsr_rope_pairs pairs);
+typedef tsr_status tsr_kv_write_fn(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor k,
+                                   tsr_tensor v, const tsr_batch *batch);
+typedef tsr_status tsr_attention_fn(tsr_device *dev, tsr_tensor out, tsr_tensor q,
+                                    const tsr_kv_view *kv, const tsr_batch *batch,
+                                    const tsr_attention_shape *shape);
+typedef tsr_status tsr_gather_rows_fn(tsr_device *dev, tsr_tensor out, tsr_tensor x,
+                                      tsr_tensor rows);
+typedef tsr_status tsr_top_k_fn(tsr_device *dev, tsr_tensor ids, tsr_tensor values,
+                                tsr_tensor masses, tsr_tensor logits, tsr_tensor sharpness,
+                                int64_t first_id, int64_t unit_cols);
+
+typedef struct tsr_backend {
+    tsr_embed_fn *embed;
+    tsr_narrow_fn *narrow;
+    tsr_add_sums_fn *add_sums;
+    tsr_rmsnorm_fn *rmsnorm;
+    tsr_matmul_fn *matmul;
+    tsr_swiglu_fn *swiglu;
+    tsr_rope_angles_fn *rope_angles;
+    tsr_rope_fn *rope;
+    tsr_kv_write_fn *kv_write;
+    tsr_attention_fn *attention;
+    tsr_gather_rows_fn *gather_rows;
+    tsr_top_k_fn *top_k;
+} tsr_backend;
+
+tsr_embed_fn tsr_embed_cpu;
+tsr_narrow_fn tsr_narrow_cpu;
+tsr_add_sums_fn tsr_add_sums_cpu;
+tsr_rmsnorm_fn tsr_rmsnorm_cpu;
+tsr_matmul_fn tsr_matmul_cpu;
+tsr_swiglu_fn tsr_swiglu_cpu;
+tsr_rope_angles_fn tsr_rope_angles_cpu;
+tsr_rope_fn tsr_rope_cpu;
+tsr_kv_write_fn tsr_kv_write_cpu;
+tsr_attention_fn tsr_attention_cpu;
+tsr_gather_rows_fn tsr_gather_rows_cpu;
+tsr_top_k_fn tsr_top_k_cpu;
+
+/* Instruction sets of the CPU twins; the loops of each are compiled from the same sources
+ * (kernels/simd.h). */
+typedef enum tsr_isa {
+    TSR_ISA_PLAIN_C,
+    TSR_ISA_AVX2_FMA,
+    TSR_ISA_AVX512_VNNI,
+    TSR_ISA_COUNT
+} tsr_isa;
+
+struct tsr_device {
+    tsr_device_kind kind;
+    const tsr_backend *backend;
+    tsr_cpu_pool *pool; /* owned */
+    tsr_isa isa;        /* of the CPU twins */
+    void *scratch;      /* owned; 64-byte aligned */
+    size_t scratch_bytes;
+    char description[64];
+};
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,71 @@
+/*
+ * kernels/device.h - where arithmetic happens: one device a rank, with one in-order queue.
+ *
+ * On the CPU an op has ended when its call returns; on other devices it may only be queued:
+ * tsr_device_sync() waits.
+ *
+ * Threads: a device belongs to the thread that opened it.
+ */
+#ifndef TSR_KERNELS_DEVICE_H
+#define TSR_KERNELS_DEVICE_H
+
+#include "base/status.h"
+#include "kernels/cpu_pool.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct tsr_device tsr_device;
+
+typedef enum tsr_device_kind {
+    TSR_DEVICE_CPU,
+    TSR_DEVICE_CUDA, /* in preparation: opening one is UNSUPPORTED */
+    TSR_DEVICE_KIND_COUNT
+} tsr_device_kind;
+
+typedef struct tsr_device_options {
+    tsr_device_kind kind;
+    int index;       /* which GPU; not read for CPU */
+    int n_threads;   /* CPU threads, the caller's own included; >= 1 */
+    const int *cpus; /* [n_threads] logical CPUs to bind them to, or NULL: not bound. Borrowed
+                        during the call */
+} tsr_device_options;
+
+/* Errors: ARG, NOMEM, UNSUPPORTED (kind not in this build; TSR_ISA names a set that this machine
+ * lacks). */
+TSR_MUST_CHECK tsr_status tsr_device_open(tsr_device **out, const tsr_device_options *options);
+void tsr_device_close(tsr_device *device); /* NULL is fine */
+
+tsr_device_kind tsr_device_kind_of(const tsr_device *device);
+const char *tsr_device_describe(const tsr_device *device); /* "CPU, AVX-512 VNNI, 2 threads" */
+
+/* The threads beside the device, for host work such as packing weights. Borrowed. */
+tsr_cpu_pool *tsr_device_pool(const tsr_device *device);
+
+TSR_MUST_CHECK tsr_status tsr_device_sync(tsr_device *device);
+
+/*
+ * Memory that ops need for themselves, reserved once so that no step allocates. Ops check that what
+ * they need fits: see tsr_ops_scratch_bytes() in kernels/ops.h. Errors: NOMEM.
+ */
+TSR_MUST_CHECK tsr_status tsr_device_reserve_scratch(tsr_device *device, size_t n_bytes);
+
+/* ---- memory ------------------------------------------------------------------------------------
+ */
+
+/* Zeroed device memory. On the CPU: whole pages that take up memory when first touched. NULL when
+ * there is no room. */
+void *tsr_device_alloc(tsr_device *device, size_t n_bytes);
+void tsr_device_free(tsr_device *device, void *memory, size_t n_bytes); /* NULL is fine */
+
+TSR_MUST_CHECK tsr_status tsr_device_upload(tsr_device *device, void *to, const void *host,
+                                            size_t n_bytes);
+TSR_MUST_CHECK tsr_status tsr_device_download(tsr_device *device, void *host, const void *from,
+                                              size_t n_bytes);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

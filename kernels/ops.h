@@ -1,0 +1,208 @@
+/*
+ * kernels/ops.h - the arithmetic of a decoder, one contract an op.
+ *
+ * Every op checks its operands here once and then calls the twin for the device. On failure nothing
+ * is written. Rows are independent: what an op gives for a row is the same, bit for bit, whatever
+ * other rows are in the call, however many threads work, and whichever instruction set is used.
+ * Errors of all: ARG (shape, type or device mismatch; the message names op, operand and numbers),
+ * DEVICE.
+ *
+ * Order of sums (docs/numerics.md tells why):
+ *   product over quantised weights, int8 activations: an exact integer dot product a group of 32
+ * columns (16 in Q8_WIDE), then in f32 acc = fma(dot, d_w * d_x, acc);  acc = fma(m_w, d_x *
+ * sum(q_x), acc)      groups in ascending order product over f32 activations: acc = fma(w, x, acc),
+ * columns in ascending order, w the exact f32 value a grained product (weight->grain_cols > 0)
+ * starts acc = 0 for each grain and adds the grain's f32 sum to a double that holds 1.5 * 2^24, by
+ * one fma with the factor 1 + 2^-52: that rounds the sum to a multiple of 2^-28 (the factor moves
+ * it off ties, so the rounding does not depend on what is already there). Such sums are exact while
+ * |sum| < 2^23, hence the same in any order and over any number of ranks.
+ */
+#ifndef TSR_KERNELS_OPS_H
+#define TSR_KERNELS_OPS_H
+
+#include "kernels/kv_layout.h"
+#include "kernels/tensor.h"
+#include "kernels/weight.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- scratch -----------------------------------------------------------------------------------
+ */
+
+/* The largest operands that a device will meet. */
+typedef struct tsr_ops_limits {
+    int64_t n_rows; /* tokens a step */
+    int64_t n_cols; /* of any weight */
+    int n_heads;    /* query heads on this rank */
+    int head_dim;
+    int64_t context; /* positions a sequence */
+    int n_seqs;      /* sequences a step */
+} tsr_ops_limits;
+
+/* What tsr_device_reserve_scratch() must be given for ops within these limits. */
+size_t tsr_ops_scratch_bytes(tsr_device_kind kind, int n_threads, const tsr_ops_limits *limits);
+
+/* ---- around the layers -------------------------------------------------------------------------
+ */
+
+/*
+ * sums[i, :] = row (ids[i] - first_id) of `table`, or zeros when that row is not here (another rank
+ * has it). sums f64 [n, dim];  ids i32 [1, n];  table [own rows, dim], grain_cols not read
+ */
+TSR_MUST_CHECK tsr_status tsr_embed(tsr_device *dev, tsr_tensor sums, tsr_tensor ids,
+                                    const tsr_weight *table, int64_t first_id);
+
+/* x = (f32)sums.  x f32 [n, dim];  sums f64 [n, dim] */
+TSR_MUST_CHECK tsr_status tsr_narrow(tsr_device *dev, tsr_tensor x, tsr_tensor sums);
+
+/* x = x + ((f32)sums + bias).  x f32 [n, dim];  sums f64 [n, dim];  bias f32 [1, dim] or absent: x
+ * + (f32)sums */
+TSR_MUST_CHECK tsr_status tsr_add_sums(tsr_device *dev, tsr_tensor x, tsr_tensor sums,
+                                       tsr_tensor bias);
+
+/*
+ * out[r, c] = x[r, c] / sqrt(mean_c(x[r, :]^2) + eps) * weight[c]     (Zhang & Sennrich, arXiv
+ * 1910.07467) out f32 [n, dim], may be x;  x f32 [n, dim];  weight f32 [1, dim] Squares are summed
+ * in sixteen lanes (lane c % 16, ascending), the lanes by a fixed tree.
+ */
+TSR_MUST_CHECK tsr_status tsr_rmsnorm(tsr_device *dev, tsr_tensor out, tsr_tensor x,
+                                      tsr_tensor weight, float eps);
+
+/* ---- products ----------------------------------------------------------------------------------
+ */
+
+typedef enum tsr_activations {
+    TSR_ACTIVATIONS_INT8, /* over quantised weights x is rounded to int8 in groups of 32: scale
+                             absmax / 127, to nearest even */
+    TSR_ACTIVATIONS_F32,  /* x as it is */
+    TSR_ACTIVATIONS_COUNT
+} tsr_activations;
+
+/* One of several products with the same x. */
+typedef struct tsr_product {
+    const tsr_weight *weight; /* [m, k]; m = 0 does nothing; k = 0 gives zeros */
+    tsr_tensor out;           /* [n, m]: f32, or f64 when weight->grain_cols > 0 */
+    tsr_tensor bias;          /* f32 [1, m], added to an f32 out; or absent */
+} tsr_product;
+
+enum {
+    TSR_MAX_PRODUCTS = 4
+};
+
+/*
+ * out_p[r, :] = W_p x[r, :] (+ bias_p) for each product p.
+ *   x f32 [n, k]
+ * Weights that are not quantised always take x as it is.
+ */
+TSR_MUST_CHECK tsr_status tsr_matmul(tsr_device *dev, const tsr_product *products, int n_products,
+                                     tsr_tensor x, tsr_activations activations);
+
+/* out[r, c] = gate / (1 + exp(-gate)) * up.  all f32 [n, ff];  out may be gate      (Shazeer, arXiv
+ * 2002.05202) */
+TSR_MUST_CHECK tsr_status tsr_swiglu(tsr_device *dev, tsr_tensor out, tsr_tensor gate,
+                                     tsr_tensor up);
+
+/* ---- attention ---------------------------------------------------------------------------------
+ */
+
+typedef enum tsr_rope_pairs {
+    TSR_ROPE_INTERLEAVED, /* dimensions (2i, 2i + 1) turn together */
+    TSR_ROPE_HALVES,      /* dimensions (i, i + n_rot / 2) */
+    TSR_ROPE_PAIRS_COUNT
+} tsr_rope_pairs;
+
+/*
+ * The turns of a step, used by every layer: angles[r, i] = cos(a) * scale, angles[r, n_rot / 2 + i]
+ * = sin(a) * scale with a = positions[r] * frequencies[i] taken in double.      (Su et al., arXiv
+ * 2104.09864) angles f32 [n, n_rot];  positions i32 [1, n];  frequencies f64 [1, n_rot / 2]
+ */
+TSR_MUST_CHECK tsr_status tsr_rope_angles(tsr_device *dev, tsr_tensor angles, tsr_tensor positions,
+                                          tsr_tensor frequencies, float scale);
+
+/* Turn the first n_rot dimensions of every head, in place.  x f32 [n, heads * head_dim];  angles
+ * f32 [n, n_rot] */
+TSR_MUST_CHECK tsr_status tsr_rope(tsr_device *dev, tsr_tensor x, tsr_tensor angles, int head_dim,
+                                   tsr_rope_pairs pairs);
+
+/* One layer of the cache as kernels see it. Slot s of the pool starts at pool + s * block_bytes. */
+typedef struct tsr_kv_view {
+    void *pool;
+    size_t block_bytes;
+    const tsr_kv_layout *layout;
+    int layer;
+} tsr_kv_view;
+
+/*
+ * Which rows belong to which sequence. Rows of one sequence follow one another and have consecutive
+ * positions. All arrays are on the device.
+ */
+typedef struct tsr_batch {
+    int n_seqs;
+    tsr_tensor row_start; /* i32 [1, n_seqs + 1]: sequence s has rows row_start[s] .. row_start[s +
+                             1] - 1 */
+    tsr_tensor first_pos; /* i32 [1, n_seqs]: the position of its first row */
+    tsr_tensor lanes;     /* i32 [1, n_seqs]: its row of `tables` */
+    tsr_tensor tables;    /* i32 [n_lanes, blocks a sequence]: the pool slot of its b-th block */
+    int64_t longest;      /* the largest first_pos + rows of any sequence, known on the host */
+} tsr_batch;
+
+/*
+ * Put keys and values of every row into the cache, at its sequence's position.
+ *   k, v f32 [n, n_kv_heads * head_dim]
+ * Rounded to the cache's type, to nearest even.
+ */
+TSR_MUST_CHECK tsr_status tsr_kv_write(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor k,
+                                       tsr_tensor v, const tsr_batch *batch);
+
+typedef struct tsr_attention_shape {
+    int n_heads; /* query heads on this rank */
+    int head_dim;
+    int group;      /* query heads a KV head in the whole model */
+    int first_head; /* index of this rank's first query head within its first KV head's group: query
+                       head h here reads KV head (first_head + h) / group here */
+    float scale;    /* 1 / sqrt(head_dim), usually */
+} tsr_attention_shape;
+
+enum {
+    TSR_ATTENTION_RUN =
+        256 /* positions whose softmax is taken at once; partial results merge in ascending order */
+};
+
+/*
+ * Causal attention of every row over all positions of its sequence up to its own, through the
+ * tables; what this step wrote is included. out[r, h] = sum_t softmax_t(scale q[r, h] . k_t) v_t
+ * out, q f32 [n, n_heads * head_dim] No score matrix: a run of 256 positions at a time gives (max
+ * m, sum l, output o), and runs merge by m' = max(m, m_run);  l' = l e^(m - m') + l_run e^(m_run -
+ * m');  o likewise;      out = o / l (Milakov & Gimelshein, arXiv 1805.02867; Dao et al., arXiv
+ * 2205.14135). Runs start at multiples of 256.
+ */
+TSR_MUST_CHECK tsr_status tsr_attention(tsr_device *dev, tsr_tensor out, tsr_tensor q,
+                                        const tsr_kv_view *kv, const tsr_batch *batch,
+                                        const tsr_attention_shape *shape);
+
+/* ---- the end -----------------------------------------------------------------------------------
+ */
+
+/* out row i = x row rows[i].  out, x f32;  rows i32 [1, n_out] */
+TSR_MUST_CHECK tsr_status tsr_gather_rows(tsr_device *dev, tsr_tensor out, tsr_tensor x,
+                                          tsr_tensor rows);
+
+/*
+ * The k best of each row and what the softmax needs to know of the rest.
+ *   ids i32 [n, k]      first_id + column, by falling logit, lower id first among equals; -1 past
+ * the end values f32 [n, k]   their logits; -infinity past the end masses f32 [n, 2 * units]  of
+ * each unit of unit_cols columns (the last may be short): the largest logit m, and sum over the
+ * unit of exp((logit - m) * sharpness[r]) logits f32 [n, own vocabulary] sharpness f32 [1, n]  1 /
+ * temperature units = ceil(own vocabulary / unit_cols). NaN logits are treated as -infinity.
+ */
+TSR_MUST_CHECK tsr_status tsr_top_k(tsr_device *dev, tsr_tensor ids, tsr_tensor values,
+                                    tsr_tensor masses, tsr_tensor logits, tsr_tensor sharpness,
+                                    int64_t first_id, int64_t unit_cols);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

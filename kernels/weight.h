@@ -1,0 +1,89 @@
+/*
+ * kernels/weight.h - weight matrices in the layouts that the kernels compute with.
+ *
+ * A weight W [n_rows, n_cols] maps x [n_cols] to y [n_rows], y = W x. It is cut into panels of 16
+ * rows and each panel into tiles of 16 rows x 32 columns; the tiles of a panel follow one another
+ * along the columns, panels follow one another, so that a product with one x is one forward stream.
+ * Rows beyond n_rows and columns beyond n_cols are zeros. A lane of a vector is a row: no sum ever
+ * crosses lanes.
+ *
+ * Tiles (byte offsets; r = row in the panel, c = column in the tile):
+ *   Q4       320 B  w = d q + m, 0 <= q <= 15, f16 d and m a row and 32 columns
+ *                   [64 j + 4 r + i], j < 4, i < 4: low nibble column 4 j + i, high nibble column
+ * 16 + 4 j + i [256 + 2 r] d, [288 + 2 r] m Q4_WIDE  384 B  the same with f32 d at [256 + 4 r] and
+ * m at [320 + 4 r] Q8       544 B  w = d q, -128 <= q <= 127, f16 d a row and 32 columns [64 (c /
+ * 4) + 4 r + c % 4] q, [512 + 2 r] d Q8_WIDE  768 B  w = d q + m, f32 d and m a row and 16 columns;
+ * q as in Q8; half h = c / 16: [512 + 128 h + 4 r] d, [576 + 128 h + 4 r] m F16, BF16  1024 B and
+ * F32  2048 B: element (r, c) at index 16 c + r
+ *
+ * Every encoding of kernels/encoding.h goes into one of these without loss:
+ *   Q4_0, Q4_1 -> Q4;  Q4_K -> Q4_WIDE;  Q8_0, Q5_0 -> Q8;  Q5_1, Q2_K, Q3_K, Q5_K, Q6_K ->
+ * Q8_WIDE;  plain types stay.
+ */
+#ifndef TSR_KERNELS_WEIGHT_H
+#define TSR_KERNELS_WEIGHT_H
+
+#include "kernels/device.h"
+#include "kernels/encoding.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+    TSR_PANEL_ROWS = 16,
+    TSR_TILE_COLS = 32
+};
+
+typedef enum tsr_format {
+    TSR_FORMAT_F32,
+    TSR_FORMAT_F16,
+    TSR_FORMAT_BF16,
+    TSR_FORMAT_Q4,
+    TSR_FORMAT_Q4_WIDE,
+    TSR_FORMAT_Q8,
+    TSR_FORMAT_Q8_WIDE,
+    TSR_FORMAT_COUNT
+} tsr_format;
+
+typedef struct tsr_weight {
+    tsr_format format;
+    tsr_device_kind on;
+    int64_t n_rows;
+    int64_t n_cols;
+    int64_t
+        grain_cols; /* > 0: the product is a sum over ranks and is taken a grain of so many columns
+                       at a time (a multiple of 32, or all columns); 0: it is whole on this rank */
+    const void *tiles; /* borrowed; NULL when n_rows or n_cols is 0 */
+} tsr_weight;
+
+const char *tsr_weight_format_name(tsr_format format);
+size_t tsr_weight_tile_bytes(tsr_format format);
+bool tsr_weight_is_quantised(tsr_format format);
+
+tsr_format tsr_weight_format_for(tsr_encoding encoding);
+
+/* Bytes of all tiles of a weight. */
+size_t tsr_weight_bytes(tsr_format format, int64_t n_rows, int64_t n_cols);
+
+/* Bytes of one panel of 16 rows. */
+size_t tsr_weight_panel_bytes(tsr_format format, int64_t n_cols);
+
+/*
+ * Pack columns [first_col, first_col + n_cols) of up to 16 encoded rows into one panel, in host
+ * memory. panel  tsr_weight_panel_bytes() bytes, all written rows   [16] each points to the start
+ * of a whole encoded row; NULL: a row of zeros first_col is a multiple of 32 for grouped encodings.
+ * Errors: FORMAT (a scale that the compute format cannot hold exactly), ARG.
+ */
+TSR_MUST_CHECK tsr_status tsr_weight_pack_panel(tsr_encoding encoding, void *panel,
+                                                const void *const *rows, int64_t first_col,
+                                                int64_t n_cols);
+
+/* The exact values of one row, f32 [n_cols]; host memory. */
+void tsr_weight_unpack_row(const tsr_weight *weight, int64_t row, float *out);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
