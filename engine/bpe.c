@@ -16,11 +16,12 @@ struct tsr_bpe {
     int32_t byte_ids[256]; /* -1: this byte has no token */
     merge *merges;         /* [n_merges] */
     uint32_t n_merges;
-    uint32_t *slots;       /* [n_slots] rank + 1, 0 is empty; open addressing, linear probing */
-    uint32_t n_slots;      /* a power of two, at least twice n_merges */
+    uint32_t *slots;  /* [n_slots] rank + 1, 0 is empty; open addressing, linear probing */
+    uint32_t n_slots; /* a power of two, at least twice n_merges */
 };
 
-/* What is left of a piece: a list of tokens, linked both ways. One that was merged away has id -1. */
+/* What is left of a piece: a list of tokens, linked both ways. One that was merged away has id -1.
+ */
 typedef struct tsr_bpe_symbol {
     int32_t id;
     int32_t prev; /* -1: none */
@@ -29,7 +30,8 @@ typedef struct tsr_bpe_symbol {
 
 static const char *const KEY_MERGES = "tokenizer.ggml.merges";
 
-/* ---- which pairs merge ------------------------------------------------------------------------- */
+/* ---- which pairs merge -------------------------------------------------------------------------
+ */
 
 static uint32_t first_slot(const tsr_bpe *bpe, int32_t left, int32_t right)
 {
@@ -108,8 +110,8 @@ static void find_bytes(tsr_bpe *bpe, const tsr_vocab *vocab)
         const tsr_gguf_text nothing = {0};
         char letter[2];
         const int n = tsr_byte_alphabet_write(letter, (uint8_t)byte);
-        const int32_t id = tsr_vocab_find(
-            vocab, (tsr_gguf_text){.bytes = letter, .n_bytes = (size_t)n}, nothing);
+        const int32_t id =
+            tsr_vocab_find(vocab, (tsr_gguf_text){.bytes = letter, .n_bytes = (size_t)n}, nothing);
 
         bpe->byte_ids[byte] = id >= 0 && tsr_vocab_is_control(vocab, id) ? -1 : id;
     }
@@ -162,7 +164,8 @@ void tsr_bpe_destroy(tsr_bpe *bpe)
     tsr_free(bpe);
 }
 
-/* ---- a heap of pairs that may merge ------------------------------------------------------------ */
+/* ---- a heap of pairs that may merge ------------------------------------------------------------
+ */
 
 /* Rank above place: the smallest number is the lowest rank, and of those the leftmost. */
 static uint64_t heap_entry(int64_t rank, int32_t place)
@@ -214,7 +217,8 @@ static uint64_t heap_pop(tsr_bpe_work *work)
     return least;
 }
 
-/* ---- merging ----------------------------------------------------------------------------------- */
+/* ---- merging -----------------------------------------------------------------------------------
+ */
 
 static tsr_status make_room(tsr_bpe_work *work, size_t n_bytes)
 {

@@ -2,9 +2,9 @@
 
 // The bytes without a printable letter are 0..32, 127..160 and 173.
 enum {
-    FIRST_RUN = 0x100,            // 0..32
-    SECOND_RUN = FIRST_RUN + 33,  // 127..160
-    THIRD_RUN = SECOND_RUN + 34,  // 173
+    FIRST_RUN = 0x100,           // 0..32
+    SECOND_RUN = FIRST_RUN + 33, // 127..160
+    THIRD_RUN = SECOND_RUN + 34, // 173
     END_OF_RUNS = THIRD_RUN + 1
 };
 

@@ -28,7 +28,8 @@ static const chat_marks marks_of[CHAT_FORM_COUNT] = {
     [CHAT_FORM_LLAMA3] = {"<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>"},
 };
 
-/* ---- reading a template ------------------------------------------------------------------------ */
+/* ---- reading a template ------------------------------------------------------------------------
+ */
 
 static span span_of(const char *zero_ended)
 {
@@ -73,7 +74,8 @@ static span skip_any(span s, const char *of)
     return s;
 }
 
-/* The first quoted text of the template that begins with `start`, still escaped, without its quotes. */
+/* The first quoted text of the template that begins with `start`, still escaped, without its
+ * quotes. */
 static span quoted(span template_text, const char *start)
 {
     for (span hit = find(template_text, start); hit.at != NULL; hit = find(skip(hit, 1), start)) {
@@ -113,7 +115,8 @@ static tsr_status append_words(tsr_text *out, const char *words)
     return tsr_text_append(out, words, strlen(words));
 }
 
-/* Does the template say `set name = 'words'`? Then it builds its text in a way that is not known here. */
+/* Does the template say `set name = 'words'`? Then it builds its text in a way that is not known
+ * here. */
 static bool sets_words(span s)
 {
     for (s = find(s, "set "); s.at != NULL; s = find(skip(s, 1), "set ")) {
@@ -167,7 +170,8 @@ static tsr_status recognise(chat_form *out, span s)
                     (int)(s.n < 120 ? s.n : 120), s.at);
 }
 
-/* ---- writing a conversation -------------------------------------------------------------------- */
+/* ---- writing a conversation --------------------------------------------------------------------
+ */
 
 /* What Python's str.strip(), and so the templates' trim, takes for space. */
 static bool is_space(uint32_t c)
@@ -205,7 +209,8 @@ static tsr_status append_message(tsr_text *out, const chat_marks *marks, const c
     return append_words(out, marks->close);
 }
 
-/* ChatML: the system message that the template has for a conversation without one, if it has one. */
+/* ChatML: the system message that the template has for a conversation without one, if it has one.
+ */
 static tsr_status append_default_system(tsr_text *out, span template_text)
 {
     span rest = template_text;
@@ -223,6 +228,26 @@ static tsr_status append_default_system(tsr_text *out, span template_text)
     return TSR_OK;
 }
 
+/* The words in `date_string = "26 Jul 2024"`; .at is NULL if the template has none. */
+static span fixed_date(span s)
+{
+    static const char words[] = "date_string = ";
+
+    for (s = find(s, words); s.at != NULL; s = find(skip(s, 1), words)) {
+        const span after = skip(s, strlen(words));
+        const char *end = NULL;
+
+        // Others follow the same words with a call that asks what day it is.
+        if (after.n > 1 && (after.at[0] == '"' || after.at[0] == '\'')) {
+            end = memchr(after.at + 1, after.at[0], after.n - 1);
+        }
+        if (end != NULL) {
+            return (span){.at = after.at + 1, .n = (size_t)(end - after.at) - 1};
+        }
+    }
+    return (span){0};
+}
+
 /*
  * Llama 3.1 and later: every conversation begins with a system message that has two dates in it,
  * and behind them the user's own system message or nothing.
@@ -230,18 +255,14 @@ static tsr_status append_default_system(tsr_text *out, span template_text)
 static tsr_status append_dated_system(tsr_text *out, span template_text, span content)
 {
     const chat_marks *marks = &marks_of[CHAT_FORM_LLAMA3];
-    const span day = skip_any(skip(find(template_text, "date_string = "), 14), "\"'");
-    size_t n_day = 0;
+    const span day = fixed_date(template_text);
 
-    while (n_day < day.n && day.at[n_day] != '"' && day.at[n_day] != '\'') {
-        n_day++;
-    }
     TSR_TRY(append_words(out, marks->open));
     TSR_TRY(append_words(out, "system"));
     TSR_TRY(append_words(out, marks->middle));
     TSR_TRY(append_quoted(out, quoted(template_text, "Cutting Knowledge Date: ")));
     TSR_TRY(append_quoted(out, quoted(template_text, "Today Date: ")));
-    TSR_TRY(tsr_text_append(out, day.at, n_day));
+    TSR_TRY(tsr_text_append(out, day.at, day.n));
     TSR_TRY(append_words(out, "\n\n"));
     TSR_TRY(tsr_text_append(out, content.at, content.n));
     return append_words(out, marks->close);
@@ -267,7 +288,7 @@ static tsr_status render(tsr_text *out, span template_text, const tsr_chat_messa
 {
     const bool trim = trims(template_text);
     const bool dated = has(template_text, "Cutting Knowledge Date: ") &&
-                       has(template_text, "Today Date: ") && has(template_text, "date_string = ");
+                       has(template_text, "Today Date: ") && fixed_date(template_text).at != NULL;
     const bool has_system = strcmp(messages[0].role, "system") == 0;
     chat_form form;
     int first = 0;

@@ -15,8 +15,7 @@
  * which of them, and the rule `default`, are as in github.com/ggml-org/llama.cpp,
  * src/llama-vocab.cpp.
  */
-#define GPT2                                                                                       \
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+#define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 #define SUFFIXES "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 #define WORD "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+"
 #define SIGNS " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
@@ -25,41 +24,41 @@
 #define LLAMA3 SUFFIXES "|" WORD "|\\p{N}{1,3}|" SIGNS "|" SPACES
 #define QWEN2 SUFFIXES "|" WORD "|\\p{N}|" SIGNS "|" SPACES
 
-/* Words in which a capital begins a new one: capitals, then small letters; one of them may be empty. */
+/* Words in which a capital begins a new one: capitals, then small letters; one of them may be
+ * empty. */
 #define CAPITAL "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
 #define SMALL "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
 #define BEFORE "[^\\r\\n\\p{L}\\p{N}]?"
-#define TEKKEN                                                                                     \
+#define TEKKEN \
     BEFORE CAPITAL "*" SMALL "+|" BEFORE CAPITAL "+" SMALL "*|\\p{N}|" SIGNS_AND_SLASHES "|" SPACES
-#define GPT4O                                                                                      \
-    BEFORE CAPITAL "*" SMALL "+" SUFFIXES "?|" BEFORE CAPITAL "+" SMALL "*" SUFFIXES               \
+#define GPT4O                                                                        \
+    BEFORE CAPITAL "*" SMALL "+" SUFFIXES "?|" BEFORE CAPITAL "+" SMALL "*" SUFFIXES \
                    "?|\\p{N}{1,3}|" SIGNS_AND_SLASHES "|" SPACES
 
 #define DEEPSEEK_CJK "[\\x{4E00}-\\x{9FA5}\\x{800}-\\x{4E00}\\x{AC00}-\\x{D7FF}]+"
-#define DEEPSEEK3_WORDS                                                                            \
-    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+"                                        \
+#define DEEPSEEK3_WORDS                                     \
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+" \
     "|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|" SPACES
-#define BLOOM                                                                                      \
-    " ?[^(\\s|.,!?\\x{2026}\\x{3002}\\x{FF0C}\\x{3001}\\x{964}\\x{6D4}\\x{60C})]+"
-#define DEEPSEEK_LETTERS \
-    "\\x{B5}\\x{C0}-\\x{D6}\\x{D8}-\\x{F6}\\x{F8}-\\x{1BA}\\x{1BC}-\\x{1BF}" \
-    "\\x{1C4}-\\x{293}\\x{295}-\\x{2AF}\\x{370}-\\x{373}\\x{376}\\x{377}" \
-    "\\x{37B}-\\x{37D}\\x{37F}\\x{386}\\x{388}-\\x{38A}\\x{38C}\\x{38E}-\\x{3A1}" \
-    "\\x{3A3}-\\x{3F5}\\x{3F7}-\\x{481}\\x{48A}-\\x{52F}\\x{531}-\\x{556}" \
-    "\\x{10A0}-\\x{10C5}\\x{13A0}-\\x{13F5}\\x{13F8}-\\x{13FD}\\x{1C90}-\\x{1CBA}" \
-    "\\x{1CBD}-\\x{1CBF}\\x{1D00}-\\x{1D2B}\\x{1D6B}-\\x{1D77}\\x{1D79}-\\x{1D9A}" \
-    "\\x{1E00}-\\x{1F15}\\x{1F18}-\\x{1F1D}\\x{1F20}-\\x{1F45}\\x{1F48}-\\x{1F4D}" \
-    "\\x{1F50}-\\x{1F57}\\x{1F59}\\x{1F5B}\\x{1F5D}\\x{1F5F}-\\x{1F7D}" \
-    "\\x{1F80}-\\x{1FB4}\\x{1FB6}-\\x{1FBC}\\x{1FBE}\\x{1FC2}-\\x{1FC4}" \
-    "\\x{1FC6}-\\x{1FCC}\\x{1FD0}-\\x{1FD3}\\x{1FD6}-\\x{1FDB}\\x{1FE0}-\\x{1FEC}" \
-    "\\x{1FF2}-\\x{1FF4}\\x{1FF6}-\\x{1FFC}\\x{2102}\\x{2107}\\x{210A}-\\x{2113}" \
-    "\\x{2115}\\x{2119}-\\x{211D}\\x{2124}\\x{2126}\\x{2128}\\x{212A}-\\x{212D}" \
-    "\\x{212F}-\\x{2134}\\x{2139}\\x{213C}-\\x{213F}\\x{2145}-\\x{2149}\\x{214E}" \
-    "\\x{2183}\\x{2184}\\x{2C00}-\\x{2C7B}\\x{2C7E}-\\x{2CE4}\\x{2CEB}-\\x{2CEE}" \
-    "\\x{2CF2}\\x{2CF3}\\x{A640}-\\x{A66D}\\x{A680}-\\x{A69B}\\x{A722}-\\x{A76F}" \
-    "\\x{A771}-\\x{A787}\\x{A78B}-\\x{A78E}\\x{AB70}-\\x{ABBF}\\x{FB00}-\\x{FB06}" \
+#define BLOOM " ?[^(\\s|.,!?\\x{2026}\\x{3002}\\x{FF0C}\\x{3001}\\x{964}\\x{6D4}\\x{60C})]+"
+#define DEEPSEEK_LETTERS                                                             \
+    "\\x{B5}\\x{C0}-\\x{D6}\\x{D8}-\\x{F6}\\x{F8}-\\x{1BA}\\x{1BC}-\\x{1BF}"         \
+    "\\x{1C4}-\\x{293}\\x{295}-\\x{2AF}\\x{370}-\\x{373}\\x{376}\\x{377}"            \
+    "\\x{37B}-\\x{37D}\\x{37F}\\x{386}\\x{388}-\\x{38A}\\x{38C}\\x{38E}-\\x{3A1}"    \
+    "\\x{3A3}-\\x{3F5}\\x{3F7}-\\x{481}\\x{48A}-\\x{52F}\\x{531}-\\x{556}"           \
+    "\\x{10A0}-\\x{10C5}\\x{13A0}-\\x{13F5}\\x{13F8}-\\x{13FD}\\x{1C90}-\\x{1CBA}"   \
+    "\\x{1CBD}-\\x{1CBF}\\x{1D00}-\\x{1D2B}\\x{1D6B}-\\x{1D77}\\x{1D79}-\\x{1D9A}"   \
+    "\\x{1E00}-\\x{1F15}\\x{1F18}-\\x{1F1D}\\x{1F20}-\\x{1F45}\\x{1F48}-\\x{1F4D}"   \
+    "\\x{1F50}-\\x{1F57}\\x{1F59}\\x{1F5B}\\x{1F5D}\\x{1F5F}-\\x{1F7D}"              \
+    "\\x{1F80}-\\x{1FB4}\\x{1FB6}-\\x{1FBC}\\x{1FBE}\\x{1FC2}-\\x{1FC4}"             \
+    "\\x{1FC6}-\\x{1FCC}\\x{1FD0}-\\x{1FD3}\\x{1FD6}-\\x{1FDB}\\x{1FE0}-\\x{1FEC}"   \
+    "\\x{1FF2}-\\x{1FF4}\\x{1FF6}-\\x{1FFC}\\x{2102}\\x{2107}\\x{210A}-\\x{2113}"    \
+    "\\x{2115}\\x{2119}-\\x{211D}\\x{2124}\\x{2126}\\x{2128}\\x{212A}-\\x{212D}"     \
+    "\\x{212F}-\\x{2134}\\x{2139}\\x{213C}-\\x{213F}\\x{2145}-\\x{2149}\\x{214E}"    \
+    "\\x{2183}\\x{2184}\\x{2C00}-\\x{2C7B}\\x{2C7E}-\\x{2CE4}\\x{2CEB}-\\x{2CEE}"    \
+    "\\x{2CF2}\\x{2CF3}\\x{A640}-\\x{A66D}\\x{A680}-\\x{A69B}\\x{A722}-\\x{A76F}"    \
+    "\\x{A771}-\\x{A787}\\x{A78B}-\\x{A78E}\\x{AB70}-\\x{ABBF}\\x{FB00}-\\x{FB06}"   \
     "\\x{FB13}-\\x{FB17}\\x{FF21}-\\x{FF3A}\\x{FF41}-\\x{FF5A}\\x{10400}-\\x{1044F}" \
-    "\\x{104B0}-\\x{104D3}\\x{104D8}-\\x{104FB}\\x{10C80}-\\x{10CB2}" \
+    "\\x{104B0}-\\x{104D3}\\x{104D8}-\\x{104FB}\\x{10C80}-\\x{10CB2}"                \
     "\\x{10CC0}-\\x{10CF2}\\x{118A0}-\\x{118DF}\\x{1E900}-\\x{1E943}"
 
 /* `\s+$`, written so that a run of spaces is looked at once and not once from each of them. */
@@ -107,8 +106,8 @@ static const rule rules[] = {
     {"qwen35",
      false,
      false,
-     {SUFFIXES "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|"
-               SPACES,
+     {SUFFIXES
+      "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|" SPACES,
       NULL}},
     {"falcon",
      false,
@@ -156,7 +155,8 @@ struct tsr_pretokenizer {
     bool has_jit[MAX_PATTERNS];
 };
 
-/* ---- making ------------------------------------------------------------------------------------ */
+/* ---- making ------------------------------------------------------------------------------------
+ */
 
 // Tells a lack of memory from a system that forbids making code at run time: PCRE2 has one answer
 // for both, but the first is an error and the second only slower.
@@ -209,8 +209,8 @@ static tsr_status unknown_rule(const char *name, size_t n_bytes)
 }
 
 /*
- * A pattern as PCRE2 is to read it. The models mean Unicode's White_Space by \s; PCRE2's own \s also
- * has U+180E, so the class is written out.
+ * A pattern as PCRE2 is to read it. The models mean Unicode's White_Space by \s; PCRE2's own \s
+ * also has U+180E, so the class is written out.
  */
 static tsr_status write_out_spaces(tsr_text *out, const char *pattern)
 {
@@ -341,16 +341,19 @@ bool tsr_pretokenizer_wants_bos(const tsr_pretokenizer *pretokenizer)
     return pretokenizer->rule->wants_bos;
 }
 
-/* ---- cutting ----------------------------------------------------------------------------------- */
+/* ---- cutting -----------------------------------------------------------------------------------
+ */
 
 typedef struct cut {
     const tsr_pretokenizer *pre;
-    pcre2_match_data *found; /* one for all patterns: each match is read before the next is sought */
+    pcre2_match_data
+        *found; /* one for all patterns: each match is read before the next is sought */
     tsr_pretokenizer_piece *take;
     void *state;
 } cut;
 
-/* The next match at or after `from`: [*start, *end), which is [n_bytes, n_bytes) if there is none. */
+/* The next match at or after `from`: [*start, *end), which is [n_bytes, n_bytes) if there is none.
+ */
 static tsr_status next_match(const cut *c, int pattern, const char *text, size_t n_bytes,
                              size_t from, size_t *start, size_t *end)
 {
@@ -383,8 +386,8 @@ static tsr_status cut_by(const cut *c, int pattern, const char *text, size_t n_b
         return c->take(c->state, text, n_bytes);
     }
     for (size_t at = 0; at < n_bytes;) {
-        size_t start;
-        size_t end;
+        size_t start = n_bytes;
+        size_t end = n_bytes;
 
         TSR_TRY(next_match(c, pattern, text, n_bytes, at, &start, &end));
         if (start > at) {

@@ -38,7 +38,8 @@ bool tsr_pretokenizer_wants_bos(const tsr_pretokenizer *pretokenizer);
  * cutting. */
 typedef tsr_status tsr_pretokenizer_piece(void *state, const char *piece, size_t n_bytes);
 
-/* Hand the pieces of a text to `take`, from left to right. Errors: NOMEM, and what `take` returns. */
+/* Hand the pieces of a text to `take`, from left to right. Errors: NOMEM, and what `take` returns.
+ */
 TSR_MUST_CHECK tsr_status tsr_pretokenizer_split(const tsr_pretokenizer *pretokenizer,
                                                  const char *text, size_t n_bytes,
                                                  tsr_pretokenizer_piece *take, void *state);

@@ -14,7 +14,7 @@ typedef struct entry {
 struct tsr_special {
     entry *entries; /* [n_entries] by their bytes, a shorter text before those that it begins */
     int n_entries;
-    int begins[257];          /* entries of first byte b are [begins[b], begins[b + 1]) */
+    int begins[257];            /* entries of first byte b are [begins[b], begins[b + 1]) */
     bool has_user_defined[256]; /* of this first byte: the only ones when control is not matched */
 };
 

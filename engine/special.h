@@ -28,7 +28,8 @@ typedef struct tsr_special_match {
     int32_t id; /* -1: no match */
 } tsr_special_match;
 
-/* The first match at or after `from`. Control tokens only when match_control; user-defined always. */
+/* The first match at or after `from`. Control tokens only when match_control; user-defined always.
+ */
 tsr_special_match tsr_special_find(const tsr_special *special, const char *text, size_t n_bytes,
                                    size_t from, bool match_control);
 

@@ -12,7 +12,7 @@
 #include "engine/vocab.h"
 
 struct tsr_tokenizer {
-    tsr_vocab *vocab;     // owned, as the next three
+    tsr_vocab *vocab; // owned, as the next three
     tsr_special *special;
     tsr_pretokenizer *pre;
     tsr_bpe *bpe;
@@ -22,7 +22,8 @@ struct tsr_tokenizer {
     bool adds_bos;
 };
 
-/* ---- making ------------------------------------------------------------------------------------ */
+/* ---- making ------------------------------------------------------------------------------------
+ */
 
 static tsr_gguf_text text_of(const char *zero_ended)
 {
@@ -77,13 +78,26 @@ static void mark_ends(tsr_tokenizer *tok, const tsr_gguf *gguf)
     const int32_t told[] = {tok->eos, read_id(tok, gguf, "tokenizer.ggml.eot_token_id"),
                             read_id(tok, gguf, "tokenizer.ggml.eom_token_id")};
     // What models of several families end an answer or a text with, whatever their metadata says.
-    static const char *const names[] = {
-        "<|im_end|>",       "<|eot_id|>",        "<|eom_id|>",   "<|end_of_text|>",
-        "<|endoftext|>",    "<|end|>",           "<|return|>",   "<|call|>",
-        "<|end_of_turn|>",  "<end_of_turn>",     "</s>",         "<eos>",
-        "<EOT>",            "_<EOT>",            "[EOT]",        "[EOS]",
-        "<|END_OF_TURN_TOKEN|>",                 "<end_of_utterance>",
-        "<\xef\xbd\x9c" "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>"};
+    static const char *const names[] = {"<|im_end|>",
+                                        "<|eot_id|>",
+                                        "<|eom_id|>",
+                                        "<|end_of_text|>",
+                                        "<|endoftext|>",
+                                        "<|end|>",
+                                        "<|return|>",
+                                        "<|call|>",
+                                        "<|end_of_turn|>",
+                                        "<end_of_turn>",
+                                        "</s>",
+                                        "<eos>",
+                                        "<EOT>",
+                                        "_<EOT>",
+                                        "[EOT]",
+                                        "[EOS]",
+                                        "<|END_OF_TURN_TOKEN|>",
+                                        "<end_of_utterance>",
+                                        "<\xef\xbd\x9c"
+                                        "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>"};
 
     for (size_t i = 0; i < sizeof(told) / sizeof(told[0]); i++) {
         if (told[i] >= 0) {
@@ -146,7 +160,8 @@ void tsr_tokenizer_destroy(tsr_tokenizer *tokenizer)
     tsr_free(tokenizer);
 }
 
-/* ---- questions --------------------------------------------------------------------------------- */
+/* ---- questions ---------------------------------------------------------------------------------
+ */
 
 static bool is_token(const tsr_tokenizer *tok, int32_t id)
 {
@@ -188,7 +203,8 @@ int32_t tsr_tokenizer_find(const tsr_tokenizer *tokenizer, const char *token_tex
     return tsr_vocab_find(tokenizer->vocab, text_of(token_text), text_of(""));
 }
 
-/* ---- text to tokens ---------------------------------------------------------------------------- */
+/* ---- text to tokens ----------------------------------------------------------------------------
+ */
 
 typedef struct encoding {
     const tsr_tokenizer *tok;
@@ -197,8 +213,8 @@ typedef struct encoding {
     tsr_text letters; // the piece as the vocabulary writes it
 } encoding;
 
-/* The token that is the whole piece, -1 if there is none. A control token is none: the caller has not
- * allowed them, or the piece would not have come here. */
+/* The token that is the whole piece, -1 if there is none. A control token is none: the caller has
+ * not allowed them, or the piece would not have come here. */
 static tsr_status find_whole(encoding *e, int32_t *id, const char *piece, size_t n_bytes)
 {
     *id = -1;
@@ -212,9 +228,9 @@ static tsr_status find_whole(encoding *e, int32_t *id, const char *piece, size_t
 
         TSR_TRY(tsr_text_append(&e->letters, letter, (size_t)n));
     }
-    *id = tsr_vocab_find(
-        e->tok->vocab,
-        (tsr_gguf_text){.bytes = e->letters.bytes, .n_bytes = e->letters.n_bytes}, text_of(""));
+    *id = tsr_vocab_find(e->tok->vocab,
+                         (tsr_gguf_text){.bytes = e->letters.bytes, .n_bytes = e->letters.n_bytes},
+                         text_of(""));
     if (*id >= 0 && tsr_vocab_is_control(e->tok->vocab, *id)) {
         *id = -1;
     }
@@ -242,8 +258,7 @@ static tsr_status encode_all(encoding *e, const char *text, size_t n_bytes, bool
         const tsr_special_match match =
             tsr_special_find(e->tok->special, text, n_bytes, at, match_special);
 
-        TSR_TRY(
-            tsr_pretokenizer_split(e->tok->pre, text + at, match.start - at, take_piece, e));
+        TSR_TRY(tsr_pretokenizer_split(e->tok->pre, text + at, match.start - at, take_piece, e));
         if (match.id >= 0) {
             TSR_TRY(tsr_ids_append(e->out, match.id));
         }
@@ -272,7 +287,8 @@ tsr_status tsr_tokenizer_encode(const tsr_tokenizer *tokenizer, tsr_ids *out, co
     return st;
 }
 
-/* ---- tokens to text ---------------------------------------------------------------------------- */
+/* ---- tokens to text ----------------------------------------------------------------------------
+ */
 
 /* Letters of the byte alphabet as the bytes they stand for; anything else as it is. */
 static tsr_status append_bytes(tsr_text *out, tsr_gguf_text letters)

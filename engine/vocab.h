@@ -17,7 +17,8 @@ extern "C" {
 
 typedef struct tsr_vocab tsr_vocab;
 
-/* tokenizer.ggml.token_type, github.com/ggml-org/ggml, docs/gguf.md. Other numbers count as normal. */
+/* tokenizer.ggml.token_type, github.com/ggml-org/ggml, docs/gguf.md. Other numbers count as normal.
+ */
 typedef enum tsr_token_kind {
     TSR_TOKEN_KIND_NORMAL = 1,
     TSR_TOKEN_KIND_UNKNOWN = 2,
