@@ -34,6 +34,7 @@ static tsr_status make_cache(tsr_engine *e)
         .max_rows = s->max_batch_tokens,
         .max_seqs = s->max_sequences,
         .max_blocks = (int)tsr_block_table_blocks_for(s->context, s->block_tokens),
+        .block_tokens = s->block_tokens,
         .n_block_ids = s->n_blocks,
         .n_vocab = (int)config->shape.n_vocab,
     };
