@@ -202,7 +202,7 @@ _Noreturn static void leave(const tsr_watch *watch)
     for (int look = 0; look < FOLLOW_LOOKS && others_run(watch, false); look++) {
         tsr_clock_sleep_us(LOOK_MS * 1000);
     }
-    (void)others_run(watch, true); // a stopped one follows nobody
+    (void)others_run(watch, true);
     _exit(1);
 }
 
@@ -231,6 +231,9 @@ static void look_around(tsr_watch *watch, bool on_time, bool closely)
         how = look_at(&watch->table->cells[i], &watch->seen[i], on_time, closely);
         if (how != ALIVE && tsr_watch_claim(watch)) {
             report_lost(watch, i, how);
+            if (watch->seen[i].visible) {
+                (void)kill((pid_t)atomic_load(&watch->table->cells[i].pid), SIGKILL);
+            }
             leave(watch);
         }
     }

@@ -3,7 +3,7 @@
  * the room.
  *
  * All ranks of a host share a table, one cell a rank. A rank's watch thread beats in its cell ten
- * times a second and looks at the other cells: a process that is gone, stopped for two seconds, or
+ * times a second and looks at the other cells: a process that is gone, stopped for a second, or
  * without a beat for three is lost. Whoever sees it first claims the report (once a host), says who
  * is lost and at what, and ends itself with status 1; the watches of the other ranks see the claim
  * and follow. What does not follow is killed. Time is counted in own looks, not by the clock, so
