@@ -190,13 +190,13 @@ static void say_summary(const tsr_engine *engine, const generating *g)
         tsr_log_say("loaded in %.2f s | first token after %.3f s | prompt %lld tokens, %.1f/s | "
                     "generated %lld tokens, %.1f/s | %s",
                     g->replies.load_s, first->first_token_s, (long long)first->n_prompt,
-                    rate((double)first->n_prompt, first->prompt_s), (long long)first->n_ids,
-                    rate((double)(first->n_ids - 1), first->generation_s), crew.text);
+                    rate((double)first->n_prompt, first->prompt_s), (long long)first->ids.n_ids,
+                    rate((double)(first->ids.n_ids - 1), first->generation_s), crew.text);
         return;
     }
     for (int i = 0; i < g->replies.n; i++) {
         n_prompt += g->replies.replies[i].n_prompt;
-        n_generated += g->replies.replies[i].n_ids;
+        n_generated += g->replies.replies[i].ids.n_ids;
     }
     tsr_log_say("loaded in %.2f s | first token after %.3f s | %d prompts, %lld tokens | generated "
                 "%lld tokens | %.2f s in all, %.1f generated/s | %s",

@@ -38,46 +38,11 @@ void tsr_reply_set_clear(tsr_reply_set *set)
         } else {
             tsr_tessera_free(set->replies[i].prompt);
         }
-        tsr_free(set->replies[i].ids);
-        tsr_free(set->replies[i].text);
+        tsr_ids_clear(&set->replies[i].ids);
+        tsr_text_clear(&set->replies[i].text);
     }
     tsr_free(set->replies);
     *set = (tsr_reply_set){0};
-}
-
-static bool append_id(tsr_reply *reply, int32_t id)
-{
-    if (reply->n_ids == reply->room_ids) {
-        const int64_t room = reply->room_ids > 0 ? 2 * reply->room_ids : 64;
-        int32_t *more = tsr_alloc_resize(reply->ids, (size_t)room, sizeof(*more));
-
-        if (more == NULL) {
-            return false;
-        }
-        reply->ids = more;
-        reply->room_ids = room;
-    }
-    reply->ids[reply->n_ids++] = id;
-    return true;
-}
-
-static bool append_text(tsr_reply *reply, const char *text, size_t n_bytes)
-{
-    if (n_bytes > reply->room_bytes - reply->n_bytes) {
-        const size_t room = 2 * reply->room_bytes + n_bytes + 256;
-        char *more = tsr_alloc_resize(reply->text, room, 1);
-
-        if (more == NULL) {
-            return false;
-        }
-        reply->text = more;
-        reply->room_bytes = room;
-    }
-    if (n_bytes > 0) {
-        memcpy(reply->text + reply->n_bytes, text, n_bytes);
-        reply->n_bytes += n_bytes;
-    }
-    return true;
 }
 
 static double per_second(int64_t n, double seconds)
@@ -91,21 +56,21 @@ static json_t *reply_object(const tsr_reply *reply)
         "{s:o, s:o, s:o, s:o}", "load_ms", tsr_out_json_real(reply->set->load_s * 1e3), "ttft_ms",
         tsr_out_json_real(reply->first_token_s * 1e3), "prompt_tok_per_s",
         tsr_out_json_real(per_second(reply->n_prompt, reply->prompt_s)), "generation_tok_per_s",
-        tsr_out_json_real(per_second(reply->n_ids - 1, reply->generation_s)));
+        tsr_out_json_real(per_second(reply->ids.n_ids - 1, reply->generation_s)));
 
-    return json_pack("{s:o, s:o, s:o, s:s, s:o}", "prompt_ids",
-                     tsr_out_json_ids(reply->prompt, reply->n_prompt), "ids",
-                     tsr_out_json_ids(reply->ids, reply->n_ids), "text",
-                     tsr_out_json_text(reply->text != NULL ? reply->text : "", reply->n_bytes),
-                     "finish_reason", reply->reason, "timings", timings);
+    return json_pack(
+        "{s:o, s:o, s:o, s:s, s:o}", "prompt_ids", tsr_out_json_ids(reply->prompt, reply->n_prompt),
+        "ids", tsr_out_json_ids(reply->ids.ids, reply->ids.n_ids), "text",
+        tsr_out_json_text(reply->text.bytes != NULL ? reply->text.bytes : "", reply->text.n_bytes),
+        "finish_reason", reply->reason, "timings", timings);
 }
 
 /* What of a reply has not been seen yet. */
 static void show_text(tsr_reply *reply)
 {
-    if (reply->n_shown < reply->n_bytes) {
-        tsr_out_text(reply->text + reply->n_shown, reply->n_bytes - reply->n_shown);
-        reply->n_shown = reply->n_bytes;
+    if (reply->n_shown < reply->text.n_bytes) {
+        tsr_out_text(reply->text.bytes + reply->n_shown, reply->text.n_bytes - reply->n_shown);
+        reply->n_shown = reply->text.n_bytes;
         tsr_out_flush();
     }
 }
@@ -125,7 +90,7 @@ static void show_end(tsr_reply *reply)
         }
         return;
     }
-    if (reply->n_bytes == 0 || reply->text[reply->n_bytes - 1] != '\n') {
+    if (reply->text.n_bytes == 0 || reply->text.bytes[reply->text.n_bytes - 1] != '\n') {
         tsr_out_print("\n");
     }
     tsr_out_flush();
@@ -138,7 +103,7 @@ static void show(tsr_reply_set *set)
         tsr_reply *reply = &set->replies[set->turn];
 
         if (!set->json) {
-            if (reply->n_shown == 0 && (reply->n_bytes > 0 || reply->reason[0] != '\0')) {
+            if (reply->n_shown == 0 && (reply->text.n_bytes > 0 || reply->reason[0] != '\0')) {
                 show_title(set, set->turn);
             }
             show_text(reply);
@@ -154,16 +119,19 @@ static void show(tsr_reply_set *set)
 void tsr_reply_on_event(void *ctx, const tsr_event *event)
 {
     tsr_reply *reply = ctx;
-    bool kept = true;
+    tsr_status st = TSR_OK;
 
     if (event->kind == TSR_EVENT_TOKEN) {
-        kept = append_id(reply, event->token) && append_text(reply, event->text, event->text_bytes);
+        st = tsr_ids_append(&reply->ids, event->token);
+        if (st == TSR_OK) {
+            st = tsr_text_append(&reply->text, event->text, event->text_bytes);
+        }
         reply->last_token_ns = tsr_clock_ns();
-        if (reply->n_ids == 1) {
+        if (reply->ids.n_ids == 1) {
             reply->first_token_s = (double)(reply->last_token_ns - reply->submitted_ns) / 1e9;
         }
     } else if (event->kind == TSR_EVENT_END) {
-        kept = append_text(reply, event->text, event->text_bytes);
+        st = tsr_text_append(&reply->text, event->text, event->text_bytes);
         (void)snprintf(reply->reason, sizeof(reply->reason), "%s", event->reason);
         if (strcmp(event->reason, "error") == 0) {
             fail_set(reply->set, TSR_ERR_DEVICE, reply->title, event->message);
@@ -173,8 +141,8 @@ void tsr_reply_on_event(void *ctx, const tsr_event *event)
         reply->generation_s = event->generation_s;
         reply->set->n_ended++;
     }
-    if (!kept) {
-        fail_set(reply->set, TSR_ERR_NOMEM, reply->title, "no memory for its text");
+    if (st != TSR_OK) {
+        fail_set(reply->set, st, reply->title, tsr_status_message());
     }
     show(reply->set);
 }
@@ -187,7 +155,7 @@ void tsr_reply_set_finish(tsr_reply_set *set)
         if (reply->reason[0] == '\0') {
             (void)snprintf(reply->reason, sizeof(reply->reason), "cancelled");
             reply->prompt_s = reply->first_token_s; // as good as can be known from here
-            if (reply->n_ids > 0) {
+            if (reply->ids.n_ids > 0) {
                 reply->generation_s =
                     (double)(reply->last_token_ns - reply->submitted_ns) / 1e9 - reply->prompt_s;
             }

@@ -9,6 +9,8 @@
 #ifndef TSR_LAUNCH_REPLY_H
 #define TSR_LAUNCH_REPLY_H
 
+#include "base/ids.h"
+#include "base/text.h"
 #include "engine/tessera.h"
 
 #ifdef __cplusplus
@@ -23,12 +25,8 @@ typedef struct tsr_reply {
     int32_t *prompt;   /* the reply's to give back: handed out by the model, or tsr_alloc()ed */
     int64_t n_prompt;
     bool prompt_is_ours; /* the latter */
-    int32_t *ids;
-    int64_t n_ids;
-    int64_t room_ids;
-    char *text;
-    size_t n_bytes;
-    size_t room_bytes;
+    tsr_ids ids;
+    tsr_text text;
     size_t n_shown;
     char reason[16]; /* "" while it runs */
     int64_t submitted_ns;
