@@ -338,3 +338,14 @@ tsr_status tsr_chat_render(tsr_text *out, const char *template_text, size_t temp
     }
     return st;
 }
+
+const char *tsr_chat_form_name(const char *template_text, size_t template_bytes)
+{
+    static const char *const names[CHAT_FORM_COUNT] = {"ChatML", "Llama 3"};
+    chat_form form;
+
+    if (template_bytes == 0) {
+        return "none";
+    }
+    return recognise(&form, (span){template_text, template_bytes}) == TSR_OK ? names[form] : "unknown";
+}
