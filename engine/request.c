@@ -84,3 +84,46 @@ const char *tsr_request_reason_name(tsr_request_reason reason)
 
     return (unsigned)reason < TSR_REASON_COUNT ? names[reason] : "unknown";
 }
+
+void tsr_request_put_first(tsr_request_queue *queue, tsr_request *request)
+{
+    request->previous = NULL;
+    request->next = queue->first;
+    if (queue->first != NULL) {
+        queue->first->previous = request;
+    } else {
+        queue->last = request;
+    }
+    queue->first = request;
+    queue->n_requests++;
+}
+
+void tsr_request_put_last(tsr_request_queue *queue, tsr_request *request)
+{
+    request->previous = queue->last;
+    request->next = NULL;
+    if (queue->last != NULL) {
+        queue->last->next = request;
+    } else {
+        queue->first = request;
+    }
+    queue->last = request;
+    queue->n_requests++;
+}
+
+void tsr_request_take_out(tsr_request_queue *queue, tsr_request *request)
+{
+    if (request->previous != NULL) {
+        request->previous->next = request->next;
+    } else {
+        queue->first = request->next;
+    }
+    if (request->next != NULL) {
+        request->next->previous = request->previous;
+    } else {
+        queue->last = request->previous;
+    }
+    request->previous = NULL;
+    request->next = NULL;
+    queue->n_requests--;
+}

@@ -56,7 +56,7 @@ typedef struct tsr_request {
     int64_t ended_ns;
     int n_preempted; /* how often it was put back */
 
-    struct tsr_request *previous; /* the scheduler's queues */
+    struct tsr_request *previous; /* in the queue it is in */
     struct tsr_request *next;
     void *user; /* the engine's */
 } tsr_request;
@@ -72,8 +72,20 @@ TSR_MUST_CHECK tsr_status tsr_request_append(tsr_request *request, int32_t token
 /* The request must hold no blocks. NULL is fine. */
 void tsr_request_destroy(tsr_request *request);
 
-const char *
-tsr_request_reason_name(tsr_request_reason reason); /* "stop", "length", "cancelled", "error" */
+/* "stop", "length", "cancelled", "error". */
+const char *tsr_request_reason_name(tsr_request_reason reason);
+
+/* Requests in a line, linked both ways so that any can leave it at once. Start with {0}. A request
+ * is in one queue at most. */
+typedef struct tsr_request_queue {
+    tsr_request *first;
+    tsr_request *last;
+    int n_requests;
+} tsr_request_queue;
+
+void tsr_request_put_first(tsr_request_queue *queue, tsr_request *request);
+void tsr_request_put_last(tsr_request_queue *queue, tsr_request *request);
+void tsr_request_take_out(tsr_request_queue *queue, tsr_request *request); /* it is in there */
 
 #ifdef __cplusplus
 }

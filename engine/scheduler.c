@@ -7,18 +7,11 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 
-/* Requests in a line, linked both ways so that any can leave it at once. */
-typedef struct queue {
-    tsr_request *first;
-    tsr_request *last;
-    int n;
-} queue;
-
 struct tsr_scheduler {
     tsr_scheduler_options options;
-    tsr_block_pool *pool; // owned
-    queue waiting;        // by arrival; all younger than any that runs
-    queue ended;          // by end
+    tsr_block_pool *pool;      // owned
+    tsr_request_queue waiting; // by arrival; all younger than any that runs
+    tsr_request_queue ended;   // by end
 
     tsr_request **running; // owned, [max_seqs], by arrival
     int *rows;             // owned, [max_seqs]: of each running one in the step being planned
@@ -36,51 +29,6 @@ struct tsr_scheduler {
     int n_planned;
     bool is_out; // planned and not committed
 };
-
-/* ---- queues ---- */
-
-static void put_last(queue *q, tsr_request *r)
-{
-    r->previous = q->last;
-    r->next = NULL;
-    if (q->last != NULL) {
-        q->last->next = r;
-    } else {
-        q->first = r;
-    }
-    q->last = r;
-    q->n++;
-}
-
-static void put_first(queue *q, tsr_request *r)
-{
-    r->previous = NULL;
-    r->next = q->first;
-    if (q->first != NULL) {
-        q->first->previous = r;
-    } else {
-        q->last = r;
-    }
-    q->first = r;
-    q->n++;
-}
-
-static void take_out(queue *q, tsr_request *r)
-{
-    if (r->previous != NULL) {
-        r->previous->next = r->next;
-    } else {
-        q->first = r->next;
-    }
-    if (r->next != NULL) {
-        r->next->previous = r->previous;
-    } else {
-        q->last = r->previous;
-    }
-    r->previous = NULL;
-    r->next = NULL;
-    q->n--;
-}
 
 /* ---- life ---- */
 
@@ -196,7 +144,7 @@ tsr_status tsr_scheduler_submit(tsr_scheduler *s, tsr_request *r)
                         (long long)o->n_blocks * o->block_tokens);
     }
     r->submitted_ns = tsr_clock_ns();
-    put_last(&s->waiting, r);
+    tsr_request_put_last(&s->waiting, r);
     return TSR_OK;
 }
 
@@ -238,12 +186,12 @@ static void end(tsr_scheduler *s, tsr_request *r, tsr_request_reason reason)
     if (r->state == TSR_REQUEST_RUNNING) {
         (void)stop_running(s, index_of(s, r));
     } else {
-        take_out(&s->waiting, r);
+        tsr_request_take_out(&s->waiting, r);
     }
     r->state = TSR_REQUEST_ENDED;
     r->reason = reason;
     r->ended_ns = tsr_clock_ns();
-    put_last(&s->ended, r);
+    tsr_request_put_last(&s->ended, r);
 }
 
 static void fail(tsr_scheduler *s, tsr_request *r, const char *format, ...)
@@ -268,7 +216,7 @@ static int put_back_youngest(tsr_scheduler *s)
 
     r->state = TSR_REQUEST_WAITING;
     r->n_preempted++;
-    put_first(&s->waiting, r);
+    tsr_request_put_first(&s->waiting, r);
     return rows;
 }
 
@@ -375,14 +323,14 @@ static bool has_room(const tsr_scheduler *s, const tsr_request *r, int64_t want)
 
 static void admit(tsr_scheduler *s, int *budget)
 {
-    while (s->waiting.n > 0 && s->n_running<s->options.max_seqs && * budget> 0) {
+    while (s->waiting.n_requests > 0 && s->n_running<s->options.max_seqs && * budget> 0) {
         tsr_request *r = s->waiting.first;
         const int64_t want = r->n_tokens < *budget ? r->n_tokens : *budget;
 
         if (!has_room(s, r, want)) {
             return;
         }
-        take_out(&s->waiting, r);
+        tsr_request_take_out(&s->waiting, r);
         r->state = TSR_REQUEST_RUNNING;
         r->lane = s->free_lanes[--s->n_free_lanes];
         s->running[s->n_running] = r;
@@ -446,7 +394,7 @@ static void write_sequence(tsr_scheduler *s, tsr_request *r, int n_rows, tsr_ste
 bool tsr_scheduler_plan(tsr_scheduler *s, tsr_step *step)
 {
     int budget = s->options.max_batch_tokens;
-    const int n_waiting = s->waiting.n;
+    const int n_waiting = s->waiting.n_requests;
 
     assert(!s->is_out);
     tsr_step_reset(step);
@@ -455,7 +403,7 @@ bool tsr_scheduler_plan(tsr_scheduler *s, tsr_step *step)
     }
     plan_running(s, true, &budget);
     plan_running(s, false, &budget);
-    if (s->waiting.n == n_waiting) {
+    if (s->waiting.n_requests == n_waiting) {
         admit(s, &budget); // not in a step that put somebody back
     }
 
@@ -536,7 +484,7 @@ tsr_request *tsr_scheduler_take_ended(tsr_scheduler *s)
     if (r == NULL) {
         return NULL;
     }
-    take_out(&s->ended, r);
+    tsr_request_take_out(&s->ended, r);
     for (int i = 0; i < s->n_planned; i++) {
         s->planned[i] = s->planned[i] != r ? s->planned[i] : NULL;
     }
@@ -547,12 +495,12 @@ tsr_request *tsr_scheduler_take_ended(tsr_scheduler *s)
 
 bool tsr_scheduler_is_idle(const tsr_scheduler *s)
 {
-    return s->waiting.n == 0 && s->n_running == 0 && s->n_dropped == 0;
+    return s->waiting.n_requests == 0 && s->n_running == 0 && s->n_dropped == 0;
 }
 
 int tsr_scheduler_n_waiting(const tsr_scheduler *s)
 {
-    return s->waiting.n;
+    return s->waiting.n_requests;
 }
 
 int tsr_scheduler_n_running(const tsr_scheduler *s)
@@ -599,7 +547,7 @@ static bool verify_running(const tsr_scheduler *s)
     return n_held + tsr_block_pool_n_free(s->pool) == s->options.n_blocks;
 }
 
-static bool verify_queue(const queue *q, tsr_request_state state)
+static bool verify_queue(const tsr_request_queue *q, tsr_request_state state)
 {
     const tsr_request *before = NULL;
     int n = 0;
@@ -615,13 +563,13 @@ static bool verify_queue(const queue *q, tsr_request_state state)
         }
         n++;
     }
-    return q->last == before && q->n == n;
+    return q->last == before && q->n_requests == n;
 }
 
 bool tsr_scheduler_verify(const tsr_scheduler *s)
 {
     const bool in_order =
-        s->n_running == 0 || s->waiting.n == 0 ||
+        s->n_running == 0 || s->waiting.n_requests == 0 ||
         s->running[s->n_running - 1]->submitted_ns <= s->waiting.first->submitted_ns;
 
     return in_order && s->n_running + s->n_free_lanes == s->options.max_seqs &&
