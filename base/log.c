@@ -78,6 +78,11 @@ void tsr_log_line(tsr_log_level level, const char *format, ...)
     write_whole(line, (size_t)used + 1);
 }
 
+void tsr_log_from_signal(const char *line, size_t n_bytes)
+{
+    write_whole(line, n_bytes);
+}
+
 void tsr_log_set_rank(int rank, int n_ranks)
 {
     atomic_store(&speaker, rank);

@@ -31,6 +31,9 @@ typedef enum tsr_log_level {
 void tsr_log_line(tsr_log_level level, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
+/* Write a finished line, '\n' at its end, as it is. Safe in a signal handler, as nothing else here. */
+void tsr_log_from_signal(const char *line, size_t n_bytes);
+
 /* Who is speaking, for the prefix. One rank alone (n_ranks = 1) has no prefix. */
 void tsr_log_set_rank(int rank, int n_ranks);
 
