@@ -78,26 +78,27 @@ static void mark_ends(tsr_tokenizer *tok, const tsr_gguf *gguf)
     const int32_t told[] = {tok->eos, read_id(tok, gguf, "tokenizer.ggml.eot_token_id"),
                             read_id(tok, gguf, "tokenizer.ggml.eom_token_id")};
     // What models of several families end an answer or a text with, whatever their metadata says.
-    static const char *const names[] = {"<|im_end|>",
-                                        "<|eot_id|>",
-                                        "<|eom_id|>",
-                                        "<|end_of_text|>",
-                                        "<|endoftext|>",
-                                        "<|end|>",
-                                        "<|return|>",
-                                        "<|call|>",
-                                        "<|end_of_turn|>",
-                                        "<end_of_turn>",
-                                        "</s>",
-                                        "<eos>",
-                                        "<EOT>",
-                                        "_<EOT>",
-                                        "[EOT]",
-                                        "[EOS]",
-                                        "<|END_OF_TURN_TOKEN|>",
-                                        "<end_of_utterance>",
-                                        "<\xef\xbd\x9c"
-                                        "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>"};
+    static const char *const names[] = {
+        "<|im_end|>",
+        "<|eot_id|>",
+        "<|eom_id|>",
+        "<|endoftext|>",
+        "<|end_of_text|>",
+        "<|end|>",
+        "<|return|>",
+        "<|call|>",
+        "<|end_of_turn|>",
+        "<end_of_turn>",
+        "<|END_OF_TURN_TOKEN|>",
+        "<end_of_utterance>",
+        "</s>",
+        "<eos>",
+        "<EOT>",
+        "_<EOT>",
+        "[EOT]",
+        "[EOS]",
+        "<\uff5cend\u2581of\u2581sentence\uff5c>",
+    };
 
     for (size_t i = 0; i < sizeof(told) / sizeof(told[0]); i++) {
         if (told[i] >= 0) {

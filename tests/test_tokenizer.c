@@ -369,6 +369,18 @@ static void a_piece_that_is_a_token_is_taken_whole_only_by_models_that_do_so(voi
     tsr_tokenizer_destroy(whole);
 }
 
+static void text_never_becomes_a_control_token_of_one_letter(void **state)
+{
+    const toy_token extra[] = {{"!", 3}};
+    tsr_tokenizer *tok =
+        make(&(toy_vocab){.pre = "gpt-2", .n_extra = 1, .extra = extra, .without = "!"});
+
+    (void)state;
+    EXPECT(tok, "a!", false, 'a'); // the byte has no token of its own
+    EXPECT(tok, "a!", true, 'a', 256);
+    tsr_tokenizer_destroy(tok);
+}
+
 static void thousands_of_special_tokens_cost_no_more_than_a_few(void **state)
 {
     enum {
@@ -543,6 +555,7 @@ int main(void)
         cmocka_unit_test(user_defined_tokens_are_always_matched_and_always_shown),
         cmocka_unit_test(control_tokens_are_shown_only_when_asked_for),
         cmocka_unit_test(a_piece_that_is_a_token_is_taken_whole_only_by_models_that_do_so),
+        cmocka_unit_test(text_never_becomes_a_control_token_of_one_letter),
         cmocka_unit_test(thousands_of_special_tokens_cost_no_more_than_a_few),
         cmocka_unit_test(ends_are_told_by_the_metadata_and_by_the_usual_names),
         cmocka_unit_test(ids_outside_the_vocabulary_count_as_missing),
