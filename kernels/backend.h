@@ -37,7 +37,22 @@ typedef tsr_status tsr_top_k_fn(tsr_device *dev, tsr_tensor ids, tsr_tensor valu
                                 tsr_tensor masses, tsr_tensor logits, tsr_tensor sharpness,
                                 int64_t first_id, int64_t unit_cols);
 
+typedef tsr_status tsr_device_sync_fn(tsr_device *dev);
+typedef void *tsr_device_alloc_fn(tsr_device *dev, size_t n_bytes);
+typedef void tsr_device_free_fn(tsr_device *dev, void *memory, size_t n_bytes);
+typedef tsr_status tsr_device_copy_fn(tsr_device *dev, void *to, const void *from, size_t n_bytes);
+typedef void tsr_device_close_fn(tsr_device *dev);
+
+/* Bytes of scratch that an op needs within these limits. */
+typedef size_t tsr_scratch_fn(int n_threads, const tsr_ops_limits *limits);
+
 typedef struct tsr_backend {
+    tsr_device_close_fn *close;
+    tsr_device_sync_fn *sync;
+    tsr_device_alloc_fn *alloc; /* zeroed */
+    tsr_device_free_fn *give_back;
+    tsr_device_copy_fn *upload;
+    tsr_device_copy_fn *download;
     tsr_embed_fn *embed;
     tsr_narrow_fn *narrow;
     tsr_add_sums_fn *add_sums;
@@ -52,6 +67,9 @@ typedef struct tsr_backend {
     tsr_top_k_fn *top_k;
 } tsr_backend;
 
+/* The backend of CPUs; what kernels/device.c calls once kind is known. Errors: UNSUPPORTED. */
+tsr_status tsr_device_cpu_open(tsr_device *dev, const tsr_device_options *options);
+
 tsr_embed_fn tsr_embed_cpu;
 tsr_narrow_fn tsr_narrow_cpu;
 tsr_add_sums_fn tsr_add_sums_cpu;
@@ -65,6 +83,11 @@ tsr_attention_fn tsr_attention_cpu;
 tsr_gather_rows_fn tsr_gather_rows_cpu;
 tsr_top_k_fn tsr_top_k_cpu;
 
+tsr_scratch_fn tsr_embed_cpu_scratch;
+tsr_scratch_fn tsr_matmul_cpu_scratch;
+tsr_scratch_fn tsr_attention_cpu_scratch;
+tsr_scratch_fn tsr_top_k_cpu_scratch;
+
 /* Instruction sets of the CPU twins; the loops of each are compiled from the same sources
  * (kernels/simd.h). */
 typedef enum tsr_isa {
@@ -73,6 +96,28 @@ typedef enum tsr_isa {
     TSR_ISA_AVX512_VNNI,
     TSR_ISA_COUNT
 } tsr_isa;
+
+/* The set that TSR_ISA (or "auto") asks for. Errors: UNSUPPORTED (the machine lacks it), ARG (no
+ * such set). */
+tsr_status tsr_device_cpu_choose(tsr_isa *out, const char *wanted);
+
+/* Whether this machine, and this build, can run a set's loops. */
+bool tsr_device_cpu_can(tsr_isa isa);
+
+/* The copy of `name` compiled for a set: TSR_ISA_PICK(dev->isa, tsr_row_loops)->rmsnorm(...). */
+#if defined(__x86_64__)
+#define TSR_ISA_PICK(isa, name)                    \
+    ((isa) == TSR_ISA_AVX512_VNNI ? &name##_avx512 \
+     : (isa) == TSR_ISA_AVX2_FMA  ? &name##_avx2   \
+                                  : &name##_plain)
+#define TSR_ISA_DECLARE(type, name) \
+    extern const type name##_plain; \
+    extern const type name##_avx2;  \
+    extern const type name##_avx512
+#else
+#define TSR_ISA_PICK(isa, name) ((void)(isa), &name##_plain)
+#define TSR_ISA_DECLARE(type, name) extern const type name##_plain
+#endif
 
 struct tsr_device {
     tsr_device_kind kind;

@@ -54,6 +54,10 @@ TSR_MUST_CHECK tsr_status tsr_device_reserve_scratch(tsr_device *device, size_t 
 /* ---- memory ------------------------------------------------------------------------------------
  */
 
+/* Bytes that devices of a kind have free now; on the CPU what the system says is available, within
+ * the limits of its control group. */
+uint64_t tsr_device_free_bytes(tsr_device_kind kind);
+
 /* Zeroed device memory. On the CPU: whole pages that take up memory when first touched. NULL when
  * there is no room. */
 void *tsr_device_alloc(tsr_device *device, size_t n_bytes);
