@@ -1,23 +1,24 @@
 # libtessera: the rooms up to engine/ as one shared and one static library, with the one header.
 # Only what engine/tessera.h marks TSR_API can be seen from outside the shared one.
-add_library(tessera_shared SHARED)
-set_target_properties(tessera_shared PROPERTIES OUTPUT_NAME tessera LINKER_LANGUAGE C
+file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/tessera_shared.c CONTENT
+  "#include \"engine/tessera.h\"\n" @ONLY) # a target wants a source; all code is in the rooms
+add_library(tessera_shared SHARED ${PROJECT_BINARY_DIR}/tessera_shared.c)
+set_target_properties(tessera_shared PROPERTIES OUTPUT_NAME tessera
   VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}
   LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
 target_link_libraries(tessera_shared PRIVATE tsr_flags "$<LINK_LIBRARY:WHOLE_ARCHIVE,tsr_engine>")
 
 # One archive of all rooms: what the linker takes from it is up to the program.
 set(archive ${PROJECT_BINARY_DIR}/libtessera.a)
-set(archived)
+set(script "create ${archive}\n")
 foreach(room base kernels parallel kv engine)
-  list(APPEND archived $<TARGET_FILE:tsr_${room}>)
+  string(APPEND script "addlib $<TARGET_FILE:tsr_${room}>\n")
 endforeach()
+file(GENERATE OUTPUT ${PROJECT_BINARY_DIR}/archive.mri CONTENT "${script}save\nend\n")
 add_custom_command(OUTPUT ${archive}
-  COMMAND ${CMAKE_COMMAND} -E rm -f ${archive}
-  COMMAND ${CMAKE_AR} qcLS ${archive} ${archived}
-  COMMAND ${CMAKE_RANLIB} ${archive}
+  COMMAND ${CMAKE_AR} -M < ${PROJECT_BINARY_DIR}/archive.mri
   DEPENDS tsr_base tsr_kernels tsr_parallel tsr_kv tsr_engine
-  COMMENT "Gathering libtessera.a" VERBATIM)
+  COMMENT "Gathering libtessera.a")
 add_custom_target(tessera_static ALL DEPENDS ${archive})
 
 # The installed header asks for its neighbour tessera/status.h in place of base/status.h.
