@@ -29,9 +29,12 @@ struct tsr_scheduler {
     int32_t *dropped; // owned, [n_blocks]: free again, and the ranks are yet to be told
     int n_dropped;
 
-    tsr_request **planned; // owned, [max_seqs]: of the step planned last; NULL: cancelled since
-    bool *samples;         // owned, [max_seqs]: likewise
+    // Of the step planned last, each owned, [max_seqs].
+    tsr_request **planned; // NULL: handed out since
+    bool *samples;
+    bool *cancelled; // to end when the step has run
     int n_planned;
+    bool is_out; // planned and not committed
 };
 
 /* ---- queues ---- */
@@ -117,8 +120,9 @@ tsr_status tsr_scheduler_create(tsr_scheduler **out, const tsr_scheduler_options
     s->dropped = tsr_alloc((size_t)options->n_blocks, sizeof(*s->dropped));
     s->planned = tsr_alloc(max_seqs, sizeof(tsr_request *));
     s->samples = tsr_alloc(max_seqs, sizeof(*s->samples));
+    s->cancelled = tsr_alloc(max_seqs, sizeof(*s->cancelled));
     if (s->running == NULL || s->rows == NULL || s->free_lanes == NULL || s->dropped == NULL ||
-        s->planned == NULL || s->samples == NULL) {
+        s->planned == NULL || s->samples == NULL || s->cancelled == NULL) {
         st = tsr_fail(TSR_ERR_NOMEM, "scheduler: no memory for %d sequences and %d blocks",
                       options->max_seqs, options->n_blocks);
         goto fail;
@@ -142,6 +146,7 @@ void tsr_scheduler_destroy(tsr_scheduler *s)
     for (int i = 0; i < s->n_running; i++) {
         tsr_block_table_clear(&s->running[i]->blocks, s->pool);
     }
+    tsr_free(s->cancelled);
     tsr_free(s->samples);
     tsr_free(s->planned);
     tsr_free(s->dropped);
@@ -272,10 +277,11 @@ void tsr_scheduler_cancel(tsr_scheduler *s, tsr_request *r)
     if (r->state == TSR_REQUEST_ENDED) {
         return;
     }
-    for (int i = 0; i < s->n_planned; i++) {
+    // While a step is out its blocks are in use, and whoever reads its results needs the request.
+    for (int i = 0; s->is_out && i < s->n_planned; i++) {
         if (s->planned[i] == r) {
-            s->planned[i] = NULL;
-            s->samples[i] = false;
+            s->cancelled[i] = true;
+            return;
         }
     }
     end(s, r, TSR_REASON_CANCELLED);
@@ -434,6 +440,7 @@ static void write_sequence(tsr_scheduler *s, tsr_request *r, int n_rows, tsr_ste
     }
     s->planned[seq] = r;
     s->samples[seq] = samples;
+    s->cancelled[seq] = false;
 }
 
 bool tsr_scheduler_plan(tsr_scheduler *s, tsr_step *step)
@@ -441,7 +448,7 @@ bool tsr_scheduler_plan(tsr_scheduler *s, tsr_step *step)
     int budget = s->options.max_batch_tokens;
     const int n_waiting = s->waiting.n;
 
-    assert(s->n_planned == 0);
+    assert(!s->is_out);
     tsr_step_reset(step);
     for (int i = 0; i < s->n_running; i++) {
         s->rows[i] = 0;
@@ -459,6 +466,7 @@ bool tsr_scheduler_plan(tsr_scheduler *s, tsr_step *step)
     }
     step->n_best = step->n_best < s->options.n_vocab ? step->n_best : s->options.n_vocab;
     s->n_planned = step->n_seqs;
+    s->is_out = step->n_seqs > 0;
     for (; step->n_dropped < s->n_dropped; step->n_dropped++) {
         step->dropped[step->n_dropped] = s->dropped[step->n_dropped];
     }
@@ -502,32 +510,35 @@ static void take_token(tsr_scheduler *s, tsr_request *r, int32_t token,
 void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t *next,
                           bool (*ends)(void *ctx, int32_t token), void *ctx)
 {
-    assert(step->n_seqs == s->n_planned);
+    assert(step->n_seqs == s->n_planned && (s->is_out || step->n_seqs == 0));
     for (int seq = 0; seq < s->n_planned; seq++) {
         tsr_request *r = s->planned[seq];
 
-        if (r == NULL) {
-            continue;
-        }
         r->n_cached += step->row_start[seq + 1] - step->row_start[seq];
         if (r->score && r->n_scored < r->n_prompt && r->n_cached > r->n_scored) {
             r->n_scored = r->n_cached < r->n_prompt ? r->n_cached : r->n_prompt;
         }
-        if (s->samples[seq]) {
+        if (s->cancelled[seq]) {
+            end(s, r, TSR_REASON_CANCELLED);
+        } else if (s->samples[seq]) {
             take_token(s, r, next[seq], ends, ctx);
         } else if (n_ahead(r) == 0) {
             end(s, r, TSR_REASON_LENGTH);
         }
     }
-    s->n_planned = 0;
+    s->is_out = false;
 }
 
 tsr_request *tsr_scheduler_take_ended(tsr_scheduler *s)
 {
     tsr_request *r = s->ended.first;
 
-    if (r != NULL) {
-        take_out(&s->ended, r);
+    if (r == NULL) {
+        return NULL;
+    }
+    take_out(&s->ended, r);
+    for (int i = 0; i < s->n_planned; i++) {
+        s->planned[i] = s->planned[i] != r ? s->planned[i] : NULL;
     }
     return r;
 }

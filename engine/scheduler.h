@@ -56,15 +56,16 @@ tsr_step_limits tsr_scheduler_step_limits(const tsr_scheduler *scheduler);
  */
 TSR_MUST_CHECK tsr_status tsr_scheduler_submit(tsr_scheduler *scheduler, tsr_request *request);
 
-/* End a request wherever it is; its blocks are dropped with the next step. */
+/* End a request wherever it is; its blocks are dropped with the next step. One that is in a step
+ * which has been planned and not committed ends with the commit, without a token from it. */
 void tsr_scheduler_cancel(tsr_scheduler *scheduler, tsr_request *request);
 
 /* Fill `step` (reset first). False: nothing to run now and nothing to drop. A step that has
  * sequences must be committed before the next is planned. Requests may end in it (FAILED). */
 bool tsr_scheduler_plan(tsr_scheduler *scheduler, tsr_step *step);
 
-/* Which request the s-th sequence of the step planned last belongs to; NULL when it was cancelled
- * since. Good until the commit. */
+/* Which request the s-th sequence of the step planned last belongs to, until the next plan; NULL
+ * when it has ended and been handed out since. */
 tsr_request *tsr_scheduler_request_of(const tsr_scheduler *scheduler, int s);
 
 /* Does that sequence get its next token from this step? Then its last row is wanted, and the token

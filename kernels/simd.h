@@ -139,6 +139,15 @@ TSR_INLINE w16 w16_set1(double x)
 {
     return (w16){_mm512_set1_pd(x), _mm512_set1_pd(x)};
 }
+TSR_INLINE w16 w16_load(const double *p)
+{
+    return (w16){_mm512_loadu_pd(p), _mm512_loadu_pd(p + 8)};
+}
+TSR_INLINE void w16_store(double *p, w16 a)
+{
+    _mm512_storeu_pd(p, a.low);
+    _mm512_storeu_pd(p + 8, a.high);
+}
 TSR_INLINE w16 w16_fma_v16(v16 a, double b, w16 c) /* (f64)a * b + c, rounded once */
 {
     const __m512d factor = _mm512_set1_pd(b);
@@ -163,6 +172,11 @@ TSR_INLINE float v16_sum(v16 a)
 TSR_INLINE float v16_largest(v16 a)
 {
     return _mm512_reduce_max_ps(a);
+}
+
+TSR_INLINE uint32_t v16_above(v16 a, v16 b) /* bit i: lane i of a is greater than that of b */
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ);
 }
 
 #elif defined(TSR_ISA_AVX2)
@@ -288,6 +302,17 @@ TSR_INLINE w16 w16_set1(double x)
 
     return (w16){{all, all, all, all}};
 }
+TSR_INLINE w16 w16_load(const double *p)
+{
+    return (w16){{_mm256_loadu_pd(p), _mm256_loadu_pd(p + 4), _mm256_loadu_pd(p + 8),
+                  _mm256_loadu_pd(p + 12)}};
+}
+TSR_INLINE void w16_store(double *p, w16 a)
+{
+    for (int i = 0; i < 4; i++) {
+        _mm256_storeu_pd(p + 4 * i, a.part[i]);
+    }
+}
 TSR_INLINE w16 w16_fma_v16(v16 a, double b, w16 c)
 {
     const __m256d factor = _mm256_set1_pd(b);
@@ -321,6 +346,13 @@ TSR_INLINE float v16_largest(v16 a)
 
     q = _mm_max_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
+}
+TSR_INLINE uint32_t v16_above(v16 a, v16 b)
+{
+    const int low = _mm256_movemask_ps(_mm256_cmp_ps(a.low, b.low, _CMP_GT_OQ));
+    const int high = _mm256_movemask_ps(_mm256_cmp_ps(a.high, b.high, _CMP_GT_OQ));
+
+    return (uint32_t)low | (uint32_t)high << 8;
 }
 
 #else
@@ -448,6 +480,16 @@ TSR_INLINE w16 w16_set1(double x)
     TSR_EACH_LANE r.lane[i] = x;
     return r;
 }
+TSR_INLINE w16 w16_load(const double *p)
+{
+    w16 r;
+    memcpy(r.lane, p, sizeof(r.lane));
+    return r;
+}
+TSR_INLINE void w16_store(double *p, w16 a)
+{
+    memcpy(p, a.lane, sizeof(a.lane));
+}
 TSR_INLINE w16 w16_fma_v16(v16 a, double b, w16 c)
 {
     TSR_EACH_LANE c.lane[i] = fma((double)a.lane[i], b, c.lane[i]);
@@ -471,6 +513,12 @@ TSR_INLINE float v16_largest(v16 a)
     float largest = a.lane[0];
     TSR_EACH_LANE largest = a.lane[i] > largest ? a.lane[i] : largest;
     return largest;
+}
+TSR_INLINE uint32_t v16_above(v16 a, v16 b)
+{
+    uint32_t bits = 0;
+    TSR_EACH_LANE bits |= (uint32_t)(a.lane[i] > b.lane[i]) << i;
+    return bits;
 }
 #endif
 

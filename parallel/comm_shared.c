@@ -8,14 +8,16 @@
 /*
  * All-reduce through memory that the ranks of a host share.
  *
- * The window holds a flag for each rank and two sets of areas, one area a rank. In a meeting a rank raises its flag to the
- * number of the meeting and waits until all flags are there. What it wrote before is then visible to all.
+ * The window holds a flag for each rank and two sets of areas, one area a rank. In a meeting a rank
+ * raises its flag to the number of the meeting and waits until all flags are there. What it wrote
+ * before is then visible to all.
  *
  *   small: write own part to own area; meet; add all areas, in the order of ranks, into the values.
- *   large: write own part; meet; add all areas in own range only, into own area; meet; copy every range from its owner.
+ *   large: write own part; meet; add all areas in own range only, into own area; meet; copy every
+ * range from its owner.
  *
- * Why two sets and no meeting at the end: a rank that writes to a set again has met the others in the other set since, and
- * they came there only after they had read this one.
+ * Why two sets and no meeting at the end: a rank that writes to a set again has met the others in
+ * the other set since, and they came there only after they had read this one.
  */
 
 enum {
@@ -23,7 +25,8 @@ enum {
     LINE_VALUES = LINE_BYTES / 8,
     N_SETS = 2,
     PIECE_MOST = 16384, // doubles: an area and the values it adds to stay in a second-level cache
-    // Reading so many doubles of others takes as long as meeting once more (about half a microsecond).
+    // Reading so many doubles of others takes as long as meeting once more (about half a
+    // microsecond).
     MEETING_VALUES = 700
 };
 
@@ -122,8 +125,7 @@ static tsr_status reduce_large(tsr_comm *comm, double *values, size_t n)
     TSR_TRY(meet(comm));
     // The sum goes to `values` first: the own area is one of the terms.
     add_areas(comm, values + own.first, (size_t)own.first, (size_t)own.count);
-    memcpy(area_of(comm, self) + own.first, values + own.first,
-           (size_t)own.count * sizeof(double));
+    memcpy(area_of(comm, self) + own.first, values + own.first, (size_t)own.count * sizeof(double));
     TSR_TRY(meet(comm));
     for (int rank = 0; rank < n_ranks; rank++) {
         const tsr_range part = tsr_shard_deal((int64_t)n, LINE_VALUES, rank, n_ranks);
@@ -136,7 +138,8 @@ static tsr_status reduce_large(tsr_comm *comm, double *values, size_t n)
     return TSR_OK;
 }
 
-/* Adding it all everywhere reads n_ranks - 1 parts of others; sharing the adding reads two parts less 2 / n_ranks. */
+/* Adding it all everywhere reads n_ranks - 1 parts of others; sharing the adding reads two parts
+ * less 2 / n_ranks. */
 static bool sharing_pays(size_t n, int n_ranks)
 {
     const size_t ranks = (size_t)n_ranks;

@@ -1,5 +1,6 @@
 /*
- * parallel/comm_ways.h - the ways in which a comm can sum, behind parallel/comm.h. Private to the room and its tests.
+ * parallel/comm_ways.h - the ways in which a comm can sum, behind parallel/comm.h. Private to the
+ * room and its tests.
  */
 #ifndef TSR_PARALLEL_COMM_WAYS_H
 #define TSR_PARALLEL_COMM_WAYS_H

@@ -17,7 +17,7 @@ enum {
 };
 
 static const char *const kinds[TSR_FAULT_COUNT] = {
-    [TSR_FAULT_NONE] = "",          [TSR_FAULT_KILL] = "kill", [TSR_FAULT_STOP] = "stop",
+    [TSR_FAULT_NONE] = "",       [TSR_FAULT_KILL] = "kill", [TSR_FAULT_STOP] = "stop",
     [TSR_FAULT_ALLOC] = "alloc", [TSR_FAULT_PAGE] = "page", [TSR_FAULT_SEGV] = "segv",
 };
 

@@ -38,7 +38,8 @@ typedef struct tsr_fault {
 /* Empty text is no fault. Errors: ARG (not of the form above). */
 TSR_MUST_CHECK tsr_status tsr_fault_parse(tsr_fault *out, const char *text);
 
-/* To be called once a step by every rank: acts when it is this rank's turn. Costs nothing when no fault is wanted. */
+/* To be called once a step by every rank: acts when it is this rank's turn. Costs nothing when no
+ * fault is wanted. */
 void tsr_fault_maybe(const tsr_world *world, int64_t step);
 
 #ifdef __cplusplus

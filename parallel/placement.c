@@ -111,7 +111,8 @@ static bool has_cpu(const cpu_set *set, unsigned cpu)
     return cpu < TSR_PLACEMENT_MOST && (set->words[cpu / 64] >> (cpu % 64) & 1) != 0;
 }
 
-/* The cores of `set` in the machine's order, neighbours side by side: cores [TSR_PLACEMENT_MOST]. */
+/* The cores of `set` in the machine's order, neighbours side by side: cores [TSR_PLACEMENT_MOST].
+ */
 static int list_cores(tsr_placement_core *cores, hwloc_topology_t topology, const cpu_set *set)
 {
     hwloc_obj_t core_before = NULL;

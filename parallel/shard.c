@@ -1,7 +1,7 @@
 #include "parallel/shard.h"
 
 enum {
-    GRAIN_COLUMNS = 64,  // one load of int8 for the widest vectors; two quantisation groups
+    GRAIN_COLUMNS = 64, // one load of int8 for the widest vectors; two quantisation groups
     VOCAB_UNIT_LEAST = 16,
     VOCAB_UNITS_LEAST = 96 // three for every two ranks of the largest world that is swept
 };
@@ -59,8 +59,8 @@ static int64_t heads_a_unit(const tsr_shard_shape *shape, int n_ranks)
     const int64_t group = shape->n_heads / shape->n_kv_heads;
     const int64_t whole_groups = smallest / common_divisor(smallest, group) * group;
 
-    // Whole KV groups while there is one for every rank: then no KV head is kept twice. Else a KV head kept by two
-    // ranks is a smaller loss than a rank with nothing to do.
+    // Whole KV groups while there is one for every rank: then no KV head is kept twice. Else a KV
+    // head kept by two ranks is a smaller loss than a rank with nothing to do.
     return units_in(shape->n_heads, whole_groups) >= n_ranks ? whole_groups : smallest;
 }
 
@@ -80,11 +80,12 @@ tsr_status tsr_shard_check(const tsr_shard_shape *shape)
 {
     if (shape->n_heads <= 0 || shape->n_kv_heads <= 0 || shape->head_dim <= 0 || shape->dim <= 0 ||
         shape->ff_dim <= 0 || shape->n_vocab <= 0) {
-        return tsr_fail(TSR_ERR_ARG,
-                        "shard: every size must be positive: %d heads, %d KV heads of %d, dim %lld, "
-                        "feed-forward %lld, vocabulary %lld",
-                        shape->n_heads, shape->n_kv_heads, shape->head_dim, (long long)shape->dim,
-                        (long long)shape->ff_dim, (long long)shape->n_vocab);
+        return tsr_fail(
+            TSR_ERR_ARG,
+            "shard: every size must be positive: %d heads, %d KV heads of %d, dim %lld, "
+            "feed-forward %lld, vocabulary %lld",
+            shape->n_heads, shape->n_kv_heads, shape->head_dim, (long long)shape->dim,
+            (long long)shape->ff_dim, (long long)shape->n_vocab);
     }
     if (shape->n_heads % shape->n_kv_heads != 0) {
         return tsr_fail(TSR_ERR_ARG, "shard: %d KV heads do not divide %d query heads",
@@ -98,8 +99,7 @@ tsr_shard tsr_shard_of(const tsr_shard_shape *shape, int rank, int n_ranks)
     const int64_t group = shape->n_heads / shape->n_kv_heads;
     tsr_shard shard;
 
-    shard.heads =
-        tsr_shard_deal(shape->n_heads, heads_a_unit(shape, n_ranks), rank, n_ranks);
+    shard.heads = tsr_shard_deal(shape->n_heads, heads_a_unit(shape, n_ranks), rank, n_ranks);
     shard.kv_heads.first = shard.heads.first / group;
     shard.kv_heads.count = 0;
     if (shard.heads.count > 0) {
@@ -115,7 +115,8 @@ tsr_shard tsr_shard_of(const tsr_shard_shape *shape, int rank, int n_ranks)
 
 int64_t tsr_shard_attention_grain(const tsr_shard_shape *shape)
 {
-    // Every cut of any n_ranks is a multiple of the smallest bundle, and so of a grain that divides it.
+    // Every cut of any n_ranks is a multiple of the smallest bundle, and so of a grain that divides
+    // it.
     const int64_t bundle = smallest_bundle(shape) * shape->head_dim;
     const int64_t grain = bundle % GRAIN_COLUMNS == 0 ? GRAIN_COLUMNS : bundle;
 

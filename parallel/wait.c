@@ -19,7 +19,8 @@ tsr_wait_policy tsr_wait_policy_step(bool crowded, int64_t limit_ns)
 
 tsr_wait_policy tsr_wait_policy_idle(bool crowded)
 {
-    // Between two steps the leader only picks tokens: what takes longer is a pause worth sleeping through.
+    // Between two steps the leader only picks tokens: what takes longer is a pause worth sleeping
+    // through.
     return (tsr_wait_policy){.spin_ns = crowded ? 20000 : 200000,
                              .yield_ns = crowded ? 500000 : 0,
                              .nap_most_us = 1000,

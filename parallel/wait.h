@@ -1,8 +1,9 @@
 /*
  * parallel/wait.h - how a rank waits for the others without wasting its core.
  *
- * First it spins, because the others are mostly some microseconds away; then it lets others run; then it sleeps in
- * growing naps. Waiting for the next step (idle) goes to sleep soon and long, waiting inside a step late and short.
+ * First it spins, because the others are mostly some microseconds away; then it lets others run;
+ * then it sleeps in growing naps. Waiting for the next step (idle) goes to sleep soon and long,
+ * waiting inside a step late and short.
  *
  *     tsr_wait wait;
  *     tsr_wait_begin(&wait, policy);
@@ -10,7 +11,8 @@
  *         if (!tsr_wait_turn(&wait)) { the limit has passed }
  *     }
  *
- * A lost rank does not show here: the watch (parallel/watch.h) ends the process from its own thread.
+ * A lost rank does not show here: the watch (parallel/watch.h) ends the process from its own
+ * thread.
  */
 #ifndef TSR_PARALLEL_WAIT_H
 #define TSR_PARALLEL_WAIT_H
@@ -29,7 +31,8 @@ typedef struct tsr_wait_policy {
     int64_t limit_ns;    /* 0: without end */
 } tsr_wait_policy;
 
-/* crowded: more ranks than cores on this host, so that spinning takes the core from the one that is waited for. */
+/* crowded: more ranks than cores on this host, so that spinning takes the core from the one that is
+ * waited for. */
 tsr_wait_policy tsr_wait_policy_step(bool crowded, int64_t limit_ns);
 tsr_wait_policy tsr_wait_policy_idle(bool crowded);
 

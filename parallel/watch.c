@@ -14,10 +14,11 @@
 
 enum {
     LOOK_MS = 100,
-    QUIET_LOOKS = 3,    // without a beat before the process itself is looked at
-    STOPPED_LOOKS = 20, // 2 s; a job suspended as a whole stops its watches too, and they count nothing
-    SILENT_LOOKS = 30,  // 3 s
-    FOLLOW_LOOKS = 4    // that the others are given to see a claim
+    QUIET_LOOKS = 3, // without a beat before the process itself is looked at
+    STOPPED_LOOKS =
+        20, // 2 s; a job suspended as a whole stops its watches too, and they count nothing
+    SILENT_LOOKS = 30, // 3 s
+    FOLLOW_LOOKS = 4   // that the others are given to see a claim
 };
 
 /* What the own looks at one cell have shown so far. */
@@ -122,7 +123,8 @@ static char process_state(int pid)
     return behind_name != NULL && behind_name[1] == ' ' ? behind_name[2] : '?';
 }
 
-static fate look_at(const tsr_watch_cell *cell, struct tsr_watch_seen *seen, bool on_time, bool closely)
+static fate look_at(const tsr_watch_cell *cell, struct tsr_watch_seen *seen, bool on_time,
+                    bool closely)
 {
     const int pid = atomic_load(&cell->pid);
     const uint32_t n_beats = atomic_load(&cell->n_beats);
@@ -200,7 +202,7 @@ _Noreturn static void leave(const tsr_watch *watch)
     for (int look = 0; look < FOLLOW_LOOKS && others_run(watch, false); look++) {
         tsr_clock_sleep_us(LOOK_MS * 1000);
     }
-    (void)others_run(watch, true); // a stopped one follows nobody
+    (void)others_run(watch, true);
     _exit(1);
 }
 
@@ -229,6 +231,9 @@ static void look_around(tsr_watch *watch, bool on_time, bool closely)
         how = look_at(&watch->table->cells[i], &watch->seen[i], on_time, closely);
         if (how != ALIVE && tsr_watch_claim(watch)) {
             report_lost(watch, i, how);
+            if (watch->seen[i].visible) {
+                (void)kill((pid_t)atomic_load(&watch->table->cells[i].pid), SIGKILL);
+            }
             leave(watch);
         }
     }

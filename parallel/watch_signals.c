@@ -11,7 +11,7 @@
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define UNDER_SANITIZER 1
 #elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) ||                         \
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || \
     __has_feature(memory_sanitizer)
 #define UNDER_SANITIZER 1
 #endif
@@ -43,7 +43,8 @@ enum {
     N_WATCHED = sizeof(watched) / sizeof(watched[0])
 };
 
-// Signals belong to the process, so who hears them is the one thing here that cannot live in an object.
+// Signals belong to the process, so who hears them is the one thing here that cannot live in an
+// object.
 static _Atomic(tsr_watch *) listener;
 static _Atomic int64_t asked_ns;
 static struct sigaction before[N_WATCHED];
@@ -132,7 +133,8 @@ static void on_fault(int number)
             }
         }
     }
-    // The default action was put back when the handler was entered (SA_RESETHAND): a core, if the system keeps them.
+    // The default action was put back when the handler was entered (SA_RESETHAND): a core, if the
+    // system keeps them.
     (void)raise(number);
 }
 

@@ -53,8 +53,7 @@ tsr_status tsr_world_wait(tsr_world *world, int n_requests, MPI_Request *request
 
     tsr_wait_begin(&wait, *policy);
     for (;;) {
-        TSR_WORLD_TRY_MPI(world,
-                          MPI_Testall(n_requests, requests, &done, MPI_STATUSES_IGNORE));
+        TSR_WORLD_TRY_MPI(world, MPI_Testall(n_requests, requests, &done, MPI_STATUSES_IGNORE));
         if (done) {
             return TSR_OK;
         }
@@ -80,8 +79,8 @@ static void *whole_line(void *memory)
 {
     char *bytes = memory;
 
-    return bytes + (TSR_WORLD_LINE_BYTES - (uintptr_t)bytes % TSR_WORLD_LINE_BYTES) %
-                       TSR_WORLD_LINE_BYTES;
+    return bytes +
+           (TSR_WORLD_LINE_BYTES - (uintptr_t)bytes % TSR_WORLD_LINE_BYTES) % TSR_WORLD_LINE_BYTES;
 }
 
 tsr_status tsr_world_share(tsr_world *world, MPI_Win *win, void **base, size_t n_bytes,
@@ -117,7 +116,8 @@ static tsr_status open_mpi(tsr_world *world)
 
     (void)MPI_Finalized(&ended);
     if (ended) {
-        return tsr_fail(TSR_ERR_UNSUPPORTED, "MPI was ended in this process and cannot begin again");
+        return tsr_fail(TSR_ERR_UNSUPPORTED,
+                        "MPI was ended in this process and cannot begin again");
     }
     (void)MPI_Initialized(&begun);
     if (!begun) {
@@ -296,9 +296,10 @@ static tsr_status broadcast_from(tsr_world *world, int source, void *bytes, size
 
 tsr_status tsr_world_broadcast(tsr_world *world, void *bytes, size_t n_bytes)
 {
-    // A follower waits for work, which may come tomorrow; the leader waits for followers that should be there.
-    const tsr_wait_policy policy = world->rank == 0 ? tsr_world_step_policy(world)
-                                                    : tsr_wait_policy_idle(world->crowded);
+    // A follower waits for work, which may come tomorrow; the leader waits for followers that
+    // should be there.
+    const tsr_wait_policy policy =
+        world->rank == 0 ? tsr_world_step_policy(world) : tsr_wait_policy_idle(world->crowded);
 
     if (world->n_ranks == 1) {
         return TSR_OK;
@@ -379,8 +380,8 @@ static tsr_status combine(tsr_world *world, int64_t *value, MPI_Op how)
         return TSR_OK;
     }
     TSR_TRY(check_whole(world));
-    TSR_WORLD_TRY_MPI(world, MPI_Iallreduce(value, &combined, 1, MPI_INT64_T, how, world->all,
-                                            &request));
+    TSR_WORLD_TRY_MPI(world,
+                      MPI_Iallreduce(value, &combined, 1, MPI_INT64_T, how, world->all, &request));
     TSR_TRY(tsr_world_wait(world, 1, &request, &policy, "a minimum over ranks"));
     *value = combined;
     return TSR_OK;
@@ -455,11 +456,13 @@ bool tsr_world_asked_to_end(const tsr_world *world)
 _Noreturn void tsr_world_abort(tsr_world *world, tsr_status status)
 {
     if (status == TSR_ERR_COMM) {
-        // A broken connection is the echo of a lost rank: let the watch name it, if it is one of this host.
+        // A broken connection is the echo of a lost rank: let the watch name it, if it is one of
+        // this host.
         tsr_watch_look_for(world->watch, end_arrives_us / 3);
     }
     if (!tsr_watch_claim(world->watch)) {
-        tsr_clock_sleep_us(end_arrives_us); // another has told it; its watch and ours end this process
+        tsr_clock_sleep_us(
+            end_arrives_us); // another has told it; its watch and ours end this process
         _exit(1);
     }
     tsr_log_error("%s: %s (%s); ending the job", tsr_status_place(), tsr_status_message(),

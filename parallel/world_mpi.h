@@ -38,15 +38,16 @@ struct tsr_world {
 /* What MPI says went wrong, as COMM. */
 tsr_status tsr_world_mpi_failed(tsr_world *world, int code, const char *call);
 
-#define TSR_WORLD_TRY_MPI(world, call)                                                             \
-    do {                                                                                           \
-        const int mpi_code_ = (call);                                                              \
-        if (mpi_code_ != MPI_SUCCESS) {                                                            \
-            return tsr_world_mpi_failed((world), mpi_code_, #call);                                \
-        }                                                                                          \
+#define TSR_WORLD_TRY_MPI(world, call)                              \
+    do {                                                            \
+        const int mpi_code_ = (call);                               \
+        if (mpi_code_ != MPI_SUCCESS) {                             \
+            return tsr_world_mpi_failed((world), mpi_code_, #call); \
+        }                                                           \
     } while (0)
 
-/* Wait until all requests are done. `what` names the meeting for the message when the limit passes. Errors: COMM. */
+/* Wait until all requests are done. `what` names the meeting for the message when the limit passes.
+ * Errors: COMM. */
 TSR_MUST_CHECK tsr_status tsr_world_wait(tsr_world *world, int n_requests, MPI_Request *requests,
                                          const tsr_wait_policy *policy, const char *what);
 
@@ -57,9 +58,10 @@ tsr_wait_policy tsr_world_step_policy(const tsr_world *world);
 tsr_status tsr_world_late(tsr_world *world, const char *what);
 
 /*
- * n_bytes of memory that all ranks of this host share; *base is the same memory on all of them, at the begin of a cache
- * line, and its first n_zeroed bytes are 0. (The rest is for whoever touches it first, who then has it near.) All ranks of
- * the host together; given back by MPI_Win_free. Errors: COMM.
+ * n_bytes of memory that all ranks of this host share; *base is the same memory on all of them, at
+ * the begin of a cache line, and its first n_zeroed bytes are 0. (The rest is for whoever touches
+ * it first, who then has it near.) All ranks of the host together; given back by MPI_Win_free.
+ * Errors: COMM.
  */
 TSR_MUST_CHECK tsr_status tsr_world_share(tsr_world *world, MPI_Win *win, void **base,
                                           size_t n_bytes, size_t n_zeroed);

@@ -1,0 +1,460 @@
+#include "kernels/attention_loops.h"
+
+#include "kernels/simd.h"
+
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 8")
+#endif
+
+// How many queries and how many vectors (of tokens, or of dimensions) are worked at once: as many
+// sums as registers hold. X(queries, vectors, element type).
+#if defined(TSR_ISA_AVX512)
+enum {
+    MAX_QUERIES = 6
+};
+#define VECTORS_FOR(n_queries) ((void)(n_queries), 4)
+#define TILES_OF(X, n, type) X(n, 1, type) X(n, 2, type) X(n, 4, type)
+#define TILES(X, type)   \
+    TILES_OF(X, 1, type) \
+    TILES_OF(X, 2, type) \
+    TILES_OF(X, 3, type) \
+    TILES_OF(X, 4, type) \
+    TILES_OF(X, 5, type) \
+    TILES_OF(X, 6, type)
+#elif defined(TSR_ISA_AVX2)
+enum {
+    MAX_QUERIES = 3
+};
+#define VECTORS_FOR(n_queries) ((n_queries) == 1 ? 4 : 2)
+#define TILES(X, type) \
+    X(1, 1, type)      \
+    X(1, 2, type)      \
+    X(1, 4, type)      \
+    X(2, 1, type)      \
+    X(2, 2, type)      \
+    X(3, 1, type)      \
+    X(3, 2, type)
+#else
+enum {
+    MAX_QUERIES = 1
+};
+#define VECTORS_FOR(n_queries) ((void)(n_queries), 1)
+#define TILES(X, type) X(1, 1, type)
+#endif
+
+enum {
+    DIMS_A_STEP = 8,     // head_dim is a multiple
+    TOKENS_A_BLOCK = 64, // values of so many stay in the nearest cache while all queries pass
+    GROUPS_AHEAD = 2,
+    LINE_BYTES = 64
+};
+
+TSR_INLINE v16 load(const void *p, int64_t i, tsr_dtype dtype)
+{
+    switch (dtype) {
+    case TSR_DTYPE_F16:
+        return v16_load_f16((const uint16_t *)p + i);
+    case TSR_DTYPE_BF16:
+        return v16_load_bf16((const uint16_t *)p + i);
+    default:
+        return v16_load((const float *)p + i);
+    }
+}
+
+TSR_INLINE int64_t bytes_of(tsr_dtype dtype)
+{
+    return dtype == TSR_DTYPE_F32 ? 4 : 2;
+}
+
+TSR_INLINE void ask_for(const void *from, int64_t n_bytes)
+{
+    for (int64_t i = 0; i < n_bytes; i += LINE_BYTES) {
+        __builtin_prefetch((const char *)from + i, 0, 3);
+    }
+}
+
+/* ---- scores ---------------------------------------------------------------------------------- */
+
+typedef struct ahead {
+    const char *from;
+    int64_t stride; // bytes from what belongs to one dimension to the next
+} ahead;
+
+/* What follows group g in the order of work: later keys, then the first values. */
+TSR_INLINE ahead after(const tsr_attention_run *run, int g, int n_groups, tsr_dtype dtype)
+{
+    if (g < n_groups) {
+        return (ahead){run->keys[g], run->key_stride * bytes_of(dtype)};
+    }
+    return (ahead){run->values[g - n_groups], TSR_LANES * bytes_of(dtype)};
+}
+
+/* Scores of n_queries from `q` on over n_vectors groups of 16 tokens from group `first` on. */
+TSR_INLINE void score(int n_queries, int n_vectors, tsr_dtype dtype, const tsr_attention_run *run,
+                      const float *q, float *scores, int first, int n_groups)
+{
+    const int head_dim = run->head_dim;
+    const int64_t stride = run->key_stride;
+    v16 sums[MAX_QUERIES][4];
+
+    UNROLL
+    for (int i = 0; i < n_queries; i++) {
+        UNROLL
+        for (int j = 0; j < n_vectors; j++) {
+            sums[i][j] = v16_set1(0.0F);
+        }
+    }
+    for (int d0 = 0; d0 < head_dim; d0 += DIMS_A_STEP) {
+        if (run->far) {
+            UNROLL
+            for (int j = 0; j < n_vectors; j++) {
+                const ahead next = after(run, first + n_vectors + j, n_groups, dtype);
+
+                if (next.stride >= LINE_BYTES) {
+                    for (int d = d0; d < d0 + DIMS_A_STEP; d++) {
+                        __builtin_prefetch(next.from + d * next.stride, 0, 3);
+                    }
+                } else {
+                    ask_for(next.from + d0 * next.stride, DIMS_A_STEP * next.stride);
+                }
+            }
+        }
+        for (int d = d0; d < d0 + DIMS_A_STEP; d++) {
+            v16 k[4];
+
+            UNROLL
+            for (int j = 0; j < n_vectors; j++) {
+                k[j] = load(run->keys[first + j], d * stride, dtype);
+            }
+            UNROLL
+            for (int i = 0; i < n_queries; i++) {
+                const v16 x = v16_set1(q[i * head_dim + d]);
+
+                UNROLL
+                for (int j = 0; j < n_vectors; j++) {
+                    sums[i][j] = v16_fma(x, k[j], sums[i][j]);
+                }
+            }
+        }
+    }
+    UNROLL
+    for (int i = 0; i < n_queries; i++) {
+        UNROLL
+        for (int j = 0; j < n_vectors; j++) {
+            v16_store(scores + i * TSR_ATTENTION_RUN + (first + j) * TSR_LANES, sums[i][j]);
+        }
+    }
+}
+
+/* ---- values ---------------------------------------------------------------------------------- */
+
+/* o += e v over tokens [from, to) of n_queries, n_vectors of dimensions from `dim` on. */
+TSR_INLINE void gather(int n_queries, int n_vectors, tsr_dtype dtype, const tsr_attention_run *run,
+                       const float *e, float *o, int64_t part_floats, int dim, int from, int to)
+{
+    v16 sums[MAX_QUERIES][4];
+
+    UNROLL
+    for (int i = 0; i < n_queries; i++) {
+        UNROLL
+        for (int j = 0; j < n_vectors; j++) {
+            sums[i][j] = v16_load(o + i * part_floats + dim + j * TSR_LANES);
+        }
+    }
+    for (int t0 = from; t0 < to;) {
+        const int g = t0 / TSR_LANES;
+        const int t1 = (g + 1) * TSR_LANES < to ? (g + 1) * TSR_LANES : to;
+        const bool far = run->far && g + GROUPS_AHEAD < TSR_ATTENTION_GROUPS;
+        const char *next = far ? run->values[g + GROUPS_AHEAD] : NULL;
+
+        for (int t = t0; t < t1; t++) {
+            const int64_t row = (int64_t)(t - g * TSR_LANES) * run->padded_dim + dim;
+            v16 v[4];
+
+            if (next != NULL) {
+                ask_for(next + row * bytes_of(dtype), n_vectors * TSR_LANES * bytes_of(dtype));
+            }
+            UNROLL
+            for (int j = 0; j < n_vectors; j++) {
+                v[j] = load(run->values[g], row + j * TSR_LANES, dtype);
+            }
+            UNROLL
+            for (int i = 0; i < n_queries; i++) {
+                const v16 weight = v16_set1(e[i * TSR_ATTENTION_RUN + t]);
+
+                UNROLL
+                for (int j = 0; j < n_vectors; j++) {
+                    sums[i][j] = v16_fma(weight, v[j], sums[i][j]);
+                }
+            }
+        }
+        t0 = t1;
+    }
+    UNROLL
+    for (int i = 0; i < n_queries; i++) {
+        UNROLL
+        for (int j = 0; j < n_vectors; j++) {
+            v16_store(o + i * part_floats + dim + j * TSR_LANES, sums[i][j]);
+        }
+    }
+}
+
+/* ---- a copy of both for each tile and type ----------------------------------------------------
+ */
+
+#define TILE(n_queries, n_vectors, type)                                                       \
+    static void score_##n_queries##_##n_vectors##_##type(                                      \
+        const tsr_attention_run *run, const float *q, float *scores, int first, int n_groups)  \
+    {                                                                                          \
+        score(n_queries, n_vectors, TSR_DTYPE_##type, run, q, scores, first, n_groups);        \
+    }                                                                                          \
+    static void gather_##n_queries##_##n_vectors##_##type(                                     \
+        const tsr_attention_run *run, const float *e, float *o, int64_t part_floats, int dim,  \
+        int from, int to)                                                                      \
+    {                                                                                          \
+        gather(n_queries, n_vectors, TSR_DTYPE_##type, run, e, o, part_floats, dim, from, to); \
+    }
+TILES(TILE, F32)
+TILES(TILE, F16)
+TILES(TILE, BF16)
+
+typedef void score_fn(const tsr_attention_run *run, const float *q, float *scores, int first,
+                      int n_groups);
+typedef void gather_fn(const tsr_attention_run *run, const float *e, float *o, int64_t part_floats,
+                       int dim, int from, int to);
+
+#define SCORE(n_queries, n_vectors, type) \
+    [TSR_DTYPE_##type][n_queries][n_vectors] = score_##n_queries##_##n_vectors##_##type,
+#define GATHER(n_queries, n_vectors, type) \
+    [TSR_DTYPE_##type][n_queries][n_vectors] = gather_##n_queries##_##n_vectors##_##type,
+
+static score_fn *const score_tiles[TSR_DTYPE_BF16 + 1][MAX_QUERIES + 1][5] = {
+    TILES(SCORE, F32) TILES(SCORE, F16) TILES(SCORE, BF16)};
+static gather_fn *const gather_tiles[TSR_DTYPE_BF16 + 1][MAX_QUERIES + 1][5] = {
+    TILES(GATHER, F32) TILES(GATHER, F16) TILES(GATHER, BF16)};
+
+/* ---- a run ----------------------------------------------------------------------------------- */
+
+/* Queries to take next of n that are left: as even as tiles of MAX_QUERIES allow. */
+static int next_queries(int n)
+{
+    const int n_tiles = (n + MAX_QUERIES - 1) / MAX_QUERIES;
+
+    return (n + n_tiles - 1) / n_tiles;
+}
+
+/* Vectors to take next of n that are left: 4, 2 or 1. */
+static int next_vectors(int n, int n_queries)
+{
+    int most = VECTORS_FOR(n_queries);
+
+    while (most > n) {
+        most /= 2;
+    }
+    return most;
+}
+
+static int groups_of(int n_tokens)
+{
+    return (n_tokens + TSR_LANES - 1) / TSR_LANES;
+}
+
+static void score_all(const tsr_attention_run *run, const tsr_attention_tile *tile)
+{
+    const int n_groups = groups_of(tile->n_seen[tile->n_queries - 1]);
+    const int at_once = TOKENS_A_BLOCK / TSR_LANES;
+
+    // Keys of a block stay near while all queries pass over them.
+    for (int g0 = 0; g0 < n_groups; g0 += at_once) {
+        for (int i = 0, n; i < tile->n_queries; i += n) {
+            int end;
+
+            n = next_queries(tile->n_queries - i);
+            end = groups_of(tile->n_seen[i + n - 1]);
+            end = end < g0 + at_once ? end : g0 + at_once;
+            for (int g = g0, n_vectors; g < end; g += n_vectors) {
+                n_vectors = next_vectors(end - g, n);
+                score_tiles[run->dtype][n][n_vectors](run, tile->q + i * run->head_dim,
+                                                      tile->scores + i * TSR_ATTENTION_RUN, g,
+                                                      n_groups);
+            }
+        }
+    }
+}
+
+/* Scores of n tokens become e; the tail of the last vector becomes zeros. Sets m and l. */
+static void soften(float *s, int n, float *m, float *l)
+{
+    const int n_padded = groups_of(n) * TSR_LANES;
+    v16 largest = v16_set1(-INFINITY);
+    v16 sum = v16_set1(0.0F);
+
+    for (int t = n; t < n_padded; t++) {
+        s[t] = -INFINITY; // whatever lies in slots that are not written yet
+    }
+    for (int t = 0; t < n_padded; t += TSR_LANES) {
+        largest = v16_max(largest, v16_load(s + t));
+    }
+    *m = v16_largest(largest);
+    largest = v16_set1(*m);
+    for (int t = 0; t < n_padded; t += TSR_LANES) {
+        v16 e = v16_exp(v16_sub(v16_load(s + t), largest));
+
+        v16_store(s + t, e);
+        if (t + TSR_LANES > n) { // v16_exp(-infinity) is tiny, and must be nothing
+            memset(s + n, 0, (size_t)(n_padded - n) * sizeof(*s));
+            e = v16_load(s + t);
+        }
+        sum = v16_add(sum, e);
+    }
+    *l = v16_sum(sum);
+}
+
+static void gather_all(const tsr_attention_run *run, const float *e, float *o, int64_t part_floats,
+                       int n_queries, int from, int to)
+{
+    const int n_dims = run->padded_dim / TSR_LANES;
+
+    for (int j = 0, n; j < n_dims && from < to; j += n) {
+        n = next_vectors(n_dims - j, n_queries);
+        gather_tiles[run->dtype][n_queries][n](run, e, o, part_floats, j * TSR_LANES, from, to);
+    }
+}
+
+static int within(int x, int least, int most)
+{
+    return x < least ? least : x > most ? most : x;
+}
+
+static void attend(const tsr_attention_run *run, const tsr_attention_tile *tile)
+{
+    const int64_t part_floats = run->padded_dim + TSR_ATTENTION_PART_TAIL;
+    const int most = tile->n_seen[tile->n_queries - 1];
+
+    score_all(run, tile);
+    for (int i = 0; i < tile->n_queries; i++) {
+        float *part = tile->parts + i * part_floats;
+
+        memset(part, 0, (size_t)part_floats * sizeof(*part));
+        soften(tile->scores + i * TSR_ATTENTION_RUN, tile->n_seen[i], part + run->padded_dim,
+               part + run->padded_dim + 1);
+    }
+    for (int t = 0; t < most; t += TOKENS_A_BLOCK) {
+        for (int i = 0, n; i < tile->n_queries; i += n) {
+            const float *e = tile->scores + i * TSR_ATTENTION_RUN;
+            float *o = tile->parts + i * part_floats;
+            int shared;
+
+            n = next_queries(tile->n_queries - i);
+            shared = within(tile->n_seen[i], t, t + TOKENS_A_BLOCK);
+            gather_all(run, e, o, part_floats, n, t, shared);
+            // What only the later queries see: nothing may touch it for the earlier ones, not even
+            // with weight 0, which times infinity is NaN.
+            for (int k = 1; k < n; k++) {
+                gather_all(run, e + k * TSR_ATTENTION_RUN, o + k * part_floats, part_floats, 1,
+                           shared, within(tile->n_seen[i + k], t, t + TOKENS_A_BLOCK));
+            }
+        }
+    }
+}
+
+/* ---- around a run ---------------------------------------------------------------------------- */
+
+TSR_INLINE void widen_as(tsr_dtype dtype, float *keys, float *values, const tsr_attention_run *run,
+                         int n_tokens)
+{
+    const int head_dim = run->head_dim;
+    const int padded_dim = run->padded_dim;
+
+    for (int g = 0; g < groups_of(n_tokens); g++) {
+        for (int d = 0; d < head_dim; d++) {
+            v16_store(keys + ((int64_t)g * head_dim + d) * TSR_LANES,
+                      load(run->keys[g], (int64_t)d * run->key_stride, dtype));
+        }
+    }
+    for (int t = 0; t < n_tokens; t++) {
+        const int64_t row = (int64_t)(t % TSR_LANES) * padded_dim;
+
+        for (int d = 0; d < padded_dim; d += TSR_LANES) {
+            v16_store(values + (int64_t)t * padded_dim + d,
+                      load(run->values[t / TSR_LANES], row + d, dtype));
+        }
+    }
+}
+
+static void widen(tsr_attention_run *out, float *keys, float *values, const tsr_attention_run *run,
+                  int n_tokens)
+{
+    if (run->dtype == TSR_DTYPE_F16) {
+        widen_as(TSR_DTYPE_F16, keys, values, run, n_tokens);
+    } else if (run->dtype == TSR_DTYPE_BF16) {
+        widen_as(TSR_DTYPE_BF16, keys, values, run, n_tokens);
+    } else {
+        widen_as(TSR_DTYPE_F32, keys, values, run, n_tokens);
+    }
+    *out = *run;
+    out->dtype = TSR_DTYPE_F32;
+    out->key_stride = TSR_LANES;
+    out->far = false;
+    for (int g = 0; g < TSR_ATTENTION_GROUPS; g++) {
+        out->keys[g] = keys + (int64_t)g * run->head_dim * TSR_LANES;
+        out->values[g] = values + (int64_t)g * run->padded_dim * TSR_LANES;
+    }
+}
+
+static void scale_query(float *out, const float *q, int head_dim, float scale)
+{
+    for (int d = 0; d < head_dim; d++) {
+        out[d] = q[d] * scale;
+    }
+}
+
+static float exp_of(float x)
+{
+    float lanes[TSR_LANES];
+
+    v16_store(lanes, v16_exp(v16_set1(x)));
+    return lanes[0];
+}
+
+static void merge(float *state, const float *part, int padded_dim)
+{
+    float *m = state + padded_dim;
+    float *l = m + 1;
+    const float m_run = part[padded_dim];
+    const float l_run = part[padded_dim + 1];
+    const float largest = *m > m_run ? *m : m_run;
+    const float old = exp_of(*m - largest);
+    const float new = exp_of(m_run - largest);
+    const v16 olds = v16_set1(old);
+    const v16 news = v16_set1(new);
+
+    for (int d = 0; d < padded_dim; d += TSR_LANES) {
+        v16_store(state + d, v16_fma(v16_load(part + d), news, v16_mul(v16_load(state + d), olds)));
+    }
+    *m = largest;
+    *l = fmaf(l_run, new, *l * old);
+}
+
+static void finish(float *out, const float *state, int head_dim)
+{
+    const v16 l = v16_set1(state[(head_dim + TSR_LANES - 1) / TSR_LANES * TSR_LANES + 1]);
+    int d = 0;
+
+    for (; d + TSR_LANES <= head_dim; d += TSR_LANES) {
+        v16_store(out + d, v16_div(v16_load(state + d), l));
+    }
+    if (d < head_dim) {
+        v16_store_some(out + d, v16_div(v16_load(state + d), l), head_dim - d);
+    }
+}
+
+const tsr_attention_loops TSR_ISA_NAME(tsr_attention_loops) = {
+    .attend = attend,
+    .widen = widen,
+    .scale = scale_query,
+    .merge = merge,
+    .finish = finish,
+};

@@ -1,0 +1,25 @@
+/*
+ * kernels/row_loops.h - the loops of the ops that go along rows, a copy for each instruction set.
+ * Private to the room. No window overlaps another unless it is said.
+ */
+#ifndef TSR_KERNELS_ROW_LOOPS_H
+#define TSR_KERNELS_ROW_LOOPS_H
+
+#include "kernels/backend.h"
+
+typedef struct tsr_row_loops {
+    void (*widen)(double *out, const float *x, int64_t n);
+    void (*narrow)(float *out, const double *x, int64_t n);
+    void (*add_sums)(float *x, const double *sums, const float *bias, int64_t n); /* bias or NULL */
+    void (*rmsnorm)(float *out, const float *x, const float *weight, int64_t n,
+                    float eps);                                                /* out may be x */
+    void (*swiglu)(float *out, const float *gate, const float *up, int64_t n); /* out may be gate */
+    void (*rope)(float *x, const float *angles, int n_rot, tsr_rope_pairs pairs); /* one head */
+
+    /* out = x rounded to a type of the cache. */
+    void (*round)(void *out, const float *x, int64_t n, tsr_dtype dtype);
+} tsr_row_loops;
+
+TSR_ISA_DECLARE(tsr_row_loops, tsr_row_loops);
+
+#endif
