@@ -1,5 +1,6 @@
 # Tests of Tessera. A test's name is the stem it tests; its functions are sentences.
 find_library(CMOCKA_LIBRARY cmocka REQUIRED)
+find_package(Python3 REQUIRED COMPONENTS Interpreter)
 
 # As root, and with more ranks than cores, Open MPI must be told that this is meant.
 set(TSR_MPIEXEC_FLAGS --oversubscribe --bind-to none CACHE STRING "Flags of mpirun in tests")
