@@ -221,11 +221,21 @@ typedef struct x_block {
     int64_t first_row;
 } x_block;
 
+typedef struct shape {
+    int64_t n_groups;
+    int64_t grain; /* groups a grain; 0: none */
+    size_t tile_bytes;
+} shape;
+
+typedef void block_fn(const tsr_panel_place *p, const x_block *x, const shape *of);
+
 TSR_INLINE void block(const int format, const int streams, const int rows, const tsr_panel_place *p,
-                      const x_block *x, const int64_t n_groups, const int64_t grain,
-                      const size_t tile_bytes)
+                      const x_block *x, const shape *of)
 {
     _Alignas(64) double wide[MOST_SUMS * TSR_PANEL_ROWS];
+    const int64_t n_groups = of->n_groups;
+    const int64_t grain = of->grain;
+    const size_t tile_bytes = of->tile_bytes;
     double *sums = wide;
     const uint8_t *groups = x->groups;
     const uint8_t *tiles[MOST_STREAMS];
@@ -238,9 +248,13 @@ TSR_INLINE void block(const int format, const int streams, const int rows, const
     {
         tiles[s] = p[s].tiles;
     }
+    // Output lines are far away: asked for now, they are here when the sums are.
+    for (int i = 0; i < streams * rows; i++) {
+        tsr_panel_expect(&p[i / rows], x->first_row + i % rows, grain > 0);
+    }
     if (grain > 0) {
-        for (int i = 0; i < streams * rows * TSR_PANEL_ROWS; i++) {
-            sums[i] = TSR_GRAIN_START;
+        for (int i = 0; i < streams * rows * TSR_PANEL_ROWS; i += TSR_PANEL_ROWS) {
+            w16_store(sums + i, w16_set1(TSR_GRAIN_START));
         }
     }
     do {
@@ -286,57 +300,80 @@ TSR_INLINE void block(const int format, const int streams, const int rows, const
     }
 }
 
+/* ---- one function a format and a size of block --------------------------------------------- */
+
+typedef struct blocks {
+    block_fn *row;                   /* ROW_STREAMS panels by a row */
+    block_fn *wide[MOST_ROWS + 1];   /* STREAMS panels by so many rows */
+    block_fn *narrow[MOST_ROWS + 1]; /* a panel by so many rows */
+} blocks;
+
+#define BLOCK(name, format, streams, rows)                                            \
+    static void name##_##streams##_##rows(const tsr_panel_place *p, const x_block *x, \
+                                          const shape *of)                            \
+    {                                                                                 \
+        block(format, streams, rows, p, x, of);                                       \
+    }
+
+#if defined(TSR_ISA_AVX512)
+#define BLOCKS(name, format)                                                      \
+    BLOCK(name, format, 4, 1)                                                     \
+    BLOCK(name, format, 2, 2)                                                     \
+    BLOCK(name, format, 2, 3)                                                     \
+    BLOCK(name, format, 2, 4)                                                     \
+    BLOCK(name, format, 2, 5)                                                     \
+    BLOCK(name, format, 2, 6)                                                     \
+    BLOCK(name, format, 1, 1)                                                     \
+    BLOCK(name, format, 1, 2)                                                     \
+    BLOCK(name, format, 1, 3)                                                     \
+    BLOCK(name, format, 1, 4)                                                     \
+    BLOCK(name, format, 1, 5)                                                     \
+    BLOCK(name, format, 1, 6)                                                     \
+    static const blocks name##_blocks = {                                         \
+        name##_4_1,                                                               \
+        {NULL, NULL, name##_2_2, name##_2_3, name##_2_4, name##_2_5, name##_2_6}, \
+        {NULL, name##_1_1, name##_1_2, name##_1_3, name##_1_4, name##_1_5, name##_1_6}};
+#elif defined(TSR_ISA_AVX2)
+#define BLOCKS(name, format)              \
+    BLOCK(name, format, 3, 1)             \
+    BLOCK(name, format, 1, 1)             \
+    BLOCK(name, format, 1, 2)             \
+    BLOCK(name, format, 1, 3)             \
+    static const blocks name##_blocks = { \
+        name##_3_1, {NULL}, {NULL, name##_1_1, name##_1_2, name##_1_3}};
+#else
+#define BLOCKS(name, format)  \
+    BLOCK(name, format, 1, 1) \
+    BLOCK(name, format, 1, 2) \
+    static const blocks name##_blocks = {name##_1_1, {NULL}, {NULL, name##_1_1, name##_1_2}};
+#endif
+
+BLOCKS(q4, TSR_FORMAT_Q4)
+BLOCKS(q4_wide, TSR_FORMAT_Q4_WIDE)
+BLOCKS(q8, TSR_FORMAT_Q8)
+BLOCKS(q8_wide, TSR_FORMAT_Q8_WIDE)
+#if defined(TSR_ISA_AVX2)
+BLOCKS(opened, FORMAT_OPEN)
+#else
+static const blocks opened_blocks; // panels stay closed
+#endif
+
 /* ---- all blocks of a run ------------------------------------------------------------------- */
 
-typedef struct shape {
-    int64_t n_groups;
-    int64_t grain; /* groups a grain; 0: none */
-    size_t tile_bytes;
-} shape;
-
-TSR_INLINE void block_of(const int format, const int streams, const int rows,
-                         const tsr_panel_place *p, const x_block *x, const shape *of)
-{
-    block(format, streams, rows, p, x, of->n_groups, of->grain, of->tile_bytes);
-}
-
-/* `streams` panels by blocks [first, end) of x, each of 1 to MOST_ROWS rows. */
-TSR_INLINE void panels_by_blocks(const int format, const int streams, const tsr_panel_place *p,
-                                 const tsr_x_blocks *x, int64_t first, int64_t end, const shape *of)
+/* Panels by blocks [first, end) of x; `by_rows` has a function for each number of rows. */
+static void panels_by_blocks(block_fn *const *by_rows, const tsr_panel_place *p,
+                             const tsr_x_blocks *x, int64_t first, int64_t end, const shape *of)
 {
     for (int64_t b = first; b < end; b++) {
         const int64_t row = tsr_x_block_first(x, b);
         const x_block here = {x->quantised + row * of->n_groups * TSR_X_GROUP_BYTES, row};
 
-        switch (tsr_x_block_first(x, b + 1) - row) {
-#if defined(TSR_ISA_AVX512)
-        case 6:
-            block_of(format, streams, 6, p, &here, of);
-            break;
-        case 5:
-            block_of(format, streams, 5, p, &here, of);
-            break;
-        case 4:
-            block_of(format, streams, 4, p, &here, of);
-            break;
-#endif
-#if defined(TSR_ISA_AVX512) || defined(TSR_ISA_AVX2)
-        case 3:
-            block_of(format, streams, 3, p, &here, of);
-            break;
-#endif
-        case 2:
-            block_of(format, streams, 2, p, &here, of);
-            break;
-        default:
-            block_of(format, streams, 1, p, &here, of);
-            break;
-        }
+        by_rows[tsr_x_block_first(x, b + 1) - row](p, &here, of);
     }
 }
 
 /* Open the nibbles of a panel of Q4 or Q4_WIDE. */
-TSR_INLINE void open_panel(const int format, uint8_t *to, const uint8_t *tile, const shape *of)
+static void open_panel(tsr_format format, uint8_t *to, const uint8_t *tile, const shape *of)
 {
     for (int64_t g = 0; g < of->n_groups; g++) {
         for (int j = 0; j < 4; j++) {
@@ -357,50 +394,58 @@ TSR_INLINE void open_panel(const int format, uint8_t *to, const uint8_t *tile, c
     }
 }
 
-TSR_INLINE void run_format(const int format, const tsr_panel_run *run, const tsr_x_blocks *x,
-                           const shape *of)
+/* The next `streams` panels, `apart` from each other. */
+static void find_panels(tsr_panel_place *p, const tsr_panel_run *run, int64_t i, int streams,
+                        int64_t apart)
+{
+    for (int s = 0; s < streams; s++) {
+        p[s] = tsr_panel_find(run, i + s * apart);
+    }
+}
+
+static void by_one_row(const blocks *with, const tsr_panel_run *run, const tsr_x_blocks *x,
+                       const shape *of)
+{
+    const int64_t apart = run->n_panels / ROW_STREAMS;
+    const x_block row = {x->quantised, 0};
+    tsr_panel_place p[MOST_STREAMS];
+
+    for (int64_t i = 0; i < apart; i++) {
+        find_panels(p, run, i, ROW_STREAMS, apart);
+        with->row(p, &row, of);
+    }
+    for (int64_t i = apart * ROW_STREAMS; i < run->n_panels; i++) {
+        p[0] = tsr_panel_find(run, i);
+        with->narrow[1](p, &row, of);
+    }
+}
+
+static void by_rows(const blocks *with, const tsr_panel_run *run, const tsr_x_blocks *x,
+                    const shape *of)
 {
     const shape opened = {of->n_groups, of->grain, TSR_OPEN_TILE_BYTES};
+    const bool open = (run->format == TSR_FORMAT_Q4 || run->format == TSR_FORMAT_Q4_WIDE) &&
+                      x->n_blocks >= OPEN_BLOCKS;
     const int64_t chunk_rows = CHUNK_BYTES / (of->n_groups * TSR_X_GROUP_BYTES);
     const int64_t chunk = chunk_rows > MOST_ROWS ? chunk_rows / MOST_ROWS : 1;
-    const bool open =
-        (format == TSR_FORMAT_Q4 || format == TSR_FORMAT_Q4_WIDE) && x->n_blocks >= OPEN_BLOCKS;
+    const int64_t apart = STREAMS > 1 ? run->n_panels / STREAMS : 0;
     tsr_panel_place p[MOST_STREAMS];
 
     for (int64_t first = 0; first < x->n_blocks; first += chunk) {
         const int64_t end = first + chunk < x->n_blocks ? first + chunk : x->n_blocks;
-        int64_t done = 0;
 
-        if (x->n_rows == 1 && ROW_STREAMS > 1) {
-            const int64_t apart = run->n_panels / ROW_STREAMS;
-            const x_block row = {x->quantised, 0};
-
-            for (int64_t i = 0; i < apart; i++) {
-                for (int s = 0; s < ROW_STREAMS; s++) {
-                    p[s] = tsr_panel_find(run, i + s * apart);
-                }
-                block_of(format, ROW_STREAMS, 1, p, &row, of);
-            }
-            done = apart * ROW_STREAMS;
-        } else if (STREAMS > 1) {
-            const int64_t apart = run->n_panels / STREAMS;
-
-            for (int64_t i = 0; i < apart; i++) {
-                for (int s = 0; s < STREAMS; s++) {
-                    p[s] = tsr_panel_find(run, i + s * apart);
-                }
-                panels_by_blocks(format, STREAMS, p, x, first, end, of);
-            }
-            done = apart * STREAMS;
+        for (int64_t i = 0; i < apart; i++) {
+            find_panels(p, run, i, STREAMS, apart);
+            panels_by_blocks(with->wide, p, x, first, end, of);
         }
-        for (; done < run->n_panels; done++) {
-            p[0] = tsr_panel_find(run, done);
+        for (int64_t i = apart * STREAMS; i < run->n_panels; i++) {
+            p[0] = tsr_panel_find(run, i);
             if (open) {
-                open_panel(format, run->scratch, p[0].tiles, of);
+                open_panel(run->format, run->scratch, p[0].tiles, of);
                 p[0].tiles = run->scratch;
-                panels_by_blocks(FORMAT_OPEN, 1, p, x, first, end, &opened);
+                panels_by_blocks(opened_blocks.narrow, p, x, first, end, &opened);
             } else {
-                panels_by_blocks(format, 1, p, x, first, end, of);
+                panels_by_blocks(with->narrow, p, x, first, end, of);
             }
         }
     }
@@ -408,24 +453,21 @@ TSR_INLINE void run_format(const int format, const tsr_panel_run *run, const tsr
 
 void TSR_ISA_NAME(tsr_matmul_int8)(const tsr_panel_run *run, const tsr_x_blocks *x)
 {
+    static const blocks *const of_format[TSR_FORMAT_COUNT] = {
+        [TSR_FORMAT_Q4] = &q4_blocks,
+        [TSR_FORMAT_Q4_WIDE] = &q4_wide_blocks,
+        [TSR_FORMAT_Q8] = &q8_blocks,
+        [TSR_FORMAT_Q8_WIDE] = &q8_wide_blocks,
+    };
     const shape of = {
         (run->n_cols + TSR_TILE_COLS - 1) / TSR_TILE_COLS,
         (run->grain_cols + TSR_TILE_COLS - 1) / TSR_TILE_COLS,
         tsr_weight_tile_bytes(run->format),
     };
 
-    switch (run->format) {
-    case TSR_FORMAT_Q4:
-        run_format(TSR_FORMAT_Q4, run, x, &of);
-        break;
-    case TSR_FORMAT_Q4_WIDE:
-        run_format(TSR_FORMAT_Q4_WIDE, run, x, &of);
-        break;
-    case TSR_FORMAT_Q8:
-        run_format(TSR_FORMAT_Q8, run, x, &of);
-        break;
-    default:
-        run_format(TSR_FORMAT_Q8_WIDE, run, x, &of);
-        break;
+    if (x->n_rows == 1) {
+        by_one_row(of_format[run->format], run, x, &of);
+    } else {
+        by_rows(of_format[run->format], run, x, &of);
     }
 }

@@ -49,6 +49,19 @@ TSR_INLINE tsr_panel_place tsr_panel_find(const tsr_panel_run *run, int64_t i)
     };
 }
 
+/* A panel's outputs for a row will be written soon. */
+TSR_INLINE void tsr_panel_expect(const tsr_panel_place *to, int64_t row, bool wide)
+{
+    if (wide) {
+        const double *out = (const double *)to->out + row * to->out_stride;
+
+        __builtin_prefetch(out, 1);
+        __builtin_prefetch(out + 8, 1);
+    } else {
+        __builtin_prefetch((const float *)to->out + row * to->out_stride, 1);
+    }
+}
+
 TSR_INLINE void tsr_panel_put_f32(const tsr_panel_place *to, int64_t row, v16 sum)
 {
     float *out = (float *)to->out + row * to->out_stride;
@@ -66,6 +79,10 @@ TSR_INLINE void tsr_panel_put_f64(const tsr_panel_place *to, int64_t row, const 
 {
     double *out = (double *)to->out + row * to->out_stride;
 
+    if (to->n_lanes == TSR_PANEL_ROWS) {
+        w16_store_less(out, w16_load(sums), TSR_GRAIN_START);
+        return;
+    }
     for (int i = 0; i < to->n_lanes; i++) {
         out[i] = sums[i] - TSR_GRAIN_START;
     }

@@ -1,6 +1,6 @@
 /*
  * How fast are products over the shapes of a small model? Not a ctest: run it by hand.
- *   bench_matmul [all | rows | f32 | load]
+ *   bench_matmul [int8 | f32 [rows [threads]]]
  * Prints for 30 layers of four products and a head, what one pass takes, and for one row how that
  * compares with plainly reading the same bytes. Each figure is the best of a few short runs.
  */
@@ -235,9 +235,9 @@ static double macs_a_row(void)
 static void measure(tsr_device *dev, const model *m, const buffers *b, int64_t rows,
                     tsr_activations how, bool grains)
 {
-    const int layers = rows >= 128 ? 4 : LAYERS;
+    const int layers = rows >= 128 ? 2 : rows >= 16 ? 10 : LAYERS;
     const int64_t head_rows = rows < 32 ? rows : 32;
-    const int tries = rows == 1 ? 12 : rows >= 128 ? 4 : 5;
+    const int tries = 12;
     double parts[4] = {1e9, 1e9, 1e9, 1e9};
     double best_layers = 1e9;
     double best_head = 1e9;
@@ -297,8 +297,9 @@ static void measure(tsr_device *dev, const model *m, const buffers *b, int64_t r
 int main(int argc, char **argv)
 {
     static const int64_t rows[] = {1, 4, 8, 16, 32, 512};
-    const char *what = argc > 1 ? argv[1] : "all";
-    const bool f32_only = strcmp(what, "f32") == 0;
+    const bool f32_only = argc > 1 && strcmp(argv[1], "f32") == 0;
+    const int only_rows = argc > 2 ? atoi(argv[2]) : 0;
+    const int only_threads = argc > 3 ? atoi(argv[3]) : 0;
     const tsr_activations how = f32_only ? TSR_ACTIVATIONS_F32 : TSR_ACTIVATIONS_INT8;
     const tsr_format format = f32_only ? TSR_FORMAT_BF16 : TSR_FORMAT_Q4;
     model m;
@@ -319,18 +320,24 @@ int main(int argc, char **argv)
         const tsr_device_options options = {.kind = TSR_DEVICE_CPU, .n_threads = n_threads};
         tsr_device *dev;
 
+        if (only_threads > 0 && only_threads != n_threads) {
+            continue;
+        }
         must(tsr_device_open(&dev, &options));
         must(tsr_device_reserve_scratch(dev,
                                         tsr_ops_scratch_bytes(TSR_DEVICE_CPU, n_threads, &limits)));
         printf("%s; %.1f MB of %s\n", tsr_device_describe(dev), (double)m.n_bytes * 1e-6,
                tsr_weight_format_name(format));
         for (int i = 0; i < 6; i++) {
-            measure(dev, &m, &b, rows[i], how, true);
+            if (only_rows == 0 || only_rows == rows[i]) {
+                measure(dev, &m, &b, rows[i], how, true);
+            }
         }
-        if (!f32_only) {
-            printf("without grains:\n");
-            measure(dev, &m, &b, 1, how, false);
-            measure(dev, &m, &b, 512, how, false);
+        printf("without grains:\n");
+        for (int i = 0; i < 6; i += 5) {
+            if (only_rows == 0 || only_rows == rows[i]) {
+                measure(dev, &m, &b, rows[i], how, false);
+            }
         }
         tsr_device_close(dev);
     }
