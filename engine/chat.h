@@ -30,6 +30,9 @@ TSR_MUST_CHECK tsr_status tsr_chat_render(tsr_text *out, const char *template_te
                                           size_t template_bytes, const tsr_chat_message *messages,
                                           int n_messages);
 
+/* "ChatML", "Llama 3", "unknown" or, for an empty template, "none". */
+const char *tsr_chat_form_name(const char *template_text, size_t template_bytes);
+
 #ifdef __cplusplus
 }
 #endif

@@ -6,7 +6,8 @@
  * and product of dimensions against the file's size; names are unique; tensors lie within the file
  * and do not overlap. After tsr_gguf_open() has succeeded no accessor can read outside the mapping.
  *
- * A model split in several files (name-00001-of-0000N.gguf) is opened by its first part.
+ * A model split in several files (name-00001-of-0000N.gguf) is opened by its first part, whose
+ * metadata is the model's; the tensors of all parts are joined.
  *
  * Threads: reading from several threads is safe.
  */
@@ -60,8 +61,9 @@ bool tsr_gguf_float(const tsr_gguf *gguf, const char *key, double *out); /* inte
 bool tsr_gguf_bool(const tsr_gguf *gguf, const char *key, bool *out);
 bool tsr_gguf_string(const tsr_gguf *gguf, const char *key, tsr_gguf_text *out);
 
-/* Arrays: how many elements (-1 when the key is missing or no array of that kind) and one of them.
- */
+/* Arrays: how many elements (-1 when the key is missing or no array) and one of them; false when
+ * there is no such element or it is of another kind. A bool reads as the int 0 or 1. Arrays of
+ * arrays have a count and no elements that can be read. */
 int64_t tsr_gguf_array_count(const tsr_gguf *gguf, const char *key);
 bool tsr_gguf_array_string(const tsr_gguf *gguf, const char *key, int64_t i, tsr_gguf_text *out);
 bool tsr_gguf_array_int(const tsr_gguf *gguf, const char *key, int64_t i, int64_t *out);

@@ -139,6 +139,15 @@ TSR_INLINE w16 w16_set1(double x)
 {
     return (w16){_mm512_set1_pd(x), _mm512_set1_pd(x)};
 }
+TSR_INLINE w16 w16_load(const double *p)
+{
+    return (w16){_mm512_loadu_pd(p), _mm512_loadu_pd(p + 8)};
+}
+TSR_INLINE void w16_store(double *p, w16 a)
+{
+    _mm512_storeu_pd(p, a.low);
+    _mm512_storeu_pd(p + 8, a.high);
+}
 TSR_INLINE w16 w16_fma_v16(v16 a, double b, w16 c) /* (f64)a * b + c, rounded once */
 {
     const __m512d factor = _mm512_set1_pd(b);
@@ -292,6 +301,17 @@ TSR_INLINE w16 w16_set1(double x)
     const __m256d all = _mm256_set1_pd(x);
 
     return (w16){{all, all, all, all}};
+}
+TSR_INLINE w16 w16_load(const double *p)
+{
+    return (w16){{_mm256_loadu_pd(p), _mm256_loadu_pd(p + 4), _mm256_loadu_pd(p + 8),
+                  _mm256_loadu_pd(p + 12)}};
+}
+TSR_INLINE void w16_store(double *p, w16 a)
+{
+    for (int i = 0; i < 4; i++) {
+        _mm256_storeu_pd(p + 4 * i, a.part[i]);
+    }
 }
 TSR_INLINE w16 w16_fma_v16(v16 a, double b, w16 c)
 {
@@ -459,6 +479,16 @@ TSR_INLINE w16 w16_set1(double x)
     w16 r;
     TSR_EACH_LANE r.lane[i] = x;
     return r;
+}
+TSR_INLINE w16 w16_load(const double *p)
+{
+    w16 r;
+    memcpy(r.lane, p, sizeof(r.lane));
+    return r;
+}
+TSR_INLINE void w16_store(double *p, w16 a)
+{
+    memcpy(p, a.lane, sizeof(a.lane));
 }
 TSR_INLINE w16 w16_fma_v16(v16 a, double b, w16 c)
 {

@@ -80,7 +80,7 @@ bool tsr_world_asked_to_end(const tsr_world *world);
 /* After the ranks have met in a step no rank may leave on its own: report `status` with this
  * thread's last message as the fault of this rank and end the whole job, at once. Does not return.
  */
-_Noreturn void tsr_world_abort(tsr_world *world, tsr_status status);
+__attribute__((noreturn)) void tsr_world_abort(tsr_world *world, tsr_status status);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,234 @@
+#include "engine/decoder.h"
+
+#include "base/alloc.h"
+
+/* What the rows of a forward pass are held in. R is max_rows. */
+typedef struct workspace {
+    tsr_tensor x;      /* f32 [R, dim] the residual stream, whole on every rank */
+    tsr_tensor normed; /* f32 [R, dim] */
+    tsr_tensor sums;   /* f64 [R, dim] this rank's part of a sum over ranks, then the whole sum */
+    tsr_tensor angles; /* f32 [R, n_rot] */
+    tsr_tensor q;      /* f32 [R, own heads * head_dim] */
+    tsr_tensor k;      /* f32 [R, own KV heads * head_dim] */
+    tsr_tensor v;
+    tsr_tensor mixed; /* f32 [R, own heads * head_dim] what attention gives */
+    tsr_tensor gate;  /* f32 [R, own ff] */
+    tsr_tensor up;
+    tsr_tensor wanted;      /* f32 [HEAD_ROWS, dim] */
+    tsr_tensor logits;      /* f32 [HEAD_ROWS, own vocabulary] */
+    tsr_tensor frequencies; /* f64 [1, n_rot / 2] */
+} workspace;
+
+struct tsr_decoder {
+    tsr_decoder_parts parts;
+    workspace ws;
+    tsr_attention_shape attention;
+    void *memory; /* owned: the workspace lies in it */
+    size_t n_bytes;
+};
+
+/* Cuts one allocation into windows; with memory NULL it only counts. */
+typedef struct cutter {
+    char *memory;
+    size_t n_bytes;
+} cutter;
+
+static tsr_tensor cut(cutter *c, tsr_dtype dtype, int64_t n_rows, int64_t n_cols)
+{
+    const size_t n_bytes = (size_t)n_rows * (size_t)n_cols * tsr_dtype_bytes(dtype);
+    char *at = c->memory == NULL ? NULL : c->memory + c->n_bytes;
+
+    c->n_bytes += (n_bytes + 63) / 64 * 64;
+    return tsr_tensor_of(at, dtype, TSR_DEVICE_CPU, n_rows, n_cols);
+}
+
+static void lay_out(workspace *ws, cutter *c, const tsr_decoder_parts *p)
+{
+    const tsr_shard_shape *shape = &p->config->shape;
+    const int64_t rows = p->max_rows;
+    const int64_t q_dim = p->shard->heads.count * shape->head_dim;
+    const int64_t kv_dim = p->shard->kv_heads.count * shape->head_dim;
+
+    ws->x = cut(c, TSR_DTYPE_F32, rows, shape->dim);
+    ws->normed = cut(c, TSR_DTYPE_F32, rows, shape->dim);
+    ws->sums = cut(c, TSR_DTYPE_F64, rows, shape->dim);
+    ws->angles = cut(c, TSR_DTYPE_F32, rows, p->config->n_rot);
+    ws->q = cut(c, TSR_DTYPE_F32, rows, q_dim);
+    ws->k = cut(c, TSR_DTYPE_F32, rows, kv_dim);
+    ws->v = cut(c, TSR_DTYPE_F32, rows, kv_dim);
+    ws->mixed = cut(c, TSR_DTYPE_F32, rows, q_dim);
+    ws->gate = cut(c, TSR_DTYPE_F32, rows, p->shard->ff.count);
+    ws->up = cut(c, TSR_DTYPE_F32, rows, p->shard->ff.count);
+    ws->wanted = cut(c, TSR_DTYPE_F32, TSR_DECODER_HEAD_ROWS, shape->dim);
+    ws->logits = cut(c, TSR_DTYPE_F32, TSR_DECODER_HEAD_ROWS, p->shard->vocab.count);
+    ws->frequencies = cut(c, TSR_DTYPE_F64, 1, p->config->n_rot / 2);
+}
+
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+tsr_status tsr_decoder_create(tsr_decoder **out, const tsr_decoder_parts *parts)
+{
+    const tsr_shard_shape *shape = &parts->config->shape;
+    const int group = shape->n_heads / shape->n_kv_heads;
+    const tsr_ops_limits limits = {
+        .n_rows = larger(parts->max_rows, TSR_DECODER_HEAD_ROWS),
+        .n_cols = larger(larger(shape->dim, parts->shard->ff.count),
+                         parts->shard->heads.count * shape->head_dim),
+        .n_heads = (int)parts->shard->heads.count,
+        .head_dim = shape->head_dim,
+        .context = parts->context,
+        .n_seqs = parts->max_seqs,
+    };
+    const int n_threads = tsr_cpu_pool_n_threads(tsr_device_pool(parts->dev));
+    cutter count = {0};
+    cutter fill = {0};
+    tsr_decoder *decoder = tsr_alloc(1, sizeof(*decoder));
+    tsr_status st = TSR_OK;
+
+    if (decoder == NULL) {
+        return tsr_fail(TSR_ERR_NOMEM, "no memory for the decoder");
+    }
+    decoder->parts = *parts;
+    decoder->attention = (tsr_attention_shape){
+        .n_heads = (int)parts->shard->heads.count,
+        .head_dim = shape->head_dim,
+        .group = group,
+        .first_head = (int)(parts->shard->heads.first - parts->shard->kv_heads.first * group),
+        .scale = parts->config->attention_scale,
+    };
+    lay_out(&decoder->ws, &count, parts);
+    decoder->n_bytes = count.n_bytes;
+    decoder->memory = tsr_device_alloc(parts->dev, decoder->n_bytes);
+    if (decoder->memory == NULL) {
+        st = tsr_fail(TSR_ERR_NOMEM, "no room for %.1f MB of activations (%d tokens a step)",
+                      (double)decoder->n_bytes / 1e6, parts->max_rows);
+        goto fail;
+    }
+    fill.memory = decoder->memory;
+    lay_out(&decoder->ws, &fill, parts);
+    TSR_TRY_GOTO(st, fail,
+                 tsr_device_upload(parts->dev, decoder->ws.frequencies.data,
+                                   parts->config->frequencies,
+                                   (size_t)(parts->config->n_rot / 2) * sizeof(double)));
+    TSR_TRY_GOTO(
+        st, fail,
+        tsr_device_reserve_scratch(
+            parts->dev, tsr_ops_scratch_bytes(tsr_device_kind_of(parts->dev), n_threads, &limits)));
+    *out = decoder;
+    return TSR_OK;
+
+fail:
+    tsr_decoder_destroy(decoder);
+    return st;
+}
+
+void tsr_decoder_destroy(tsr_decoder *decoder)
+{
+    if (decoder != NULL) {
+        tsr_device_free(decoder->parts.dev, decoder->memory, decoder->n_bytes);
+        tsr_free(decoder);
+    }
+}
+
+/* Each rank's part of ws->sums becomes the sum over ranks. */
+static tsr_status meet(tsr_decoder *d, tsr_tensor sums)
+{
+    TSR_TRY(tsr_device_sync(d->parts.dev));
+    return tsr_comm_all_reduce(d->parts.comm, sums.data, (size_t)(sums.n_rows * sums.n_cols));
+}
+
+/* The workspace as a batch of n_rows sees it. */
+static workspace rows_of(const workspace *all, int64_t n_rows)
+{
+    workspace ws = *all;
+
+    ws.x = tsr_tensor_rows(ws.x, n_rows);
+    ws.normed = tsr_tensor_rows(ws.normed, n_rows);
+    ws.sums = tsr_tensor_rows(ws.sums, n_rows);
+    ws.angles = tsr_tensor_rows(ws.angles, n_rows);
+    ws.q = tsr_tensor_rows(ws.q, n_rows);
+    ws.k = tsr_tensor_rows(ws.k, n_rows);
+    ws.v = tsr_tensor_rows(ws.v, n_rows);
+    ws.mixed = tsr_tensor_rows(ws.mixed, n_rows);
+    ws.gate = tsr_tensor_rows(ws.gate, n_rows);
+    ws.up = tsr_tensor_rows(ws.up, n_rows);
+    return ws;
+}
+
+/*
+ * One layer, in place on ws->x [n_rows, dim]. Every rank runs it, each with its own heads and its
+ * own columns of the feed-forward; the two calls of meet() are where they meet.
+ */
+static tsr_status run_layer(tsr_decoder *d, const workspace *ws, int layer, const tsr_batch *batch)
+{
+    const tsr_layer_weights *w = &d->parts.weights->layers[layer];
+    const tsr_kv_view kv = tsr_kv_store_view(d->parts.kv, layer);
+    const tsr_rope_pairs pairs = d->parts.config->family->rope_pairs;
+    const int head_dim = d->parts.config->shape.head_dim;
+    const float eps = d->parts.config->norm_eps;
+    const tsr_activations act = d->parts.activations;
+    tsr_device *dev = d->parts.dev;
+    const tsr_product qkv[] = {{&w->q.weight, ws->q, w->q.bias},
+                               {&w->k.weight, ws->k, w->k.bias},
+                               {&w->v.weight, ws->v, w->v.bias}};
+    const tsr_product o = {.weight = &w->o.weight, .out = ws->sums};
+    const tsr_product gate_up[] = {{&w->gate.weight, ws->gate, w->gate.bias},
+                                   {&w->up.weight, ws->up, w->up.bias}};
+    const tsr_product down = {.weight = &w->down.weight, .out = ws->sums};
+
+    // x += sum over ranks of attend(norm(x) Wq, Wk, Wv) Wo
+    TSR_TRY(tsr_rmsnorm(dev, ws->normed, ws->x, w->attn_norm, eps));
+    TSR_TRY(tsr_matmul(dev, qkv, 3, ws->normed, act));
+    TSR_TRY(tsr_rope(dev, ws->q, ws->angles, head_dim, pairs));
+    TSR_TRY(tsr_rope(dev, ws->k, ws->angles, head_dim, pairs));
+    TSR_TRY(tsr_kv_write(dev, &kv, ws->k, ws->v, batch));
+    TSR_TRY(tsr_attention(dev, ws->mixed, ws->q, &kv, batch, &d->attention));
+    TSR_TRY(tsr_matmul(dev, &o, 1, ws->mixed, act)); // a partial sum on each rank
+    TSR_TRY(meet(d, ws->sums));                      // the whole sum on each rank
+    TSR_TRY(tsr_add_sums(dev, ws->x, ws->sums, w->o.bias));
+
+    // x += sum over ranks of swiglu(norm(x) Wgate, norm(x) Wup) Wdown
+    TSR_TRY(tsr_rmsnorm(dev, ws->normed, ws->x, w->ff_norm, eps));
+    TSR_TRY(tsr_matmul(dev, gate_up, 2, ws->normed, act));
+    TSR_TRY(tsr_swiglu(dev, ws->gate, ws->gate, ws->up));
+    TSR_TRY(tsr_matmul(dev, &down, 1, ws->gate, act));
+    TSR_TRY(meet(d, ws->sums));
+    return tsr_add_sums(dev, ws->x, ws->sums, w->down.bias);
+}
+
+tsr_status tsr_decoder_forward(tsr_decoder *d, tsr_tensor tokens, tsr_tensor positions,
+                               const tsr_batch *batch)
+{
+    const tsr_decoder_parts *p = &d->parts;
+    const workspace ws = rows_of(&d->ws, tokens.n_cols);
+
+    // Each rank puts in the rows of its part of the vocabulary and zeros for the rest.
+    TSR_TRY(tsr_embed(p->dev, ws.sums, tokens, &p->weights->embed.weight, p->shard->vocab.first));
+    TSR_TRY(meet(d, ws.sums));
+    TSR_TRY(tsr_narrow(p->dev, ws.x, ws.sums));
+    TSR_TRY(
+        tsr_rope_angles(p->dev, ws.angles, positions, ws.frequencies, p->config->rope_magnitude));
+    for (int layer = 0; layer < p->config->n_layers; layer++) {
+        TSR_TRY(run_layer(d, &ws, layer, batch));
+    }
+    return TSR_OK;
+}
+
+tsr_status tsr_decoder_logits(tsr_decoder *d, tsr_tensor *logits, tsr_tensor rows)
+{
+    const tsr_decoder_parts *p = &d->parts;
+    const tsr_tensor wanted = tsr_tensor_rows(d->ws.wanted, rows.n_cols);
+    const tsr_product head = {.weight = &p->weights->head.weight,
+                              .out = tsr_tensor_rows(d->ws.logits, rows.n_cols),
+                              .bias = p->weights->head.bias};
+
+    // The final norm is taken of the wanted rows only, the residual stream stays as it is.
+    TSR_TRY(tsr_gather_rows(p->dev, wanted, d->ws.x, rows));
+    TSR_TRY(tsr_rmsnorm(p->dev, wanted, wanted, p->weights->final_norm, p->config->norm_eps));
+    TSR_TRY(tsr_matmul(p->dev, &head, 1, wanted, p->activations));
+    *logits = head.out;
+    return TSR_OK;
+}

@@ -1,0 +1,61 @@
+/*
+ * engine/decoder.h - the forward pass of a decoder-only transformer, on this rank's shard.
+ *
+ * One function for prompts in chunks and single tokens mixed in one batch: a decoding sequence is
+ * one whose rows are one. Every rank calls it on the same batch; they meet at the embedding and
+ * twice a layer.
+ */
+#ifndef TSR_ENGINE_DECODER_H
+#define TSR_ENGINE_DECODER_H
+
+#include "engine/weights.h"
+#include "kv/kv_store.h"
+#include "parallel/comm.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct tsr_decoder tsr_decoder;
+
+enum {
+    TSR_DECODER_HEAD_ROWS = 32 /* rows of logits that exist at once */
+};
+
+/* All pointers are borrowed and must outlive the decoder. */
+typedef struct tsr_decoder_parts {
+    tsr_device *dev;
+    tsr_comm *comm;
+    const tsr_config *config;
+    const tsr_shard *shard;
+    const tsr_weights *weights;
+    const tsr_kv_store *kv;
+    tsr_activations activations;
+    int max_rows; /* of a batch */
+    int max_seqs;
+    int64_t context;
+} tsr_decoder_parts;
+
+/* Every buffer of a forward pass, sized once for the largest. Errors: NOMEM. */
+TSR_MUST_CHECK tsr_status tsr_decoder_create(tsr_decoder **out, const tsr_decoder_parts *parts);
+void tsr_decoder_destroy(tsr_decoder *decoder); /* NULL is fine */
+
+/*
+ * Run all layers over a batch; keys and values go into the cache. The rows' hidden states stay
+ * until the next call. tokens, positions  i32 [1, n_rows]
+ */
+TSR_MUST_CHECK tsr_status tsr_decoder_forward(tsr_decoder *decoder, tsr_tensor tokens,
+                                              tsr_tensor positions, const tsr_batch *batch);
+
+/*
+ * Logits of this rank's part of the vocabulary for up to TSR_DECODER_HEAD_ROWS rows of the batch
+ * run last. logits  f32 [rows, own vocabulary]; good until the next call rows    i32 [1, n]
+ */
+TSR_MUST_CHECK tsr_status tsr_decoder_logits(tsr_decoder *decoder, tsr_tensor *logits,
+                                             tsr_tensor rows);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,54 @@
+/*
+ * engine/runner.h - below the waist: one rank carries out steps.
+ *
+ * Every rank has a runner over its own device, weights and cache. A step's changes are applied to
+ * the block tables that the runner keeps on the device, the forward pass runs, and what the leader
+ * needs of the logits comes out.
+ */
+#ifndef TSR_ENGINE_RUNNER_H
+#define TSR_ENGINE_RUNNER_H
+
+#include "engine/decoder.h"
+#include "engine/step.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct tsr_runner tsr_runner;
+
+/*
+ * What a rank found for the wanted rows, as one block of 32-bit words to be gathered. Row i starts
+ * at word i * row_words: [n_best] token ids, [n_best] their logits (f32), [1] the target's logit
+ * (f32; -infinity when another rank has it), [2 * n_units] masses (f32): (largest, sum) of each
+ * vocabulary unit here, unused ones (-infinity, 0). row_words and n_units are the same on all
+ * ranks.
+ */
+typedef struct tsr_findings {
+    const int32_t *words;
+    size_t n_words;
+    size_t row_words;
+    int n_best;
+    int n_units;
+} tsr_findings;
+
+/* parts' dev, comm, config, shard, weights, kv are borrowed; store is the same cache as parts->kv,
+ * to be changed. Errors: NOMEM. */
+TSR_MUST_CHECK tsr_status tsr_runner_create(tsr_runner **out, const tsr_decoder_parts *parts,
+                                            tsr_kv_store *store, const tsr_step_limits *limits,
+                                            int n_ranks);
+void tsr_runner_destroy(tsr_runner *runner); /* NULL is fine */
+
+/* Carry out a RUN step; all ranks together. findings are good until the next call. */
+TSR_MUST_CHECK tsr_status tsr_runner_run(tsr_runner *runner, const tsr_step *step,
+                                         tsr_findings *findings);
+
+/* After tsr_runner_run(): this rank's logits of wanted row i, on the host, [own vocabulary]; good
+ * until the next call. */
+TSR_MUST_CHECK tsr_status tsr_runner_row(tsr_runner *runner, int i, const float **logits);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,95 @@
+/*
+ * engine/step.h - the waist: a flat plan of integers that every rank carries out alike.
+ *
+ * Above it only the leader works (requests, scheduler, bookkeeping, sampling, text); below it every
+ * rank runs the same function on the same plan with its own weights, heads and memory. It is the
+ * only message from the leader while generating, and it carries changes: blocks appended to tables
+ * and blocks dropped, never whole tables.
+ *
+ * A *lane* is a running sequence's place in the ranks' block tables; a lane keeps its table from
+ * step to step.
+ *
+ * Threads: none of its own.
+ */
+#ifndef TSR_ENGINE_STEP_H
+#define TSR_ENGINE_STEP_H
+
+#include "base/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum tsr_step_kind {
+    TSR_STEP_RUN,
+    TSR_STEP_MEASURE, /* measure what this rank's cores can do; nothing else in it counts */
+    TSR_STEP_END,     /* leave the loop; nothing else in it counts */
+    TSR_STEP_KIND_COUNT
+} tsr_step_kind;
+
+/* How large a step may become; the same on all ranks. */
+typedef struct tsr_step_limits {
+    int max_rows;    /* tokens */
+    int max_seqs;    /* sequences, and lanes */
+    int max_blocks;  /* of a sequence */
+    int n_block_ids; /* of the pool */
+    int n_vocab;
+} tsr_step_limits;
+
+typedef struct tsr_step {
+    tsr_step_limits limits;
+    int32_t kind;
+
+    int32_t n_rows;
+    int32_t *tokens; /* [n_rows] ids */
+
+    int32_t n_seqs;
+    int32_t
+        *row_start; /* [n_seqs + 1] rows of sequence s are row_start[s] .. row_start[s + 1] - 1 */
+    int32_t *first_pos; /* [n_seqs] position of its first row */
+    int32_t *lanes;     /* [n_seqs] in [0, max_seqs), no lane twice */
+
+    int32_t n_dropped; /* carried out first */
+    int32_t *dropped;  /* [n_dropped] block ids that have become free */
+
+    int32_t n_appended;
+    int32_t *append_lane;  /* [n_appended] */
+    int32_t *append_index; /* [n_appended] which block of the sequence, in [0, max_blocks) */
+    int32_t *append_block; /* [n_appended] block id */
+
+    int32_t n_wanted; /* rows whose logits matter */
+    int32_t *wanted;  /* [n_wanted] row numbers, rising */
+    int32_t *targets; /* [n_wanted] a token whose logit is asked for as well, or -1 */
+    float *sharpness; /* [n_wanted] 1 / temperature for the masses; 1 for greedy */
+    int32_t n_best;   /* candidates wanted of each row, >= 1 */
+    int32_t may_ask;  /* 1: the leader may ask for whole rows of logits after the candidates */
+
+    int32_t *memory; /* owned: all arrays lie in it */
+    size_t memory_ints;
+} tsr_step;
+
+/* All arrays sized for the limits; everything else zero. Errors: ARG, NOMEM. */
+TSR_MUST_CHECK tsr_status tsr_step_init(tsr_step *step, const tsr_step_limits *limits);
+void tsr_step_clear(tsr_step *step); /* frees; fine on {0} */
+
+/* Back to an empty RUN step; arrays stay. */
+void tsr_step_reset(tsr_step *step);
+
+/* The most int32 that a packed step can take. */
+size_t tsr_step_max_ints(const tsr_step_limits *limits);
+
+/* Write the step to message [tsr_step_max_ints()]; returns how many ints were written. message[0]
+ * is that number. */
+size_t tsr_step_pack(const tsr_step *step, int32_t *message);
+
+/*
+ * Read a packed step into an initialised one. Every count and every index is checked against the
+ * limits, so that what follows may trust them. Errors: FORMAT.
+ */
+TSR_MUST_CHECK tsr_status tsr_step_unpack(tsr_step *step, const int32_t *message, size_t n_ints);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

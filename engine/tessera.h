@@ -1,0 +1,266 @@
+/*
+ * engine/tessera.h - the front door: a model, an engine over all ranks, and the text that comes
+ * out.
+ *
+ * Two objects:
+ *   tsr_model   a model file: its facts, its tokenizer, its chat form. Needs no ranks and loads no
+ * weights. tsr_engine  the model at work on all ranks of a world. Every rank creates it; then the
+ * leader submits generations and steps, while followers call tsr_engine_follow() once and are led.
+ *
+ *     tsr_engine_create(&engine, NULL, &options);                   every rank, together
+ *     if (!tsr_engine_is_leader(engine)) tsr_engine_follow(engine); followers return when the
+ * leader is done else { tsr_engine_submit(engine, &generation, &id); do { tsr_engine_step(engine,
+ * &busy); } while (busy);      text arrives through generation.on_event tsr_engine_stop(engine);
+ *     }
+ *     tsr_engine_destroy(engine);                                   every rank, together
+ *
+ * A token depends on its own generation's prompt, settings and seed only: not on what else runs, on
+ * how prompts are cut into chunks, on memory running short, or on the number of ranks or threads.
+ *
+ * Threads: one thread drives an engine. A model is read-only and may be used by several.
+ */
+#ifndef TSR_ENGINE_TESSERA_H
+#define TSR_ENGINE_TESSERA_H
+
+#include "base/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TSR_API __attribute__((visibility("default")))
+
+typedef struct tsr_world tsr_world; /* parallel/world.h */
+typedef struct tsr_model tsr_model;
+typedef struct tsr_engine tsr_engine;
+
+TSR_API const char *tsr_tessera_version(void); /* "0.1.0" */
+
+/* The message of this thread's last failure, in words for a person. */
+TSR_API const char *tsr_tessera_message(void);
+
+/* Gives back memory that a function below handed out. NULL is fine. */
+TSR_API void tsr_tessera_free(void *memory);
+
+/* ---- a model file ------------------------------------------------------------------------------
+ */
+
+/* Everything is checked against the file before use. Errors: IO, FORMAT, UNSUPPORTED, NOMEM. */
+TSR_API TSR_MUST_CHECK tsr_status tsr_model_open(tsr_model **out, const char *path);
+TSR_API void tsr_model_close(tsr_model *model); /* NULL is fine */
+
+/* Texts live as long as the model. */
+typedef struct tsr_model_facts {
+    const char *name;         /* as the file calls itself; "" if it does not */
+    const char *architecture; /* "llama" */
+    int n_layers;
+    int64_t dim;
+    int n_heads;
+    int n_kv_heads;
+    int head_dim;
+    int64_t ff_dim;
+    int64_t n_vocab;
+    int64_t context; /* positions it was made for */
+    double norm_eps;
+    double rope_base;
+    const char *rope_pairs;   /* "interleaved" or "halves" */
+    const char *rope_scaling; /* "none", "linear 4", "yarn 4 (original 8192)", "factors" */
+    bool tied_head;           /* the output head is the embedding */
+    bool qkv_bias;
+    int n_tensors;
+    uint64_t n_parameters;
+    uint64_t file_bytes;
+    const char *tokenizer; /* "gpt2 (smollm)" */
+    int n_tokens;          /* of the tokenizer */
+    int n_merges;
+    int32_t bos; /* -1: none */
+    int32_t eos;
+    const char *chat_form;     /* "ChatML", "Llama 3", "unknown" or "none" */
+    const char *chat_template; /* the text itself; "" if none */
+} tsr_model_facts;
+
+TSR_API tsr_model_facts tsr_model_describe(const tsr_model *model);
+
+/* Tensors by encoding: the i-th kind that occurs; false past the last. */
+typedef struct tsr_model_encoding {
+    const char *name;
+    int n_tensors;
+    uint64_t n_elements;
+    uint64_t n_bytes;
+} tsr_model_encoding;
+TSR_API bool tsr_model_encoding_at(const tsr_model *model, int i, tsr_model_encoding *out);
+
+/* The file's metadata in order: key and value in words (long values abbreviated); false past the
+ * last. */
+TSR_API bool tsr_model_metadata_at(const tsr_model *model, int i, char *key, size_t key_bytes,
+                                   char *value, size_t value_bytes);
+
+/* What rank `rank` of `n_ranks` would own: half-open runs and bytes. */
+typedef struct tsr_model_share {
+    int64_t first_head, n_heads;
+    int64_t first_kv_head, n_kv_heads;
+    int64_t first_ff, n_ff;
+    int64_t first_vocab, n_vocab;
+    uint64_t weight_bytes;       /* in compute format */
+    uint64_t kv_bytes_per_token; /* f16 */
+} tsr_model_share;
+TSR_API TSR_MUST_CHECK tsr_status tsr_model_share_of(const tsr_model *model, int rank, int n_ranks,
+                                                     tsr_model_share *out);
+
+/*
+ * Text to ids and back. *ids and *text are handed out: tsr_tessera_free(). Special tokens are
+ * recognised in text only when match_special; ids of special tokens become text only when
+ * show_special. The text has a 0 behind its n_bytes. BOS is not added. Errors: ARG (an id out of
+ * range), NOMEM.
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_model_tokenize(const tsr_model *model, const char *text,
+                                                     size_t n_bytes, bool match_special,
+                                                     int32_t **ids, int64_t *n_ids);
+TSR_API TSR_MUST_CHECK tsr_status tsr_model_detokenize(const tsr_model *model, const int32_t *ids,
+                                                       int64_t n_ids, bool show_special,
+                                                       char **text, size_t *n_bytes);
+
+/* The ids of a conversation in the model's own chat form, the answer's opening included; BOS where
+ * the model wants it. system may be NULL. Errors: UNSUPPORTED (a template of another form), NOMEM.
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_model_chat_ids(const tsr_model *model, const char *system,
+                                                     const char *user, int32_t **ids,
+                                                     int64_t *n_ids);
+
+/* The ids of plain text as a prompt: BOS where the model wants it, special tokens recognised. */
+TSR_API TSR_MUST_CHECK tsr_status tsr_model_prompt_ids(const tsr_model *model, const char *text,
+                                                       size_t n_bytes, int32_t **ids,
+                                                       int64_t *n_ids);
+
+/* ---- an engine ---------------------------------------------------------------------------------
+ */
+
+/* {0} and a path is a good start: zeros mean "choose for me". */
+typedef struct tsr_engine_options {
+    const char *model_path;
+    int64_t context;          /* positions a sequence; 0: what the model was made for */
+    const char *kv_dtype;     /* "f32", "f16" or "bf16"; NULL: f16 */
+    uint64_t kv_memory_bytes; /* for keys and values on each rank; 0: what the machine has room for,
+                                 taken as it fills */
+    int block_tokens;         /* 16, 32 or 64; 0: 64 */
+    int n_threads;            /* of each rank; 0: the host's cores divided among its ranks */
+    const char *activations;  /* over quantised weights: "int8" or "f32"; NULL: int8 */
+    int max_batch_tokens;     /* rows a step; 0: 512 */
+    int max_sequences;        /* running at once; 0: 64 */
+} tsr_engine_options;
+
+/*
+ * Loads this rank's shard of the weights and makes its cache. All ranks together, with the same
+ * options; if one fails, all do, with that one's message. world  borrowed; NULL: the engine opens
+ * its own (MPI_COMM_WORLD under mpirun or srun, else one rank) Errors: ARG (an option), IO, FORMAT,
+ * UNSUPPORTED, NOMEM, COMM.
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_engine_create(tsr_engine **out, tsr_world *world,
+                                                    const tsr_engine_options *options);
+TSR_API void tsr_engine_destroy(tsr_engine *engine); /* all ranks together; NULL is fine */
+
+TSR_API bool tsr_engine_is_leader(const tsr_engine *engine);
+TSR_API const tsr_model *tsr_engine_model(const tsr_engine *engine); /* borrowed */
+
+typedef enum tsr_event_kind {
+    TSR_EVENT_TOKEN,  /* one token more: token, text (what may be shown so far; may be empty) */
+    TSR_EVENT_SCORE,  /* of a scored prompt: position, token, logprob, best */
+    TSR_EVENT_LOGITS, /* asked for with want_logits: position, logits [n_vocab] */
+    TSR_EVENT_END,    /* the last one: text that was held back, reason, timings */
+    TSR_EVENT_KIND_COUNT
+} tsr_event_kind;
+
+typedef struct tsr_event {
+    tsr_event_kind kind;
+    int64_t id; /* of the generation */
+    int32_t token;
+    const char *text; /* whole UTF-8 characters, good during the call */
+    size_t text_bytes;
+    int64_t position; /* SCORE: of the row; the next token's log-probability is that of `token`; -1
+                         behind the last prompt token: logprob is not set */
+    double logprob;   /* natural logarithm, at temperature 1 */
+    int32_t best;     /* the likeliest token after this position */
+    const float *logits;
+    const char *reason;  /* END: "stop", "length", "cancelled" or "error" */
+    const char *message; /* END with "error": why */
+    int64_t n_prompt;    /* END, as are the following */
+    int64_t n_generated;
+    double first_token_s; /* from submit to the first token; 0 if there was none */
+    double prompt_s; /* from the first step it was in to the first token (or to the end of a scored
+                        prompt) */
+    double generation_s; /* from the first token to the last */
+} tsr_event;
+
+/* Called on the leader, in tsr_engine_step(). It may submit and cancel. */
+typedef void tsr_event_fn(void *ctx, const tsr_event *event);
+
+typedef struct tsr_generation {
+    const int32_t *prompt; /* [n_prompt] ids, copied */
+    int64_t n_prompt;
+    int max_tokens;    /* to generate; 0 with `score`: none */
+    float temperature; /* 0: greedy */
+    int top_k;         /* 0: all */
+    float top_p;       /* 0 or 1: all */
+    float min_p;       /* 0: all */
+    uint64_t seed;
+    bool ignore_end;  /* go on after an end token */
+    bool score;       /* a SCORE event for every prompt position */
+    bool want_logits; /* a LOGITS event for the last prompt position */
+    tsr_event_fn *on_event;
+    void *ctx;
+} tsr_generation;
+
+/* Leader. Queue a generation; *id names it. Errors: ARG, UNSUPPORTED (can never fit), NOMEM. */
+TSR_API TSR_MUST_CHECK tsr_status tsr_engine_submit(tsr_engine *engine,
+                                                    const tsr_generation *generation, int64_t *id);
+
+/* Leader. End a generation: its END event comes with the next step. Unknown ids are ignored. */
+TSR_API void tsr_engine_cancel(tsr_engine *engine, int64_t id);
+
+/*
+ * Leader. One step of everything that runs. *busy: is there more to do?
+ * A fault after the ranks have met ends the whole job in words and does not return. CANCELLED:
+ * SIGINT or SIGTERM has come; stop now.
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_engine_step(tsr_engine *engine, bool *busy);
+
+/* Leader. Let the followers return from tsr_engine_follow(). */
+TSR_API TSR_MUST_CHECK tsr_status tsr_engine_stop(tsr_engine *engine);
+
+/* Followers. Carry out the leader's steps until it stops. */
+TSR_API TSR_MUST_CHECK tsr_status tsr_engine_follow(tsr_engine *engine);
+
+typedef struct tsr_engine_stats {
+    int n_ranks;
+    int n_threads;           /* of this rank */
+    const char *device;      /* "CPU, AVX-512 VNNI, 2 threads" */
+    const char *comm;        /* "one rank", "shared memory", "MPI" */
+    double load_s;           /* of tsr_engine_create() */
+    uint64_t weight_bytes;   /* of this rank */
+    uint64_t kv_block_bytes; /* of this rank */
+    int block_tokens;
+    int n_blocks;
+    int n_blocks_free;
+    int64_t context;
+    uint64_t token_bytes;    /* weight bytes that one token's matrices read, all ranks */
+    uint64_t token_macs;     /* multiply-adds of one token's layers (a prompt token), all ranks */
+    uint64_t head_macs;      /* and of the head */
+    uint64_t kv_token_bytes; /* bytes of keys and values a position, all ranks */
+    int64_t n_steps;
+    int64_t n_preempted;
+} tsr_engine_stats;
+TSR_API tsr_engine_stats tsr_engine_describe(const tsr_engine *engine);
+
+/*
+ * Leader; the engine must be idle. All ranks at once measure what their cores can do, for
+ * comparison: bytes a second of plain reading (sum over ranks) and int8 multiply-adds a second from
+ * registers (float ones with activations "f32").
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_engine_measure(tsr_engine *engine, double *read_bytes_per_s,
+                                                     double *macs_per_s);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,74 @@
+/*
+ * kernels/matmul_panels.h - where the loops of the CPU's matrix product read and write; compiled
+ * for each instruction set. Private to the room.
+ */
+#ifndef TSR_KERNELS_MATMUL_PANELS_H
+#define TSR_KERNELS_MATMUL_PANELS_H
+
+#include <stddef.h>
+
+#include "kernels/matmul_cpu.h"
+#include "kernels/simd_int8.h"
+
+#if defined(__clang__)
+#define TSR_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define TSR_UNROLL _Pragma("GCC unroll 32")
+#endif
+
+/* How sums of grains are kept: kernels/ops.h. */
+#define TSR_GRAIN_START 25165824.0       /* 1.5 * 2^24: the last place is 2^-28 */
+#define TSR_GRAIN_FACTOR (1.0 + 0x1p-52) /* off the ties */
+
+/* One panel of the work, wherever it comes from. */
+typedef struct tsr_panel_place {
+    const uint8_t *tiles;
+    void *out;
+    const float *bias;
+    int64_t out_stride;
+    int n_lanes;
+} tsr_panel_place;
+
+TSR_INLINE tsr_panel_place tsr_panel_find(const tsr_panel_run *run, int64_t i)
+{
+    const tsr_panel_stretch *in = run->stretches;
+    const size_t out_bytes = run->grain_cols > 0 ? sizeof(double) : sizeof(float);
+    int64_t lanes;
+
+    while (i >= in->n_panels) {
+        i -= in->n_panels;
+        in++;
+    }
+    lanes = in->n_lanes - TSR_PANEL_ROWS * i;
+    return (tsr_panel_place){
+        in->tiles + i * run->panel_bytes,
+        (char *)in->out + (size_t)(TSR_PANEL_ROWS * i) * out_bytes,
+        in->bias == NULL ? NULL : in->bias + TSR_PANEL_ROWS * i,
+        in->out_stride,
+        lanes < TSR_PANEL_ROWS ? (int)lanes : TSR_PANEL_ROWS,
+    };
+}
+
+TSR_INLINE void tsr_panel_put_f32(const tsr_panel_place *to, int64_t row, v16 sum)
+{
+    float *out = (float *)to->out + row * to->out_stride;
+
+    if (to->n_lanes == TSR_PANEL_ROWS) {
+        v16_store(out, to->bias == NULL ? sum : v16_add(sum, v16_load(to->bias)));
+    } else {
+        v16_store_some(out,
+                       to->bias == NULL ? sum : v16_add(sum, v16_load_some(to->bias, to->n_lanes)),
+                       to->n_lanes);
+    }
+}
+
+TSR_INLINE void tsr_panel_put_f64(const tsr_panel_place *to, int64_t row, const double *sums)
+{
+    double *out = (double *)to->out + row * to->out_stride;
+
+    for (int i = 0; i < to->n_lanes; i++) {
+        out[i] = sums[i] - TSR_GRAIN_START;
+    }
+}
+
+#endif

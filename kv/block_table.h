@@ -1,0 +1,42 @@
+/*
+ * kv/block_table.h - the blocks of one sequence, in order. Position p lies in block p /
+ * block_tokens.
+ *
+ * Threads: the leader's engine thread.
+ */
+#ifndef TSR_KV_BLOCK_TABLE_H
+#define TSR_KV_BLOCK_TABLE_H
+
+#include "kv/block_pool.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct tsr_block_table {
+    int32_t *ids; /* owned */
+    int n_blocks;
+    int capacity;
+} tsr_block_table; /* start with {0} */
+
+/*
+ * Make room for n_tokens tokens in all: take the blocks that are missing, none beyond them.
+ * On failure the table is as it was. Errors: FULL, NOMEM.
+ */
+TSR_MUST_CHECK tsr_status tsr_block_table_grow(tsr_block_table *table, tsr_block_pool *pool,
+                                               int64_t n_tokens, int block_tokens);
+
+/* Give every block back and free the list; the table is {0} again. */
+void tsr_block_table_clear(tsr_block_table *table, tsr_block_pool *pool);
+
+/* How many blocks n_tokens tokens take. */
+static inline int64_t tsr_block_table_blocks_for(int64_t n_tokens, int block_tokens)
+{
+    return (n_tokens + block_tokens - 1) / block_tokens;
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
