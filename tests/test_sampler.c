@@ -159,14 +159,18 @@ static void among_equals_the_lower_ids_stay(void **state)
     const float equal[6] = {1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f};
     tsr_sampling top_k = plain;
     tsr_sampling top_p = plain;
+    tsr_sampling both = plain;
     tsr_sampling greedy = plain;
     row r;
 
     (void)state;
     top_k.top_k = 2;
     top_p.top_p = 0.4f; // 3 of 6: two have a third only
+    both.top_k = 4;
+    both.top_p = 0.5f; // just reached by 2 of 4
     greedy.temperature = 0.0f;
     assert_distribution(&top_k, equal, 6, 2);
+    assert_distribution(&both, equal, 6, 2);
     assert_distribution(&top_p, equal, 6, 3);
     make_row(&r, equal, 6, &greedy);
     assert_int_equal(pick_whole(&greedy, &r, 0), 0);

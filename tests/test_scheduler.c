@@ -126,6 +126,7 @@ static void a_newcomer_leaves_a_block_for_each_that_runs(void **state)
 
     (void)state;
     options.n_blocks = 4;
+    options.max_batch_tokens = 100;
     rig_init(&g, &options);
     (void)rig_submit(&g, 1, 4, 5);
     (void)rig_submit(&g, 2, 4, 5);
