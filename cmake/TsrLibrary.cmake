@@ -8,16 +8,15 @@ target_link_libraries(tessera_shared PRIVATE tsr_flags tsr_engine)
 
 # One archive of all rooms: what the linker takes from it is up to the program.
 set(archive ${PROJECT_BINARY_DIR}/libtessera.a)
-set(script "CREATE ${archive}\n")
+set(script "create ${archive}\n")
 foreach(room base kernels parallel kv engine)
-  string(APPEND script "ADDLIB $<TARGET_FILE:tsr_${room}>\n")
+  string(APPEND script "addlib $<TARGET_FILE:tsr_${room}>\n")
 endforeach()
-file(GENERATE OUTPUT ${PROJECT_BINARY_DIR}/libtessera.mri CONTENT "${script}SAVE\nEND\n")
+file(GENERATE OUTPUT ${PROJECT_BINARY_DIR}/archive.mri CONTENT "${script}save\nend\n")
 add_custom_command(OUTPUT ${archive}
-  COMMAND ${CMAKE_AR} -M < ${PROJECT_BINARY_DIR}/libtessera.mri
-  COMMAND ${CMAKE_RANLIB} ${archive}
+  COMMAND ${CMAKE_AR} -M < ${PROJECT_BINARY_DIR}/archive.mri
   DEPENDS tsr_base tsr_kernels tsr_parallel tsr_kv tsr_engine
-  COMMENT "Gathering libtessera.a" VERBATIM)
+  COMMENT "Gathering libtessera.a")
 add_custom_target(tessera_static ALL DEPENDS ${archive})
 
 # The installed header asks for its neighbour tessera/status.h in place of base/status.h.

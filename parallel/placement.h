@@ -3,14 +3,15 @@
  *
  * The cores that the ranks of a host may use are divided among them in whole cores, unevenly where
  * it must be, neighbours getting neighbouring cores; one thread a core. Cores that a cgroup or the
- * launcher withholds do not count:
- *   - ranks that were given the same cpus divide them; ranks that the launcher bound apart keep
- * what they have;
- *   - but Open MPI binds a job of two ranks to one core each when it is not told what to do: such a
- * binding nobody asked for does not count;
- *   - ranks that outnumber their cores run one thread each, bound to nothing; so does the rank that
- * a quota of processor time (cgroup cpu.max) gives less than its cores: its threads are as many as
- * the quota, and free to move.
+ * launcher withholds do not count.
+ *
+ * Ranks that were given the same cpus divide them; ranks that the launcher bound apart keep what
+ * they have. But Open MPI binds a job of two ranks to one core each when it is not told what to do:
+ * such a binding, which nobody asked for, does not count.
+ *
+ * Ranks that outnumber their cores run one thread each, bound to nothing. Where a quota of
+ * processor time (cgroup cpu.max) is less than the cores, the threads are as many as the quota, and
+ * free to move.
  */
 #ifndef TSR_PARALLEL_PLACEMENT_H
 #define TSR_PARALLEL_PLACEMENT_H

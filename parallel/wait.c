@@ -11,7 +11,8 @@ enum {
 
 tsr_wait_policy tsr_wait_policy_step(bool crowded, int64_t limit_ns)
 {
-    return (tsr_wait_policy){.spin_ns = crowded ? 20000 : 200000,
+    // Measured with 4 ranks on 2 cores: 8 us a meeting without spinning, 100 us with 20 us of it.
+    return (tsr_wait_policy){.spin_ns = crowded ? 0 : 200000,
                              .yield_ns = 10000000,
                              .nap_most_us = 50,
                              .limit_ns = limit_ns};
@@ -21,7 +22,7 @@ tsr_wait_policy tsr_wait_policy_idle(bool crowded)
 {
     // Between two steps the leader only picks tokens: what takes longer is a pause worth sleeping
     // through.
-    return (tsr_wait_policy){.spin_ns = crowded ? 20000 : 200000,
+    return (tsr_wait_policy){.spin_ns = crowded ? 0 : 200000,
                              .yield_ns = crowded ? 500000 : 0,
                              .nap_most_us = 1000,
                              .limit_ns = 0};

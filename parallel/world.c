@@ -1,7 +1,9 @@
+#define _GNU_SOURCE // cpu_set_t
+
 #include "parallel/world_mpi.h"
 
 #include <assert.h>
-#include <limits.h>
+#include <sched.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -108,6 +110,21 @@ tsr_status tsr_world_share(tsr_world *world, MPI_Win *win, void **base, size_t n
     return TSR_OK;
 }
 
+/* Are there more ranks on this host than cpus that any of them may use? */
+static tsr_status find_crowding(tsr_world *world)
+{
+    cpu_set_t mine;
+    cpu_set_t all;
+
+    CPU_ZERO(&mine);
+    (void)sched_getaffinity(0, sizeof(mine),
+                            &mine); // failing, it leaves none: crowded is the safe guess
+    TSR_WORLD_TRY_MPI(
+        world, MPI_Allreduce(&mine, &all, (int)sizeof(mine), MPI_BYTE, MPI_BOR, world->host));
+    world->crowded = world->n_host_ranks > CPU_COUNT(&all);
+    return TSR_OK;
+}
+
 static tsr_status open_mpi(tsr_world *world)
 {
     int begun = 0;
@@ -136,8 +153,7 @@ static tsr_status open_mpi(tsr_world *world)
     TSR_WORLD_TRY_MPI(world, MPI_Comm_set_errhandler(world->host, MPI_ERRORS_RETURN));
     TSR_WORLD_TRY_MPI(world, MPI_Comm_rank(world->host, &world->host_rank));
     TSR_WORLD_TRY_MPI(world, MPI_Comm_size(world->host, &world->n_host_ranks));
-    world->crowded = world->n_host_ranks > sysconf(_SC_NPROCESSORS_ONLN);
-    return TSR_OK;
+    return find_crowding(world);
 }
 
 /* The watch and the table that it needs, shared where ranks share a host. */

@@ -52,6 +52,7 @@ static const char *golden_path;
 static char model_path[64];
 static int32_t prompts[N_PROMPTS][LONGEST_PROMPT];
 static int prompt_tokens[N_PROMPTS];
+static int n_vocab;
 static outcome first[N_PROMPTS];
 static outcome again[N_PROMPTS];
 
@@ -67,9 +68,7 @@ static void note_event(void *ctx, const tsr_event *event)
         o->n_ids++;
         break;
     case TSR_EVENT_LOGITS:
-        for (int i = 0; i < MOST_VOCAB; i++) {
-            o->logits[i] = event->logits[i];
-        }
+        memcpy(o->logits, event->logits, (size_t)n_vocab * sizeof(*o->logits));
         break;
     case TSR_EVENT_SCORE:
         o->logprobs[event->position] = event->logprob;
@@ -154,6 +153,7 @@ static void make_model(const tiny_model *m, uint64_t seed)
 {
     uint64_t state = seed;
 
+    n_vocab = m->vocab;
     (void)snprintf(model_path, sizeof(model_path), "/tmp/tsr_test_engine_%d.gguf", (int)getpid());
     must(tsr_world_broadcast(world, model_path, sizeof(model_path)));
     if (tsr_world_is_leader(world)) {
@@ -177,14 +177,41 @@ static void drop_model(void)
     }
 }
 
+/* Where two outcomes part, in words; NULL if they do not. */
+static const char *difference(const outcome *a, const outcome *b)
+{
+    static char words[128];
+
+    for (int t = 0; t < N_NEW; t++) {
+        if (a->ids[t] != b->ids[t]) {
+            (void)snprintf(words, sizeof(words), "token %d is %d and %d", t, a->ids[t], b->ids[t]);
+            return words;
+        }
+    }
+    for (int v = 0; v < MOST_VOCAB; v++) {
+        if (memcmp(&a->logits[v], &b->logits[v], sizeof(float)) != 0) {
+            (void)snprintf(words, sizeof(words), "logit %d is %.9g and %.9g", v,
+                           (double)a->logits[v], (double)b->logits[v]);
+            return words;
+        }
+    }
+    for (int t = 0; t < LONGEST_PROMPT; t++) {
+        if (memcmp(&a->logprobs[t], &b->logprobs[t], sizeof(double)) != 0) {
+            (void)snprintf(words, sizeof(words), "log-probability %d is %.17g and %.17g", t,
+                           a->logprobs[t], b->logprobs[t]);
+            return words;
+        }
+    }
+    return memcmp(a, b, sizeof(*a)) == 0 ? NULL : "counts or reasons differ";
+}
+
 static void assert_same_outcomes(const char *model, const char *name)
 {
     for (int i = 0; i < N_PROMPTS; i++) {
-        if (memcmp(&first[i], &again[i], sizeof(first[i])) != 0) {
-            fail_msg("%s, %s: prompt %d of %d tokens came out differently (%d and %d tokens, first "
-                     "ids %d and %d)",
-                     model, name, i, prompt_tokens[i], first[i].n_ids, again[i].n_ids,
-                     first[i].ids[0], again[i].ids[0]);
+        const char *words = difference(&first[i], &again[i]);
+
+        if (words != NULL) {
+            fail_msg("%s, %s: prompt %d of %d tokens: %s", model, name, i, prompt_tokens[i], words);
         }
     }
 }
