@@ -10,80 +10,7 @@
 
 #include <cmocka.h>
 
-#include "tests/support/dice.h"
-
-enum {
-    MAX_VOCAB = 300,
-    UNIT = 32 // columns that a rank sums in f32
-};
-
-/* A row as the ranks would give it, the whole of it sorted. */
-typedef struct row {
-    int n;
-    int32_t ids[MAX_VOCAB];
-    float logits[MAX_VOCAB];
-    double log_mass;
-} row;
-
-static const float *sort_logits;
-
-static int by_falling_logit(const void *a, const void *b)
-{
-    const int32_t i = *(const int32_t *)a;
-    const int32_t k = *(const int32_t *)b;
-
-    if (sort_logits[i] != sort_logits[k]) {
-        return sort_logits[i] > sort_logits[k] ? -1 : 1;
-    }
-    return i < k ? -1 : 1;
-}
-
-static void make_row(row *r, const float *logits, int n, const tsr_sampling *sampling)
-{
-    const float sharpness = tsr_sampler_sharpness(sampling);
-    float parts[2 * (MAX_VOCAB / UNIT + 1)];
-    int n_units = 0;
-
-    r->n = n;
-    for (int i = 0; i < n; i++) {
-        r->ids[i] = i;
-    }
-    sort_logits = logits;
-    qsort(r->ids, (size_t)n, sizeof(r->ids[0]), by_falling_logit);
-    for (int i = 0; i < n; i++) {
-        r->logits[i] = logits[r->ids[i]];
-    }
-    for (int first = 0; first < n; first += UNIT, n_units++) {
-        const int end = first + UNIT < n ? first + UNIT : n;
-        float best = -INFINITY;
-        float sum = 0.0f;
-
-        for (int i = first; i < end; i++) {
-            best = fmaxf(best, logits[i]);
-        }
-        for (int i = first; i < end && best > -INFINITY; i++) {
-            sum += expf((logits[i] - best) * sharpness);
-        }
-        parts[2 * n_units] = best;
-        parts[2 * n_units + 1] = sum;
-    }
-    r->log_mass = tsr_sampler_log_mass(parts, n_units, (double)sharpness);
-}
-
-static tsr_candidates first_of(const row *r, int n)
-{
-    n = n < r->n ? n : r->n;
-    return (tsr_candidates){r->ids, r->logits, n, n == r->n, r->log_mass};
-}
-
-static int32_t pick_whole(const tsr_sampling *sampling, const row *r, int64_t position)
-{
-    const tsr_candidates all = first_of(r, r->n);
-    int32_t token = -1;
-
-    assert_int_equal(tsr_sampler_pick(sampling, position, &all, &token), TSR_SAMPLER_DECIDED);
-    return token;
-}
+#include "tests/support/sampler_rows.h"
 
 static const tsr_sampling plain = {.temperature = 1.0f, .top_p = 1.0f, .seed = 7};
 
@@ -161,46 +88,6 @@ static void uniform_numbers_are_uniform(void **state)
 
 /* ---- distributions ---- */
 
-/* The same filters by definition: on probabilities, over all tokens, one after the other. */
-static void exact_probabilities(double *p, const float *logits, int n, const tsr_sampling *s)
-{
-    int32_t order[MAX_VOCAB];
-    double total = 0.0;
-    int keep = n;
-
-    for (int i = 0; i < n; i++) {
-        order[i] = i;
-        p[i] = exp((double)logits[i] / (double)s->temperature);
-    }
-    sort_logits = logits;
-    qsort(order, (size_t)n, sizeof(order[0]), by_falling_logit);
-    if (s->top_k > 0 && s->top_k < keep) {
-        keep = s->top_k;
-    }
-    for (int i = 0; i < keep; i++) {
-        total += p[order[i]];
-    }
-    if (s->top_p < 1.0f) {
-        double mass = 0.0;
-        int n_in = 0;
-
-        while (n_in < keep && mass < (double)s->top_p * total) {
-            mass += p[order[n_in++]];
-        }
-        keep = n_in;
-    }
-    while (keep > 1 && p[order[keep - 1]] < (double)s->min_p * p[order[0]]) {
-        keep--;
-    }
-    total = 0.0;
-    for (int i = 0; i < keep; i++) {
-        total += p[order[i]];
-    }
-    for (int i = 0; i < n; i++) {
-        p[order[i]] = i < keep ? p[order[i]] / total : 0.0;
-    }
-}
-
 static void assert_distribution(const tsr_sampling *sampling, const float *logits, int n,
                                 int n_kept)
 {
@@ -272,14 +159,18 @@ static void among_equals_the_lower_ids_stay(void **state)
     const float equal[6] = {1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f};
     tsr_sampling top_k = plain;
     tsr_sampling top_p = plain;
+    tsr_sampling both = plain;
     tsr_sampling greedy = plain;
     row r;
 
     (void)state;
     top_k.top_k = 2;
     top_p.top_p = 0.4f; // 3 of 6: two have a third only
+    both.top_k = 4;
+    both.top_p = 0.5f; // just reached by 2 of 4
     greedy.temperature = 0.0f;
     assert_distribution(&top_k, equal, 6, 2);
+    assert_distribution(&both, equal, 6, 2);
     assert_distribution(&top_p, equal, 6, 3);
     make_row(&r, equal, 6, &greedy);
     assert_int_equal(pick_whole(&greedy, &r, 0), 0);
@@ -287,155 +178,6 @@ static void among_equals_the_lower_ids_stay(void **state)
     for (int i = 0; i < 100; i++) {
         assert_in_range(pick_whole(&top_k, &r, i), 0, 1);
     }
-}
-
-/* ---- from candidates alone ---- */
-
-static tsr_sampling any_sampling(uint64_t *dice)
-{
-    tsr_sampling s = {.temperature = (float)(0.05 + 2.0 * dice_unit(dice)), .top_p = 1.0f};
-
-    if (dice_below(dice, 2) == 0) {
-        s.top_k = 1 + dice_below(dice, MAX_VOCAB + 50);
-    }
-    if (dice_below(dice, 2) == 0) {
-        s.top_p = (float)(0.02 + 0.98 * dice_unit(dice));
-    }
-    if (dice_below(dice, 2) == 0) {
-        s.min_p = (float)(0.5 * dice_unit(dice));
-    }
-    s.seed = dice_roll(dice);
-    return s;
-}
-
-/* Peaked or flat, now and then with equal and with impossible tokens. */
-static void any_logits(float *logits, int n, uint64_t *dice)
-{
-    const double spread = 20.0 * dice_unit(dice);
-    const int grain = dice_below(dice, 2);
-
-    for (int i = 0; i < n; i++) {
-        const double x = spread * (dice_unit(dice) + dice_unit(dice) * dice_unit(dice)) - 5.0;
-
-        logits[i] = grain == 0 ? (float)x : (float)(rint(x * 2.0) / 2.0);
-        if (dice_below(dice, 40) == 0) {
-            logits[i] = -INFINITY;
-        }
-    }
-    logits[dice_below(dice, n)] = 1.0f;
-}
-
-static void candidates_decide_what_the_whole_row_decides(void **state)
-{
-    static const int counts[] = {1, 2, 5, 20, 64, 299};
-    long n_decided = 0;
-    long n_undecided = 0;
-    uint64_t dice = 11;
-
-    (void)state;
-    for (int turn = 0; turn < 4000; turn++) {
-        const tsr_sampling sampling = any_sampling(&dice);
-        float logits[MAX_VOCAB];
-        row r;
-
-        any_logits(logits, MAX_VOCAB, &dice);
-        make_row(&r, logits, MAX_VOCAB, &sampling);
-        for (int64_t position = 0; position < 4; position++) {
-            const int32_t whole = pick_whole(&sampling, &r, position);
-
-            assert_true(logits[whole] > -INFINITY);
-            for (size_t k = 0; k < sizeof(counts) / sizeof(counts[0]); k++) {
-                const tsr_candidates some = first_of(&r, counts[k]);
-                int32_t token = -1;
-
-                if (tsr_sampler_pick(&sampling, position, &some, &token) == TSR_SAMPLER_DECIDED) {
-                    assert_int_equal(token, whole);
-                    n_decided++;
-                } else {
-                    assert_int_equal(token, -1);
-                    n_undecided++;
-                }
-            }
-        }
-    }
-    assert_true(n_decided > 40000);
-    assert_true(n_undecided > 4000);
-}
-
-static int place_of(const row *r, int32_t token)
-{
-    int i = 0;
-
-    while (r->ids[i] != token) {
-        i++;
-    }
-    return i;
-}
-
-static void the_whole_row_is_asked_for_only_when_it_matters(void **state)
-{
-    uint64_t dice = 12;
-    int n_undecided = 0;
-
-    (void)state;
-    for (int turn = 0; turn < 3000; turn++) {
-        float logits[MAX_VOCAB];
-        double p[MAX_VOCAB];
-        tsr_sampling unfiltered = plain;
-        tsr_sampling top_p = plain;
-        tsr_candidates some;
-        int32_t token;
-        int n_kept = 0;
-        row r;
-
-        any_logits(logits, MAX_VOCAB, &dice);
-        unfiltered.seed = top_p.seed = dice_roll(&dice);
-        make_row(&r, logits, MAX_VOCAB, &unfiltered);
-        some = first_of(&r, 64);
-
-        // Nothing cut: undecided if and only if the token is not among the candidates.
-        token = pick_whole(&unfiltered, &r, turn);
-        assert_int_equal(tsr_sampler_pick(&unfiltered, turn, &some, &token),
-                         place_of(&r, token) < 64 ? TSR_SAMPLER_DECIDED : TSR_SAMPLER_UNDECIDED);
-
-        // A top-p set within the candidates is always decided.
-        top_p.top_p = (float)(0.05 + 0.9 * dice_unit(&dice));
-        exact_probabilities(p, logits, MAX_VOCAB, &top_p);
-        for (int i = 0; i < MAX_VOCAB; i++) {
-            n_kept += p[i] > 0.0 ? 1 : 0;
-        }
-        if (n_kept < 64) {
-            assert_int_equal(tsr_sampler_pick(&top_p, turn, &some, &token), TSR_SAMPLER_DECIDED);
-        } else {
-            n_undecided += tsr_sampler_pick(&top_p, turn, &some, &token) == TSR_SAMPLER_UNDECIDED;
-        }
-    }
-    assert_true(n_undecided > 100);
-}
-
-static void settings_that_never_ask_are_always_decided(void **state)
-{
-    uint64_t dice = 13;
-    int n_tried = 0;
-
-    (void)state;
-    for (int turn = 0; turn < 4000; turn++) {
-        const tsr_sampling sampling = any_sampling(&dice);
-        tsr_candidates some;
-        float logits[MAX_VOCAB];
-        int32_t token;
-        row r;
-
-        if (tsr_sampler_may_ask(&sampling)) {
-            continue;
-        }
-        any_logits(logits, MAX_VOCAB, &dice);
-        make_row(&r, logits, MAX_VOCAB, &sampling);
-        some = first_of(&r, tsr_sampler_n_candidates(&sampling));
-        assert_int_equal(tsr_sampler_pick(&sampling, turn, &some, &token), TSR_SAMPLER_DECIDED);
-        n_tried++;
-    }
-    assert_true(n_tried > 1000);
 }
 
 static void candidates_wanted_follow_the_settings(void **state)
@@ -613,9 +355,6 @@ int main(void)
         cmocka_unit_test(uniform_numbers_are_uniform),
         cmocka_unit_test(each_filter_keeps_its_tokens_with_their_shares),
         cmocka_unit_test(among_equals_the_lower_ids_stay),
-        cmocka_unit_test(candidates_decide_what_the_whole_row_decides),
-        cmocka_unit_test(the_whole_row_is_asked_for_only_when_it_matters),
-        cmocka_unit_test(settings_that_never_ask_are_always_decided),
         cmocka_unit_test(candidates_wanted_follow_the_settings),
         cmocka_unit_test(extreme_settings_mean_what_they_say),
         cmocka_unit_test(impossible_tokens_are_never_picked),
