@@ -67,7 +67,7 @@ configure_build() {
 build_targets() {
   local build=$1
   shift
-  if [ -t 2 ]; then # ninja's own line of progress
+  if [ -t 2 ] && [ ! -x "$build/tessera" ]; then # the first time, with the progress line of the build
     cmake --build "$build" --target "$@" >&2 && return
     : >"$build/build.log"
   elif cmake --build "$build" --target "$@" >"$build/build.log" 2>&1; then
