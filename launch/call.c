@@ -1,6 +1,5 @@
 #include "launch/commands.h"
 
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -54,10 +53,8 @@ bool tsr_call_parse(const tsr_call *call, const tsr_args_spec *spec, void *into,
 
 int tsr_call_end(const tsr_call *call, tsr_status st)
 {
-    const int number = tsr_signals_last();
-
-    if (st == TSR_ERR_CANCELLED || (st == TSR_OK && number != 0)) {
-        return TSR_EXIT_SIGNAL + (number != 0 ? number : SIGTERM);
+    if (st == TSR_ERR_CANCELLED || (st == TSR_OK && tsr_signals_asked())) {
+        return TSR_EXIT_SIGNAL + tsr_signals_number();
     }
     if (st == TSR_OK) {
         st = tsr_out_finish();

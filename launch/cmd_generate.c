@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/env.h"
 #include "base/log.h"
 #include "launch/args_number.h"
 #include "launch/commands.h"
@@ -229,6 +230,9 @@ static tsr_status lead(tsr_engine *engine, void *ctx)
     if (st == TSR_OK || st == TSR_ERR_CANCELLED) {
         tsr_reply_set_finish(&g->replies);
         if (!g->options->session.quiet) {
+            if (tsr_env_under_mpi()) {
+                tsr_clock_sleep_us(30000); // mpirun carries two streams; let the text be first
+            }
             say_summary(engine, g);
         }
     }

@@ -24,11 +24,11 @@ static tsr_status read_some(int file, const char *name, char *at, size_t room, s
         struct pollfd waiting = {.fd = file, .events = POLLIN};
         ssize_t got;
 
-        if (tsr_signals_last() != 0) {
+        if (tsr_signals_asked()) {
             return tsr_fail(TSR_ERR_CANCELLED, "stopped while reading %s", name);
         }
-        if (poll(&waiting, 1, LOOK_UP_MS) == 0) {
-            continue;
+        if (poll(&waiting, 1, LOOK_UP_MS) <= 0) {
+            continue; // nothing yet; or a signal came, and reading would wait on in spite of it
         }
         got = read(file, at, room);
         if (got >= 0) {

@@ -143,7 +143,7 @@ int main(int argc, char **argv)
             tsr_log_error("tessera: %s", tsr_status_message());
             return TSR_EXIT_FAILED;
         }
-        tsr_signals_watch();
+        tsr_signals_watch(call.world);
         call.speaks = tsr_world_is_leader(call.world);
     }
     exit_status = run(argc, argv, &call);

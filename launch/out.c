@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/env.h"
 
 static int fault; // errno of the first write that failed
 
@@ -69,7 +70,7 @@ void tsr_out_flush(void)
 
 bool tsr_out_on_terminal(void)
 {
-    return isatty(STDOUT_FILENO) == 1;
+    return isatty(STDOUT_FILENO) == 1 && !tsr_env_under_mpi();
 }
 
 bool tsr_out_ended(void)
@@ -95,13 +96,12 @@ static int write_chunk(const char *chunk, size_t n_bytes, void *ctx)
 
 tsr_status tsr_out_json(json_t *value)
 {
-    const size_t form = tsr_out_on_terminal() ? JSON_INDENT(2) : JSON_COMPACT;
     int failed;
 
     if (value == NULL) {
         return tsr_fail(TSR_ERR_NOMEM, "no memory for the JSON output");
     }
-    failed = json_dump_callback(value, write_chunk, NULL, form);
+    failed = json_dump_callback(value, write_chunk, NULL, JSON_COMPACT);
     json_decref(value);
     if (failed != 0) {
         return tsr_fail(TSR_ERR_NOMEM, "no memory to write the JSON output");
@@ -111,40 +111,36 @@ tsr_status tsr_out_json(json_t *value)
     return TSR_OK;
 }
 
-/* Bytes of the well-formed character at `text` (Unicode standard, table 3-7); 0 if there is none.
- */
-static size_t character_bytes(const unsigned char *text, size_t n_bytes)
+/* How many bytes the character that begins with `lead` has (Unicode standard, table 3-7), 0 if none
+ * does; and what its second byte may be. */
+static size_t character_bytes(unsigned char lead, unsigned char *least, unsigned char *most)
 {
-    const unsigned char lead = text[0];
-    unsigned char least = 0x80;
-    unsigned char most = 0xBF;
-    size_t n;
-
+    *least = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
+    *most = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
     if (lead < 0x80) {
         return 1;
     }
     if (lead < 0xC2 || lead > 0xF4) {
         return 0;
     }
-    n = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-    if (lead == 0xE0) {
-        least = 0xA0;
-    } else if (lead == 0xED) {
-        most = 0x9F;
-    } else if (lead == 0xF0) {
-        least = 0x90;
-    } else if (lead == 0xF4) {
-        most = 0x8F;
+    return lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+}
+
+/* The bytes to take at once: a character, or (*whole is false) the longest beginning of one. */
+static size_t take_character(const unsigned char *text, size_t n_bytes, bool *whole)
+{
+    unsigned char least;
+    unsigned char most;
+    const size_t n = character_bytes(text[0], &least, &most);
+    size_t good = 1;
+
+    while (good < n && good < n_bytes && text[good] >= least && text[good] <= most) {
+        good++;
+        least = 0x80;
+        most = 0xBF;
     }
-    if (n > n_bytes || text[1] < least || text[1] > most) {
-        return 0;
-    }
-    for (size_t i = 2; i < n; i++) {
-        if (text[i] < 0x80 || text[i] > 0xBF) {
-            return 0;
-        }
-    }
-    return n;
+    *whole = good == n;
+    return good;
 }
 
 json_t *tsr_out_json_text(const char *text, size_t n_bytes)
@@ -162,11 +158,12 @@ json_t *tsr_out_json_text(const char *text, size_t n_bytes)
         return NULL;
     }
     for (size_t i = 0; i < n_bytes;) {
-        const size_t n = character_bytes((const unsigned char *)text + i, n_bytes - i);
+        bool whole;
+        const size_t n = take_character((const unsigned char *)text + i, n_bytes - i, &whole);
 
-        memcpy(repaired + used, n > 0 ? text + i : replacement, n > 0 ? n : 3);
-        used += n > 0 ? n : 3;
-        i += n > 0 ? n : 1;
+        memcpy(repaired + used, whole ? text + i : replacement, whole ? n : 3);
+        used += whole ? n : 3;
+        i += n;
     }
     value = json_stringn(repaired, used);
     tsr_free(repaired);

@@ -25,14 +25,14 @@ void tsr_out_flush(void);
  */
 void tsr_out_words(const char *text);
 
-bool tsr_out_on_terminal(void);
-bool tsr_out_ended(void); /* nobody can read on: stop working */
+bool tsr_out_on_terminal(void); /* under mpirun never, though it may give its ranks one */
+bool tsr_out_ended(void);       /* nobody can read on: stop working */
 
 /* Flushes. Errors: IO (with the system's reason). */
 TSR_MUST_CHECK tsr_status tsr_out_finish(void);
 
 /*
- * One value on one line (indented lines on a terminal); takes it. NULL is the NOMEM of whoever made
+ * One value on one line; takes it. NULL is the NOMEM of whoever made
  * it. Errors: NOMEM.
  */
 TSR_MUST_CHECK tsr_status tsr_out_json(json_t *value);

@@ -67,11 +67,17 @@ configure_build() {
 build_targets() {
   local build=$1
   shift
-  if ! cmake --build "$build" --target "$@" >"$build/build.log" 2>&1; then
-    tail -n 40 "$build/build.log" >&2
-    fail "building failed (see above; kept in $build/build.log)." \
-      "If the compiler was killed, memory ran out: try again with 'cmake --build $build -j 1'."
+  if [ -t 2 ] && [ ! -x "$build/tessera" ]; then # the first time, with the progress line of the build
+    cmake --build "$build" --target "$@" >&2 && return
+    : >"$build/build.log"
+  elif cmake --build "$build" --target "$@" >"$build/build.log" 2>&1; then
+    return
   fi
+  if [ -s "$build/build.log" ]; then
+    tail -n 40 "$build/build.log" >&2
+  fi
+  fail "building failed (see above)." \
+    "If the compiler was killed, memory ran out: try again with 'cmake --build $build -j 1'."
 }
 
 model_is_right() { # PATH

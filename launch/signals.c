@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <string.h>
 
+static tsr_world *watched;
 static volatile sig_atomic_t last;
 static struct sigaction before_int;
 static struct sigaction before_term;
@@ -40,13 +41,19 @@ static void watch_one(int number, struct sigaction *before)
     (void)sigaction(number, &action, NULL);
 }
 
-void tsr_signals_watch(void)
+void tsr_signals_watch(tsr_world *world)
 {
+    watched = world;
     watch_one(SIGINT, &before_int);
     watch_one(SIGTERM, &before_term);
 }
 
-int tsr_signals_last(void)
+bool tsr_signals_asked(void)
 {
-    return last;
+    return last != 0 || (watched != NULL && tsr_world_asked_to_end(watched));
+}
+
+int tsr_signals_number(void)
+{
+    return last != 0 ? last : SIGTERM;
 }

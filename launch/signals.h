@@ -7,6 +7,10 @@
 #ifndef TSR_LAUNCH_SIGNALS_H
 #define TSR_LAUNCH_SIGNALS_H
 
+#include <stdbool.h>
+
+#include "parallel/world.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -14,10 +18,15 @@ extern "C" {
 /* Writing to a pipe that nobody reads becomes an error of the write, not the process's death. */
 void tsr_signals_ignore_pipe(void);
 
-/* Call once a world is open: note SIGINT and SIGTERM, then do what the world does about them. */
-void tsr_signals_watch(void);
+/* Call once the world is open, which it borrows: note SIGINT and SIGTERM, then do what the world
+ * does about them. */
+void tsr_signals_watch(tsr_world *world);
 
-int tsr_signals_last(void); /* SIGINT or SIGTERM; 0: none came. Any thread. */
+/* Has this process, or its world, been asked to end? False without a world. */
+bool tsr_signals_asked(void);
+
+/* SIGINT or SIGTERM, whichever came last; SIGTERM if none came to this process. */
+int tsr_signals_number(void);
 
 #ifdef __cplusplus
 }
