@@ -14,12 +14,10 @@ typedef struct generation {
     void *ctx;
     tsr_text text;      /* decoded and not yet shown: at most an unfinished character */
     int64_t n_shown;    /* tokens of the request that were reported */
-    int64_t n_scored;   /* prompt positions that were reported */
     int64_t scored_ns;  /* when the last of them was */
     int64_t started_ns; /* of the first step it was in */
     int64_t last_ns;    /* of the last token */
     bool wants_logits;
-    char message[256]; /* why it failed */
 } generation;
 
 /* A token of a row and its logit. */
@@ -246,7 +244,7 @@ static void tell_end(tsr_request *request)
         .text = g->text.bytes,
         .text_bytes = g->text.n_bytes,
         .reason = tsr_request_reason_name(request->reason),
-        .message = g->message,
+        .message = request->error,
         .n_prompt = request->n_prompt,
         .n_generated = request->n_tokens - request->n_prompt,
         .first_token_s = seconds(request->submitted_ns, request->first_token_ns),
@@ -400,15 +398,11 @@ static void tell_score(tsr_engine *e, const tsr_findings *f, int wanted, tsr_req
     tsr_event event = {
         .kind = TSR_EVENT_SCORE, .position = position, .token = e->step.targets[wanted]};
 
-    if (position < g->n_scored || position >= request->n_prompt) {
-        return; // computed again after it was put back: already told
-    }
     (void)merge_candidates(e, f, wanted);
     event.best = e->leader->candidate_ids[0];
     if (event.token >= 0) {
         event.logprob = (double)target_logit(e, f, wanted) - log_mass(e, f, wanted);
     }
-    g->n_scored = position + 1;
     g->scored_ns = tsr_clock_ns();
     tell(request, &event);
 }
@@ -427,10 +421,10 @@ static tsr_status use_row(tsr_engine *e, const tsr_findings *f, int wanted, int 
         g->wants_logits = false;
         tell(request, &event);
     }
-    if (request->score) {
+    if (request->score && position >= request->n_scored && position < request->n_prompt) {
         tell_score(e, f, wanted, request, position);
     }
-    return position == request->n_tokens - 1 && request->max_tokens > 0
+    return position == request->n_tokens - 1 && tsr_scheduler_samples(e->leader->scheduler, s)
                ? sample(e, f, wanted, request, &e->leader->next[s])
                : TSR_OK;
 }
