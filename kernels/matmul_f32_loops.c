@@ -200,7 +200,7 @@ static void panel_by_rows(const tsr_panel_run *run, const tsr_panel_place *p, co
     }
     for (int64_t r = 0; r < n_rows; r++) {
         if (run->grain_cols > 0) {
-            tsr_panel_put_f64(p, first + r, b->sums + TSR_PANEL_ROWS * r);
+            tsr_panel_put_f64(p, first + r, w16_load(b->sums + TSR_PANEL_ROWS * r));
         } else {
             tsr_panel_put_f32(p, first + r, v16_load(b->acc + TSR_PANEL_ROWS * r));
         }
@@ -246,7 +246,7 @@ TSR_INLINE void panels_by_row(const int format, const int streams, const tsr_pan
     TSR_UNROLL for (int s = 0; s < streams; s++)
     {
         if (run->grain_cols > 0) {
-            tsr_panel_put_f64(&p[s], 0, sums + TSR_PANEL_ROWS * s);
+            tsr_panel_put_f64(&p[s], 0, w16_load(sums + TSR_PANEL_ROWS * s));
         } else {
             tsr_panel_put_f32(&p[s], 0, acc[s]);
         }

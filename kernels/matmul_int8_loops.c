@@ -34,6 +34,13 @@ enum {
     CHUNK_BYTES = 256 << 10 /* of quantised x that all panels meet before the next: half an L2 */
 };
 
+// Where registers are few, sums of grains stay in memory: they would push out the inner loop's.
+#if defined(TSR_ISA_AVX512)
+#define SUMS_IN_MEMORY(sums) ((void)0)
+#else
+#define SUMS_IN_MEMORY(sums) __asm__("" : : "r"(sums) : "memory")
+#endif
+
 /* A Q4 or Q4_WIDE tile with its nibbles opened to bytes, columns ascending, and f32 scales. */
 #define FORMAT_OPEN TSR_FORMAT_COUNT
 enum {
@@ -229,36 +236,31 @@ typedef struct shape {
 
 typedef void block_fn(const tsr_panel_place *p, const x_block *x, const shape *of);
 
-TSR_INLINE void block(const int format, const int streams, const int rows, const tsr_panel_place *p,
-                      const x_block *x, const shape *of)
+TSR_INLINE void block(const int format, const bool grained, const int streams, const int rows,
+                      const tsr_panel_place *p, const x_block *x, const shape *of)
 {
-    _Alignas(64) double wide[MOST_SUMS * TSR_PANEL_ROWS];
-    const int64_t n_groups = of->n_groups;
-    const int64_t grain = of->grain;
-    const size_t tile_bytes = of->tile_bytes;
-    double *sums = wide;
+    const int64_t grain = grained ? of->grain : of->n_groups;
     const uint8_t *groups = x->groups;
     const uint8_t *tiles[MOST_STREAMS];
     v16 acc[MOST_SUMS];
+    w16 sums[MOST_SUMS]; // of grains
     int64_t g = 0;
 
-    // Sums of grains stay in memory: in registers they would push out those of the inner loop.
-    __asm__("" : "+r"(sums)::"memory");
+    SUMS_IN_MEMORY(sums);
     TSR_UNROLL for (int s = 0; s < streams; s++)
     {
         tiles[s] = p[s].tiles;
     }
-    // Output lines are far away: asked for now, they are here when the sums are.
-    for (int i = 0; i < streams * rows; i++) {
-        tsr_panel_expect(&p[i / rows], x->first_row + i % rows, grain > 0);
-    }
-    if (grain > 0) {
-        for (int i = 0; i < streams * rows * TSR_PANEL_ROWS; i += TSR_PANEL_ROWS) {
-            w16_store(sums + i, w16_set1(TSR_GRAIN_START));
+    TSR_UNROLL for (int i = 0; i < streams * rows; i++)
+    {
+        // Output lines are far away: asked for now, they are here when the sums are.
+        tsr_panel_expect(&p[i / rows], x->first_row + i % rows, grained);
+        if (grained) {
+            sums[i] = w16_set1(TSR_GRAIN_START);
         }
     }
     do {
-        const int64_t end = grain > 0 && g + grain < n_groups ? g + grain : n_groups;
+        const int64_t end = g + grain < of->n_groups ? g + grain : of->n_groups;
 
         TSR_UNROLL for (int i = 0; i < streams * rows; i++)
         {
@@ -275,25 +277,23 @@ TSR_INLINE void block(const int format, const int streams, const int rows, const
             groups += TSR_X_GROUP_BYTES * rows;
             TSR_UNROLL for (int s = 0; s < streams; s++)
             {
-                tiles[s] += tile_bytes;
+                tiles[s] += of->tile_bytes;
             }
         }
-        if (grain > 0) {
+        if (grained) {
             TSR_UNROLL for (int i = 0; i < streams * rows; i++)
             {
-                double *sum = sums + TSR_PANEL_ROWS * i;
-
-                w16_store(sum, w16_fma_v16(acc[i], TSR_GRAIN_FACTOR, w16_load(sum)));
+                sums[i] = w16_fma_v16(acc[i], TSR_GRAIN_FACTOR, sums[i]);
             }
         }
-    } while (g < n_groups);
+    } while (grained && g < of->n_groups);
     TSR_UNROLL for (int i = 0; i < streams * rows; i++)
     {
         const tsr_panel_place *to = &p[i / rows];
         const int64_t row = x->first_row + i % rows;
 
-        if (grain > 0) {
-            tsr_panel_put_f64(to, row, sums + TSR_PANEL_ROWS * i);
+        if (grained) {
+            tsr_panel_put_f64(to, row, sums[i]);
         } else {
             tsr_panel_put_f32(to, row, acc[i]);
         }
@@ -304,48 +304,66 @@ TSR_INLINE void block(const int format, const int streams, const int rows, const
 
 typedef struct blocks {
     block_fn *row;                   /* ROW_STREAMS panels by a row */
-    block_fn *wide[MOST_ROWS + 1];   /* STREAMS panels by so many rows */
+    block_fn *wide[MOST_ROWS + 1];   /* STREAMS panels by so many rows; NULLs: narrow is better */
     block_fn *narrow[MOST_ROWS + 1]; /* a panel by so many rows */
 } blocks;
 
-#define BLOCK(name, format, streams, rows)                                            \
+#define BLOCK(name, format, grained, streams, rows)                                   \
     static void name##_##streams##_##rows(const tsr_panel_place *p, const x_block *x, \
                                           const shape *of)                            \
     {                                                                                 \
-        block(format, streams, rows, p, x, of);                                       \
+        block(format, grained, streams, rows, p, x, of);                              \
     }
 
 #if defined(TSR_ISA_AVX512)
-#define BLOCKS(name, format)                                                      \
-    BLOCK(name, format, 4, 1)                                                     \
-    BLOCK(name, format, 2, 2)                                                     \
-    BLOCK(name, format, 2, 3)                                                     \
-    BLOCK(name, format, 2, 4)                                                     \
-    BLOCK(name, format, 2, 5)                                                     \
-    BLOCK(name, format, 2, 6)                                                     \
-    BLOCK(name, format, 1, 1)                                                     \
-    BLOCK(name, format, 1, 2)                                                     \
-    BLOCK(name, format, 1, 3)                                                     \
-    BLOCK(name, format, 1, 4)                                                     \
-    BLOCK(name, format, 1, 5)                                                     \
-    BLOCK(name, format, 1, 6)                                                     \
-    static const blocks name##_blocks = {                                         \
-        name##_4_1,                                                               \
-        {NULL, NULL, name##_2_2, name##_2_3, name##_2_4, name##_2_5, name##_2_6}, \
-        {NULL, name##_1_1, name##_1_2, name##_1_3, name##_1_4, name##_1_5, name##_1_6}};
+#define NARROW(name, format, grained)  \
+    BLOCK(name, format, grained, 4, 1) \
+    BLOCK(name, format, grained, 1, 1) \
+    BLOCK(name, format, grained, 1, 2) \
+    BLOCK(name, format, grained, 1, 3) \
+    BLOCK(name, format, grained, 1, 4) \
+    BLOCK(name, format, grained, 1, 5) \
+    BLOCK(name, format, grained, 1, 6)
+#define BLOCKS(name, format)                                                                    \
+    NARROW(name, format, false)                                                                 \
+    BLOCK(name, format, false, 2, 2)                                                            \
+    BLOCK(name, format, false, 2, 3)                                                            \
+    BLOCK(name, format, false, 2, 4)                                                            \
+    BLOCK(name, format, false, 2, 5)                                                            \
+    BLOCK(name, format, false, 2, 6)                                                            \
+    NARROW(name##_grained, format, true)                                                        \
+    static const blocks name##_blocks[2] = {                                                    \
+        {name##_4_1,                                                                            \
+         {NULL, NULL, name##_2_2, name##_2_3, name##_2_4, name##_2_5, name##_2_6},              \
+         {NULL, name##_1_1, name##_1_2, name##_1_3, name##_1_4, name##_1_5, name##_1_6}},       \
+        {name##_grained_4_1,                                                                    \
+         {NULL},                                                                                \
+         {NULL, name##_grained_1_1, name##_grained_1_2, name##_grained_1_3, name##_grained_1_4, \
+          name##_grained_1_5, name##_grained_1_6}}};
 #elif defined(TSR_ISA_AVX2)
-#define BLOCKS(name, format)              \
-    BLOCK(name, format, 3, 1)             \
-    BLOCK(name, format, 1, 1)             \
-    BLOCK(name, format, 1, 2)             \
-    BLOCK(name, format, 1, 3)             \
-    static const blocks name##_blocks = { \
-        name##_3_1, {NULL}, {NULL, name##_1_1, name##_1_2, name##_1_3}};
+#define NARROW(name, format, grained)  \
+    BLOCK(name, format, grained, 3, 1) \
+    BLOCK(name, format, grained, 1, 1) \
+    BLOCK(name, format, grained, 1, 2) \
+    BLOCK(name, format, grained, 1, 3)
+#define BLOCKS(name, format)                                              \
+    NARROW(name, format, false)                                           \
+    NARROW(name##_grained, format, true)                                  \
+    static const blocks name##_blocks[2] = {                              \
+        {name##_3_1, {NULL}, {NULL, name##_1_1, name##_1_2, name##_1_3}}, \
+        {name##_grained_3_1,                                              \
+         {NULL},                                                          \
+         {NULL, name##_grained_1_1, name##_grained_1_2, name##_grained_1_3}}};
 #else
-#define BLOCKS(name, format)  \
-    BLOCK(name, format, 1, 1) \
-    BLOCK(name, format, 1, 2) \
-    static const blocks name##_blocks = {name##_1_1, {NULL}, {NULL, name##_1_1, name##_1_2}};
+#define NARROW(name, format, grained)  \
+    BLOCK(name, format, grained, 1, 1) \
+    BLOCK(name, format, grained, 1, 2)
+#define BLOCKS(name, format)                                  \
+    NARROW(name, format, false)                               \
+    NARROW(name##_grained, format, true)                      \
+    static const blocks name##_blocks[2] = {                  \
+        {name##_1_1, {NULL}, {NULL, name##_1_1, name##_1_2}}, \
+        {name##_grained_1_1, {NULL}, {NULL, name##_grained_1_1, name##_grained_1_2}}};
 #endif
 
 BLOCKS(q4, TSR_FORMAT_Q4)
@@ -355,7 +373,7 @@ BLOCKS(q8_wide, TSR_FORMAT_Q8_WIDE)
 #if defined(TSR_ISA_AVX2)
 BLOCKS(opened, FORMAT_OPEN)
 #else
-static const blocks opened_blocks; // panels stay closed
+static const blocks opened_blocks[2]; // panels stay closed
 #endif
 
 /* ---- all blocks of a run ------------------------------------------------------------------- */
@@ -428,7 +446,7 @@ static void by_rows(const blocks *with, const tsr_panel_run *run, const tsr_x_bl
                       x->n_blocks >= OPEN_BLOCKS;
     const int64_t chunk_rows = CHUNK_BYTES / (of->n_groups * TSR_X_GROUP_BYTES);
     const int64_t chunk = chunk_rows > MOST_ROWS ? chunk_rows / MOST_ROWS : 1;
-    const int64_t apart = STREAMS > 1 ? run->n_panels / STREAMS : 0;
+    const int64_t apart = with->wide[MOST_ROWS] != NULL ? run->n_panels / STREAMS : 0;
     tsr_panel_place p[MOST_STREAMS];
 
     for (int64_t first = 0; first < x->n_blocks; first += chunk) {
@@ -443,7 +461,7 @@ static void by_rows(const blocks *with, const tsr_panel_run *run, const tsr_x_bl
             if (open) {
                 open_panel(run->format, run->scratch, p[0].tiles, of);
                 p[0].tiles = run->scratch;
-                panels_by_blocks(opened_blocks.narrow, p, x, first, end, &opened);
+                panels_by_blocks(opened_blocks[of->grain > 0].narrow, p, x, first, end, &opened);
             } else {
                 panels_by_blocks(with->narrow, p, x, first, end, of);
             }
@@ -454,20 +472,21 @@ static void by_rows(const blocks *with, const tsr_panel_run *run, const tsr_x_bl
 void TSR_ISA_NAME(tsr_matmul_int8)(const tsr_panel_run *run, const tsr_x_blocks *x)
 {
     static const blocks *const of_format[TSR_FORMAT_COUNT] = {
-        [TSR_FORMAT_Q4] = &q4_blocks,
-        [TSR_FORMAT_Q4_WIDE] = &q4_wide_blocks,
-        [TSR_FORMAT_Q8] = &q8_blocks,
-        [TSR_FORMAT_Q8_WIDE] = &q8_wide_blocks,
+        [TSR_FORMAT_Q4] = q4_blocks,
+        [TSR_FORMAT_Q4_WIDE] = q4_wide_blocks,
+        [TSR_FORMAT_Q8] = q8_blocks,
+        [TSR_FORMAT_Q8_WIDE] = q8_wide_blocks,
     };
     const shape of = {
         (run->n_cols + TSR_TILE_COLS - 1) / TSR_TILE_COLS,
         (run->grain_cols + TSR_TILE_COLS - 1) / TSR_TILE_COLS,
         tsr_weight_tile_bytes(run->format),
     };
+    const blocks *with = &of_format[run->format][of.grain > 0];
 
     if (x->n_rows == 1) {
-        by_one_row(of_format[run->format], run, x, &of);
+        by_one_row(with, run, x, &of);
     } else {
-        by_rows(of_format[run->format], run, x, &of);
+        by_rows(with, run, x, &of);
     }
 }

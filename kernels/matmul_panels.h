@@ -75,16 +75,17 @@ TSR_INLINE void tsr_panel_put_f32(const tsr_panel_place *to, int64_t row, v16 su
     }
 }
 
-TSR_INLINE void tsr_panel_put_f64(const tsr_panel_place *to, int64_t row, const double *sums)
+TSR_INLINE void tsr_panel_put_f64(const tsr_panel_place *to, int64_t row, w16 sums)
 {
     double *out = (double *)to->out + row * to->out_stride;
 
     if (to->n_lanes == TSR_PANEL_ROWS) {
-        w16_store_less(out, w16_load(sums), TSR_GRAIN_START);
-        return;
-    }
-    for (int i = 0; i < to->n_lanes; i++) {
-        out[i] = sums[i] - TSR_GRAIN_START;
+        w16_store_less(out, sums, TSR_GRAIN_START);
+    } else {
+        double lanes[TSR_PANEL_ROWS];
+
+        w16_store_less(lanes, sums, TSR_GRAIN_START);
+        memcpy(out, lanes, (size_t)to->n_lanes * sizeof(*out));
     }
 }
 
