@@ -31,6 +31,7 @@ enum {
 enum {
     MOST_STREAMS = 4,
     MOST_SUMS = 12,
+    MOST_PARTS = 5,         /* in which the next panels are brought near: a line a group each */
     CHUNK_BYTES = 256 << 10 /* of quantised x that all panels meet before the next: half an L2 */
 };
 
@@ -226,6 +227,8 @@ TSR_INLINE void group_q8_wide(const int streams, const int rows, const uint8_t *
 typedef struct x_block {
     const uint8_t *groups; /* quantised, kernels/matmul_cpu.h */
     int64_t first_row;
+    const uint8_t *ahead[MOST_STREAMS]; /* weights of later blocks to bring near meanwhile: */
+    size_t ahead_bytes;                 /* so much a group; 0: none */
 } x_block;
 
 typedef struct shape {
@@ -242,6 +245,7 @@ TSR_INLINE void block(const int format, const bool grained, const int streams, c
     const int64_t grain = grained ? of->grain : of->n_groups;
     const uint8_t *groups = x->groups;
     const uint8_t *tiles[MOST_STREAMS];
+    const uint8_t *ahead[MOST_STREAMS];
     v16 acc[MOST_SUMS];
     w16 sums[MOST_SUMS]; // of grains
     int64_t g = 0;
@@ -250,6 +254,7 @@ TSR_INLINE void block(const int format, const bool grained, const int streams, c
     TSR_UNROLL for (int s = 0; s < streams; s++)
     {
         tiles[s] = p[s].tiles;
+        ahead[s] = x->ahead[s];
     }
     TSR_UNROLL for (int i = 0; i < streams * rows; i++)
     {
@@ -273,6 +278,18 @@ TSR_INLINE void block(const int format, const bool grained, const int streams, c
                 group_q8_wide(streams, rows, tiles, groups, acc);
             } else {
                 group_q4(format, streams, rows, tiles, groups, acc);
+            }
+            if (rows > 1) {
+                for (size_t line = 0; line < x->ahead_bytes; line += 64) {
+                    TSR_UNROLL for (int s = 0; s < streams; s++)
+                    {
+                        __builtin_prefetch(ahead[s] + line);
+                    }
+                }
+                TSR_UNROLL for (int s = 0; s < streams; s++)
+                {
+                    ahead[s] += x->ahead_bytes;
+                }
             }
             groups += TSR_X_GROUP_BYTES * rows;
             TSR_UNROLL for (int s = 0; s < streams; s++)
@@ -378,14 +395,28 @@ static const blocks opened_blocks[2]; // panels stay closed
 
 /* ---- all blocks of a run ------------------------------------------------------------------- */
 
-/* Panels by blocks [first, end) of x; `by_rows` has a function for each number of rows. */
-static void panels_by_blocks(block_fn *const *by_rows, const tsr_panel_place *p,
+/*
+ * `streams` panels by blocks [first, end) of x; `by_rows` has a function for each number of rows.
+ * The first block of a panel waits for memory and the others compute: so they bring the panels
+ * that come next a part each.
+ */
+static void panels_by_blocks(block_fn *const *by_rows, int streams, const tsr_panel_place *p,
+                             const tsr_panel_place *next, size_t next_tile_bytes,
                              const tsr_x_blocks *x, int64_t first, int64_t end, const shape *of)
 {
+    const int64_t n_parts = end - first < MOST_PARTS ? end - first : MOST_PARTS;
+    const size_t part_bytes = (next_tile_bytes / (size_t)n_parts + 63) / 64 * 64;
+
     for (int64_t b = first; b < end; b++) {
         const int64_t row = tsr_x_block_first(x, b);
-        const x_block here = {x->quantised + row * of->n_groups * TSR_X_GROUP_BYTES, row};
+        x_block here = {x->quantised + row * of->n_groups * TSR_X_GROUP_BYTES, row, {NULL}, 0};
 
+        if (n_parts > 1 && b - first < n_parts) {
+            here.ahead_bytes = part_bytes;
+            for (int s = 0; s < streams; s++) {
+                here.ahead[s] = next[s].tiles + (b - first) * of->n_groups * (int64_t)part_bytes;
+            }
+        }
         by_rows[tsr_x_block_first(x, b + 1) - row](p, &here, of);
     }
 }
@@ -425,7 +456,7 @@ static void by_one_row(const blocks *with, const tsr_panel_run *run, const tsr_x
                        const shape *of)
 {
     const int64_t apart = run->n_panels / ROW_STREAMS;
-    const x_block row = {x->quantised, 0};
+    const x_block row = {.groups = x->quantised};
     tsr_panel_place p[MOST_STREAMS];
 
     for (int64_t i = 0; i < apart; i++) {
@@ -448,22 +479,26 @@ static void by_rows(const blocks *with, const tsr_panel_run *run, const tsr_x_bl
     const int64_t chunk = chunk_rows > MOST_ROWS ? chunk_rows / MOST_ROWS : 1;
     const int64_t apart = with->wide[MOST_ROWS] != NULL ? run->n_panels / STREAMS : 0;
     tsr_panel_place p[MOST_STREAMS];
+    tsr_panel_place next[MOST_STREAMS];
 
     for (int64_t first = 0; first < x->n_blocks; first += chunk) {
         const int64_t end = first + chunk < x->n_blocks ? first + chunk : x->n_blocks;
 
         for (int64_t i = 0; i < apart; i++) {
             find_panels(p, run, i, STREAMS, apart);
-            panels_by_blocks(with->wide, p, x, first, end, of);
+            find_panels(next, run, i + 1 < apart ? i + 1 : 0, STREAMS, apart);
+            panels_by_blocks(with->wide, STREAMS, p, next, of->tile_bytes, x, first, end, of);
         }
         for (int64_t i = apart * STREAMS; i < run->n_panels; i++) {
             p[0] = tsr_panel_find(run, i);
+            next[0] = tsr_panel_find(run, i + 1 < run->n_panels ? i + 1 : i);
             if (open) {
                 open_panel(run->format, run->scratch, p[0].tiles, of);
                 p[0].tiles = run->scratch;
-                panels_by_blocks(opened_blocks[of->grain > 0].narrow, p, x, first, end, &opened);
+                panels_by_blocks(opened_blocks[of->grain > 0].narrow, 1, p, next, of->tile_bytes, x,
+                                 first, end, &opened);
             } else {
-                panels_by_blocks(with->narrow, p, x, first, end, of);
+                panels_by_blocks(with->narrow, 1, p, next, of->tile_bytes, x, first, end, of);
             }
         }
     }

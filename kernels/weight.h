@@ -72,7 +72,7 @@ size_t tsr_weight_panel_bytes(tsr_format format, int64_t n_cols);
 /*
  * Pack columns [first_col, first_col + n_cols) of up to 16 encoded rows into one panel, in host
  * memory. panel  tsr_weight_panel_bytes() bytes, all written rows   [16] each points to the start
- * of a whole encoded row; NULL: a row of zeros first_col is a multiple of 32 for grouped encodings.
+ * of a whole encoded row; NULL: a row of zeros first_col and n_cols are multiples of 32 for grouped encodings.
  * Errors: FORMAT (a scale that the compute format cannot hold exactly), ARG.
  */
 TSR_MUST_CHECK tsr_status tsr_weight_pack_panel(tsr_encoding encoding, void *panel,
