@@ -39,15 +39,31 @@ int64_t tsr_env_number(tsr_env_id id)
     return number;
 }
 
+static bool any_set(const char *const *names, size_t n_names)
+{
+    for (size_t i = 0; i < n_names; i++) {
+        if (getenv(names[i]) != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool tsr_env_under_mpi(void)
 {
     // What Open MPI's mpirun, PMIx launchers (srun --mpi=pmix) and PMI launchers set for a process.
     static const char *const marks[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"};
 
-    for (size_t i = 0; i < sizeof(marks) / sizeof(marks[0]); i++) {
-        if (getenv(marks[i]) != NULL) {
-            return true;
-        }
-    }
-    return false;
+    return any_set(marks, sizeof(marks) / sizeof(marks[0]));
+}
+
+bool tsr_env_bound_by_default(void)
+{
+    // What mpirun (4.1) hands to the processes of its options --bind-to, --map-by, --cpu-set and --rankfile.
+    static const char *const wishes[] = {
+        "OMPI_MCA_hwloc_base_binding_policy", "OMPI_MCA_rmaps_base_mapping_policy",
+        "OMPI_MCA_hwloc_base_cpu_set", "OMPI_MCA_rmaps_rank_file_path", "OMPI_MCA_orte_rankfile"};
+
+    return getenv("OMPI_MCA_orte_bound_at_launch") != NULL &&
+           !any_set(wishes, sizeof(wishes) / sizeof(wishes[0]));
 }

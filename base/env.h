@@ -43,6 +43,9 @@ int64_t tsr_env_number(tsr_env_id id);
 /* Was this process started by mpirun, srun or another MPI launcher? */
 bool tsr_env_under_mpi(void);
 
+/* Did Open MPI bind this process to a core or socket only because nobody said what to bind to? */
+bool tsr_env_bound_by_default(void);
+
 #ifdef __cplusplus
 }
 #endif

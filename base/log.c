@@ -78,6 +78,27 @@ void tsr_log_line(tsr_log_level level, const char *format, ...)
     write_whole(line, (size_t)used + 1);
 }
 
+void tsr_log_say(const char *format, ...)
+{
+    char line[LINE_BYTES];
+    va_list args;
+    int used;
+
+    va_start(args, format);
+    used = vsnprintf(line, sizeof(line) - 1, format, args);
+    va_end(args);
+    if (used > LINE_BYTES - 2) {
+        used = LINE_BYTES - 2;
+    }
+    line[used] = '\n';
+    write_whole(line, (size_t)used + 1);
+}
+
+void tsr_log_from_signal(const char *line, size_t n_bytes)
+{
+    write_whole(line, n_bytes);
+}
+
 void tsr_log_set_rank(int rank, int n_ranks)
 {
     atomic_store(&speaker, rank);
@@ -103,7 +124,8 @@ void tsr_log_progress(const char *what, uint64_t done, uint64_t total)
     int filled;
     int used;
 
-    if (atomic_load(&speaker) != 0 || !tsr_log_on_terminal() || total == 0) {
+    if (atomic_load(&speaker) != 0 || !tsr_log_on_terminal() || total == 0 ||
+        current_level() < (int)TSR_LOG_WARN) {
         return;
     }
     if (done >= total) {

@@ -31,6 +31,13 @@ typedef enum tsr_log_level {
 void tsr_log_line(tsr_log_level level, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
+/* A line that was asked for (a summary, a hint), whatever TSR_LOG says, without a prefix. */
+void tsr_log_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Write a finished line, '\n' at its end, as it is. Safe in a signal handler, as nothing else here.
+ */
+void tsr_log_from_signal(const char *line, size_t n_bytes);
+
 /* Who is speaking, for the prefix. One rank alone (n_ranks = 1) has no prefix. */
 void tsr_log_set_rank(int rank, int n_ranks);
 
@@ -41,7 +48,8 @@ bool tsr_log_on_terminal(void); /* is stderr a terminal? */
 
 /*
  * A bar for long work, drawn on a terminal and silent elsewhere: "packing weights [####----] 48 %".
- * done in 0..total; done == total clears the line. Redraws at most ten times a second.
+ * done in 0..total; done == total clears the line. Redraws at most ten times a second. Silent too
+ * at level error.
  */
 void tsr_log_progress(const char *what, uint64_t done, uint64_t total);
 

@@ -2,14 +2,22 @@
  * engine/chat.h - a conversation as the text a model was trained on.
  *
  * Two forms are known, recognised from the model's own template text: ChatML
- * (<|im_start|>role\n...<|im_end|>) and Llama-3
+ * (<|im_start|>role\n...<|im_end|>\n) and Llama-3
  * (<|start_header_id|>role<|end_header_id|>\n\n...<|eot_id|>). Any other template is refused in
  * words.
+ *
+ * The template is not executed but read for what differs within a form: the default system message,
+ * the dates that Llama 3.1 and later put before every conversation, whether contents are trimmed,
+ * how an answer is opened. Where a template looks at the calendar, its own fixed date is taken: a
+ * prompt is the same every day.
+ *
+ * BOS is not part of the text: whoever encodes it puts the BOS token before it where the model
+ * wants one.
  */
 #ifndef TSR_ENGINE_CHAT_H
 #define TSR_ENGINE_CHAT_H
 
-#include "engine/tokenizer.h"
+#include "base/text.h"
 
 #ifdef __cplusplus
 extern "C" {

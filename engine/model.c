@@ -251,8 +251,8 @@ tsr_status tsr_model_share_of(const tsr_model *model, int rank, int n_ranks, tsr
         .first_vocab = shard.vocab.first,
         .n_vocab = shard.vocab.count,
         .weight_bytes = weight_bytes,
-        .kv_bytes_per_token = 2ULL * 2 * (uint64_t)c->n_layers * (uint64_t)shard.kv_heads.count *
-                              (uint64_t)c->shape.head_dim,
+        .kv_bytes_per_token =
+            (uint64_t)(4 * c->n_layers * shard.kv_heads.count * c->shape.head_dim),
     };
     return TSR_OK;
 }

@@ -44,28 +44,48 @@ typedef struct tsr_request {
 
     tsr_request_state state;
     tsr_request_reason reason;
+    char error[160];  /* FAILED: why, in words */
     int64_t n_cached; /* tokens whose keys and values are in the cache */
-    int lane;         /* while running */
+    int64_t n_scored; /* score: prompt positions whose logits have been given */
+    int lane;         /* while running; else -1 */
     tsr_block_table blocks;
+    int n_told; /* blocks that the ranks know of: the first of `blocks` */
 
     int64_t submitted_ns;
     int64_t first_token_ns; /* 0 until there is one */
     int64_t ended_ns;
     int n_preempted; /* how often it was put back */
 
-    struct tsr_request *next; /* the scheduler's queues */
-    void *user;               /* the engine's */
+    struct tsr_request *previous; /* in the queue it is in */
+    struct tsr_request *next;
+    void *user; /* the engine's */
 } tsr_request;
 
-/* A copy of the prompt with room for max_tokens more. Errors: ARG (empty prompt), NOMEM. */
+/* A copy of the prompt; memory for what is generated comes as it is needed. The sampling is greedy
+ * (temperature 0, top_p 1). Errors: ARG (empty prompt, max_tokens < 0), NOMEM. */
 TSR_MUST_CHECK tsr_status tsr_request_create(tsr_request **out, const int32_t *prompt,
                                              int64_t n_prompt, int max_tokens);
+
+/* One more token. Errors: NOMEM (the request is as it was). */
+TSR_MUST_CHECK tsr_status tsr_request_append(tsr_request *request, int32_t token);
 
 /* The request must hold no blocks. NULL is fine. */
 void tsr_request_destroy(tsr_request *request);
 
-const char *
-tsr_request_reason_name(tsr_request_reason reason); /* "stop", "length", "cancelled", "error" */
+/* "stop", "length", "cancelled", "error". */
+const char *tsr_request_reason_name(tsr_request_reason reason);
+
+/* Requests in a line, linked both ways so that any can leave it at once. Start with {0}. A request
+ * is in one queue at most. */
+typedef struct tsr_request_queue {
+    tsr_request *first;
+    tsr_request *last;
+    int n_requests;
+} tsr_request_queue;
+
+void tsr_request_put_first(tsr_request_queue *queue, tsr_request *request);
+void tsr_request_put_last(tsr_request_queue *queue, tsr_request *request);
+void tsr_request_take_out(tsr_request_queue *queue, tsr_request *request); /* it is in there */
 
 #ifdef __cplusplus
 }

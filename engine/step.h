@@ -29,10 +29,11 @@ typedef enum tsr_step_kind {
 
 /* How large a step may become; the same on all ranks. */
 typedef struct tsr_step_limits {
-    int max_rows;    /* tokens */
-    int max_seqs;    /* sequences, and lanes */
-    int max_blocks;  /* of a sequence */
-    int n_block_ids; /* of the pool */
+    int max_rows;     /* tokens */
+    int max_seqs;     /* sequences, and lanes */
+    int max_blocks;   /* of a sequence */
+    int block_tokens; /* positions are below max_blocks * block_tokens */
+    int n_block_ids;  /* of the pool */
     int n_vocab;
 } tsr_step_limits;
 
@@ -43,9 +44,9 @@ typedef struct tsr_step {
     int32_t n_rows;
     int32_t *tokens; /* [n_rows] ids */
 
-    int32_t n_seqs;
-    int32_t
-        *row_start; /* [n_seqs + 1] rows of sequence s are row_start[s] .. row_start[s + 1] - 1 */
+    int32_t n_seqs; /* each has at least one row */
+    /* [n_seqs + 1] rows of sequence s are row_start[s] .. row_start[s + 1] - 1 */
+    int32_t *row_start;
     int32_t *first_pos; /* [n_seqs] position of its first row */
     int32_t *lanes;     /* [n_seqs] in [0, max_seqs), no lane twice */
 
@@ -65,7 +66,7 @@ typedef struct tsr_step {
     int32_t may_ask;  /* 1: the leader may ask for whole rows of logits after the candidates */
 
     int32_t *memory; /* owned: all arrays lie in it */
-    size_t memory_ints;
+    int32_t *marks;  /* [max_seqs] for tsr_step_unpack() alone: zero between calls */
 } tsr_step;
 
 /* All arrays sized for the limits; everything else zero. Errors: ARG, NOMEM. */
@@ -75,7 +76,8 @@ void tsr_step_clear(tsr_step *step); /* frees; fine on {0} */
 /* Back to an empty RUN step; arrays stay. */
 void tsr_step_reset(tsr_step *step);
 
-/* The most int32 that a packed step can take. */
+/* The most int32 that a packed step can take: a bound in whole, so the buffer may be large; what a
+ * step takes in fact follows what it changes. */
 size_t tsr_step_max_ints(const tsr_step_limits *limits);
 
 /* Write the step to message [tsr_step_max_ints()]; returns how many ints were written. message[0]
@@ -83,8 +85,9 @@ size_t tsr_step_max_ints(const tsr_step_limits *limits);
 size_t tsr_step_pack(const tsr_step *step, int32_t *message);
 
 /*
- * Read a packed step into an initialised one. Every count and every index is checked against the
- * limits, so that what follows may trust them. Errors: FORMAT.
+ * Read a packed step into an initialised one; on failure that is as it was. Every count and every
+ * index is checked against the limits, so that what follows may trust them. n_ints: how many ints
+ * there are to read; those past message[0] are not looked at. Errors: FORMAT.
  */
 TSR_MUST_CHECK tsr_status tsr_step_unpack(tsr_step *step, const int32_t *message, size_t n_ints);
 

@@ -12,7 +12,8 @@
 #ifndef TSR_ENGINE_TOKENIZER_H
 #define TSR_ENGINE_TOKENIZER_H
 
-#include "base/status.h"
+#include "base/ids.h"
+#include "base/text.h"
 #include "engine/gguf.h"
 
 #ifdef __cplusplus
@@ -20,26 +21,6 @@ extern "C" {
 #endif
 
 typedef struct tsr_tokenizer tsr_tokenizer;
-
-/* A growing list of token ids, owned by the caller. Start with {0}. */
-typedef struct tsr_ids {
-    int32_t *ids;
-    int64_t n_ids;
-    int64_t capacity;
-} tsr_ids;
-
-TSR_MUST_CHECK tsr_status tsr_ids_append(tsr_ids *list, int32_t id);
-void tsr_ids_clear(tsr_ids *list); /* frees; the list is {0} again */
-
-/* A growing run of bytes, always with a 0 behind it once not empty. Start with {0}. */
-typedef struct tsr_text {
-    char *bytes;
-    size_t n_bytes;
-    size_t capacity;
-} tsr_text;
-
-TSR_MUST_CHECK tsr_status tsr_text_append(tsr_text *text, const char *bytes, size_t n_bytes);
-void tsr_text_clear(tsr_text *text);
 
 /*
  * gguf is borrowed only during the call.

@@ -302,9 +302,12 @@ static tsr_attention_run run_at(const job *j, const tile *t, int64_t index, int6
     return run;
 }
 
-/* The parts of a tile's queries over one run; queries that see nothing of it get none. */
+/*
+ * The parts of a tile's queries over one run; queries that see nothing of it get none.
+ *   then  the run that this thread will read next, or NULL
+ */
 static void attend_run(const job *j, const tile *t, int64_t index, const bench *b, const float *q,
-                       float *parts)
+                       float *parts, const tsr_attention_run *then)
 {
     const int n_queries = t->n_rows * t->n_heads;
     const int64_t n_tokens = seen(t, t->n_rows - 1, index);
@@ -328,8 +331,9 @@ static void attend_run(const job *j, const tile *t, int64_t index, const bench *
         .scores = b->scores,
         .parts = parts + (int64_t)first * j->part_floats,
     };
-    run.far = queries.n_queries < WIDEN_FROM;
-    if (!run.far && run.dtype != TSR_DTYPE_F32) {
+    queries.from_memory = queries.n_queries < WIDEN_FROM;
+    queries.then = queries.from_memory ? then : NULL;
+    if (!queries.from_memory && run.dtype != TSR_DTYPE_F32) {
         const tsr_attention_run narrow = run;
 
         j->loops->widen(&run, b->keys, b->values, &narrow, (int)n_tokens);
@@ -374,7 +378,7 @@ static void attend_prompts(job *j, const bench *b)
         }
         scale_queries(j, &t, b->q);
         for (int64_t run = 0; seen(&t, t.n_rows - 1, run) > 0; run++) {
-            attend_run(j, &t, run, b, b->q, b->parts);
+            attend_run(j, &t, run, b, b->q, b->parts, NULL);
             for (int q = 0; q < n_queries; q++) {
                 if (seen(&t, q / t.n_heads, run) > 0) {
                     merge(j, b->states + (int64_t)q * j->part_floats,
@@ -452,6 +456,25 @@ static void meet(const job *j, int thread, int n_threads)
     }
 }
 
+static void attend_task(const job *j, const bench *b, int64_t i, int64_t next, float *parts)
+{
+    const short_task task = short_task_at(j, i);
+    tsr_attention_run then;
+    int64_t n_then = 0;
+
+    if (task.t.n_heads == 0) {
+        return;
+    }
+    if (next >= 0) {
+        const short_task follows = short_task_at(j, next);
+
+        n_then = seen(&follows.t, follows.t.n_rows - 1, follows.run);
+        then = run_at(j, &follows.t, follows.run, n_then);
+    }
+    scale_queries(j, &task.t, b->q);
+    attend_run(j, &task.t, task.run, b, b->q, parts, n_then > 0 ? &then : NULL);
+}
+
 static void attend_decoding(job *j, const bench *b, int thread, int n_threads)
 {
     const int64_t n_tasks = j->short_tasks[j->batch->n_seqs];
@@ -463,13 +486,9 @@ static void attend_decoding(job *j, const bench *b, int thread, int n_threads)
     for (int64_t from = 0; from < n_tasks; from += wave) {
         const int64_t to = least(from + wave, n_tasks);
 
-        for (int64_t i; (i = take(&j->next_short, to)) >= 0;) {
-            const short_task task = short_task_at(j, i);
-
-            if (task.t.n_heads > 0) {
-                scale_queries(j, &task.t, b->q);
-                attend_run(j, &task.t, task.run, b, b->q, j->parts + (i - from) * slot_floats);
-            }
+        for (int64_t i = take(&j->next_short, to), next; i >= 0; i = next) {
+            next = take(&j->next_short, to); // known one ahead, to be asked for in time
+            attend_task(j, b, i, next, j->parts + (i - from) * slot_floats);
         }
         meet(j, thread, n_threads); // all parts are there
         merge_wave(j, from, to, slot_floats, thread, n_threads);

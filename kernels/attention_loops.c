@@ -2,8 +2,10 @@
 
 #include "kernels/simd.h"
 
+// Sums stay in registers only if their loops are gone early: clang unrolls in time only when it is
+// told to do so wholly.
 #if defined(__clang__)
-#define UNROLL _Pragma("unroll")
+#define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 8")
 #endif
@@ -25,9 +27,9 @@ enum {
     TILES_OF(X, 6, type)
 #elif defined(TSR_ISA_AVX2)
 enum {
-    MAX_QUERIES = 3
+    MAX_QUERIES = 6
 };
-#define VECTORS_FOR(n_queries) ((n_queries) == 1 ? 4 : 2)
+#define VECTORS_FOR(n_queries) ((n_queries) == 1 ? 4 : (n_queries) == 2 ? 2 : 1)
 #define TILES(X, type) \
     X(1, 1, type)      \
     X(1, 2, type)      \
@@ -35,7 +37,9 @@ enum {
     X(2, 1, type)      \
     X(2, 2, type)      \
     X(3, 1, type)      \
-    X(3, 2, type)
+    X(4, 1, type)      \
+    X(5, 1, type)      \
+    X(6, 1, type)
 #else
 enum {
     MAX_QUERIES = 1
@@ -47,7 +51,6 @@ enum {
 enum {
     DIMS_A_STEP = 8,     // head_dim is a multiple
     TOKENS_A_BLOCK = 64, // values of so many stay in the nearest cache while all queries pass
-    GROUPS_AHEAD = 2,
     LINE_BYTES = 64
 };
 
@@ -68,32 +71,20 @@ TSR_INLINE int64_t bytes_of(tsr_dtype dtype)
     return dtype == TSR_DTYPE_F32 ? 4 : 2;
 }
 
-TSR_INLINE void ask_for(const void *from, int64_t n_bytes)
+/* Ask for memory that will be needed in a few microseconds. Into the second level, which has the
+ * queues to wait for it; asking for it in the first stalls the loads of the present work. */
+TSR_INLINE void ask_for(const char *from, int64_t n_bytes)
 {
     for (int64_t i = 0; i < n_bytes; i += LINE_BYTES) {
-        __builtin_prefetch((const char *)from + i, 0, 3);
+        __builtin_prefetch(from + i, 0, 2);
     }
 }
 
 /* ---- scores ---------------------------------------------------------------------------------- */
 
-typedef struct ahead {
-    const char *from;
-    int64_t stride; // bytes from what belongs to one dimension to the next
-} ahead;
-
-/* What follows group g in the order of work: later keys, then the first values. */
-TSR_INLINE ahead after(const tsr_attention_run *run, int g, int n_groups, tsr_dtype dtype)
-{
-    if (g < n_groups) {
-        return (ahead){run->keys[g], run->key_stride * bytes_of(dtype)};
-    }
-    return (ahead){run->values[g - n_groups], TSR_LANES * bytes_of(dtype)};
-}
-
 /* Scores of n_queries from `q` on over n_vectors groups of 16 tokens from group `first` on. */
 TSR_INLINE void score(int n_queries, int n_vectors, tsr_dtype dtype, const tsr_attention_run *run,
-                      const float *q, float *scores, int first, int n_groups)
+                      const float *q, float *scores, int first, bool ask)
 {
     const int head_dim = run->head_dim;
     const int64_t stride = run->key_stride;
@@ -107,18 +98,13 @@ TSR_INLINE void score(int n_queries, int n_vectors, tsr_dtype dtype, const tsr_a
         }
     }
     for (int d0 = 0; d0 < head_dim; d0 += DIMS_A_STEP) {
-        if (run->far) {
+        if (ask) { // a share of the values of these groups
+            const int64_t step_bytes = DIMS_A_STEP * TSR_LANES * bytes_of(dtype);
+
             UNROLL
             for (int j = 0; j < n_vectors; j++) {
-                const ahead next = after(run, first + n_vectors + j, n_groups, dtype);
-
-                if (next.stride >= LINE_BYTES) {
-                    for (int d = d0; d < d0 + DIMS_A_STEP; d++) {
-                        __builtin_prefetch(next.from + d * next.stride, 0, 3);
-                    }
-                } else {
-                    ask_for(next.from + d0 * next.stride, DIMS_A_STEP * next.stride);
-                }
+                ask_for((const char *)run->values[first + j] + d0 / DIMS_A_STEP * step_bytes,
+                        step_bytes);
             }
         }
         for (int d = d0; d < d0 + DIMS_A_STEP; d++) {
@@ -150,9 +136,21 @@ TSR_INLINE void score(int n_queries, int n_vectors, tsr_dtype dtype, const tsr_a
 
 /* ---- values ---------------------------------------------------------------------------------- */
 
+/* A piece of memory for each group, all keys of a run together. Groups of one block lie side by
+ * side, so what lies behind one another there is dealt out to them. */
+TSR_INLINE const char *key_piece(const tsr_attention_run *run, int g, tsr_dtype dtype)
+{
+    const int64_t within = (int64_t)g * TSR_LANES % run->key_stride;
+
+    return run->keys[g] == NULL
+               ? NULL
+               : (const char *)run->keys[g] + within * (run->head_dim - 1) * bytes_of(dtype);
+}
+
 /* o += e v over tokens [from, to) of n_queries, n_vectors of dimensions from `dim` on. */
 TSR_INLINE void gather(int n_queries, int n_vectors, tsr_dtype dtype, const tsr_attention_run *run,
-                       const float *e, float *o, int64_t part_floats, int dim, int from, int to)
+                       const float *e, float *o, int64_t part_floats, int dim, int from, int to,
+                       const tsr_attention_run *then)
 {
     v16 sums[MAX_QUERIES][4];
 
@@ -166,15 +164,15 @@ TSR_INLINE void gather(int n_queries, int n_vectors, tsr_dtype dtype, const tsr_
     for (int t0 = from; t0 < to;) {
         const int g = t0 / TSR_LANES;
         const int t1 = (g + 1) * TSR_LANES < to ? (g + 1) * TSR_LANES : to;
-        const bool far = run->far && g + GROUPS_AHEAD < TSR_ATTENTION_GROUPS;
-        const char *next = far ? run->values[g + GROUPS_AHEAD] : NULL;
+        const char *next = then != NULL ? key_piece(then, g, dtype) : NULL;
+        const int64_t next_bytes = run->head_dim * bytes_of(dtype);
 
         for (int t = t0; t < t1; t++) {
             const int64_t row = (int64_t)(t - g * TSR_LANES) * run->padded_dim + dim;
             v16 v[4];
 
             if (next != NULL) {
-                ask_for(next + row * bytes_of(dtype), n_vectors * TSR_LANES * bytes_of(dtype));
+                ask_for(next + (t - g * TSR_LANES) * next_bytes, next_bytes);
             }
             UNROLL
             for (int j = 0; j < n_vectors; j++) {
@@ -204,26 +202,27 @@ TSR_INLINE void gather(int n_queries, int n_vectors, tsr_dtype dtype, const tsr_
 /* ---- a copy of both for each tile and type ----------------------------------------------------
  */
 
-#define TILE(n_queries, n_vectors, type)                                                       \
-    static void score_##n_queries##_##n_vectors##_##type(                                      \
-        const tsr_attention_run *run, const float *q, float *scores, int first, int n_groups)  \
-    {                                                                                          \
-        score(n_queries, n_vectors, TSR_DTYPE_##type, run, q, scores, first, n_groups);        \
-    }                                                                                          \
-    static void gather_##n_queries##_##n_vectors##_##type(                                     \
-        const tsr_attention_run *run, const float *e, float *o, int64_t part_floats, int dim,  \
-        int from, int to)                                                                      \
-    {                                                                                          \
-        gather(n_queries, n_vectors, TSR_DTYPE_##type, run, e, o, part_floats, dim, from, to); \
+#define TILE(n_queries, n_vectors, type)                                                      \
+    static void score_##n_queries##_##n_vectors##_##type(                                     \
+        const tsr_attention_run *run, const float *q, float *scores, int first, bool ask)     \
+    {                                                                                         \
+        score(n_queries, n_vectors, TSR_DTYPE_##type, run, q, scores, first, ask);            \
+    }                                                                                         \
+    static void gather_##n_queries##_##n_vectors##_##type(                                    \
+        const tsr_attention_run *run, const float *e, float *o, int64_t part_floats, int dim, \
+        int from, int to, const tsr_attention_run *then)                                      \
+    {                                                                                         \
+        gather(n_queries, n_vectors, TSR_DTYPE_##type, run, e, o, part_floats, dim, from, to, \
+               then);                                                                         \
     }
 TILES(TILE, F32)
 TILES(TILE, F16)
 TILES(TILE, BF16)
 
 typedef void score_fn(const tsr_attention_run *run, const float *q, float *scores, int first,
-                      int n_groups);
+                      bool ask);
 typedef void gather_fn(const tsr_attention_run *run, const float *e, float *o, int64_t part_floats,
-                       int dim, int from, int to);
+                       int dim, int from, int to, const tsr_attention_run *then);
 
 #define SCORE(n_queries, n_vectors, type) \
     [TSR_DTYPE_##type][n_queries][n_vectors] = score_##n_queries##_##n_vectors##_##type,
@@ -278,7 +277,7 @@ static void score_all(const tsr_attention_run *run, const tsr_attention_tile *ti
                 n_vectors = next_vectors(end - g, n);
                 score_tiles[run->dtype][n][n_vectors](run, tile->q + i * run->head_dim,
                                                       tile->scores + i * TSR_ATTENTION_RUN, g,
-                                                      n_groups);
+                                                      tile->from_memory && i == 0);
             }
         }
     }
@@ -313,13 +312,14 @@ static void soften(float *s, int n, float *m, float *l)
 }
 
 static void gather_all(const tsr_attention_run *run, const float *e, float *o, int64_t part_floats,
-                       int n_queries, int from, int to)
+                       int n_queries, int from, int to, const tsr_attention_run *then)
 {
     const int n_dims = run->padded_dim / TSR_LANES;
 
     for (int j = 0, n; j < n_dims && from < to; j += n) {
         n = next_vectors(n_dims - j, n_queries);
-        gather_tiles[run->dtype][n_queries][n](run, e, o, part_floats, j * TSR_LANES, from, to);
+        gather_tiles[run->dtype][n_queries][n](run, e, o, part_floats, j * TSR_LANES, from, to,
+                                               j == 0 ? then : NULL);
     }
 }
 
@@ -349,12 +349,12 @@ static void attend(const tsr_attention_run *run, const tsr_attention_tile *tile)
 
             n = next_queries(tile->n_queries - i);
             shared = within(tile->n_seen[i], t, t + TOKENS_A_BLOCK);
-            gather_all(run, e, o, part_floats, n, t, shared);
+            gather_all(run, e, o, part_floats, n, t, shared, i == 0 ? tile->then : NULL);
             // What only the later queries see: nothing may touch it for the earlier ones, not even
             // with weight 0, which times infinity is NaN.
             for (int k = 1; k < n; k++) {
                 gather_all(run, e + k * TSR_ATTENTION_RUN, o + k * part_floats, part_floats, 1,
-                           shared, within(tile->n_seen[i + k], t, t + TOKENS_A_BLOCK));
+                           shared, within(tile->n_seen[i + k], t, t + TOKENS_A_BLOCK), NULL);
             }
         }
     }
@@ -397,7 +397,6 @@ static void widen(tsr_attention_run *out, float *keys, float *values, const tsr_
     *out = *run;
     out->dtype = TSR_DTYPE_F32;
     out->key_stride = TSR_LANES;
-    out->far = false;
     for (int g = 0; g < TSR_ATTENTION_GROUPS; g++) {
         out->keys[g] = keys + (int64_t)g * run->head_dim * TSR_LANES;
         out->values[g] = values + (int64_t)g * run->padded_dim * TSR_LANES;

@@ -28,7 +28,6 @@ typedef struct tsr_attention_run {
     int head_dim;
     int padded_dim;
     int key_stride;                           /* elements from one dimension of a key to the next */
-    bool far;                                 /* from memory, worth asking for ahead of time */
     const void *keys[TSR_ATTENTION_GROUPS];   /* [head_dim, 16], rows key_stride apart */
     const void *values[TSR_ATTENTION_GROUPS]; /* [16, padded_dim] */
 } tsr_attention_run;
@@ -43,6 +42,9 @@ typedef struct tsr_attention_tile {
     const float *q;    /* [n_queries, head_dim], scaled */
     float *scores;     /* [n_queries, TSR_ATTENTION_RUN], to work in */
     float *parts;      /* [n_queries], written */
+    bool from_memory;  /* the run is not near yet: ask for its values while the scores are made */
+    const tsr_attention_run *then; /* asked for while the values are gathered: what this thread
+                                      reads next; or NULL */
 } tsr_attention_tile;
 
 typedef struct tsr_attention_loops {

@@ -99,16 +99,24 @@ static void gate_move(gate *g)
 /* Returns when the count is no longer `seen`. */
 static void gate_wait(gate *g, unsigned seen, int64_t spin_ns)
 {
-    const int64_t until = tsr_clock_ns() + spin_ns;
+    int64_t until = 0;
 
-    do {
+    for (;;) {
+        int64_t now;
+
         for (int i = 0; i < PAUSES_A_LOOK; i++) {
             if (atomic_load_explicit(&g->count, memory_order_acquire) != seen) {
                 return;
             }
             pause_cpu();
         }
-    } while (tsr_clock_ns() < until);
+        now = tsr_clock_ns();
+        until = until == 0 ? now + spin_ns : until;
+        if (now >= until) {
+            break;
+        }
+        (void)sched_yield(); // whoever we wait for may be queued behind us on this very CPU
+    }
 
     (void)pthread_mutex_lock(&g->mutex);
     atomic_fetch_add(&g->n_sleepers, 1);

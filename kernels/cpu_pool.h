@@ -25,7 +25,8 @@ typedef void tsr_cpu_pool_fn(void *ctx, int thread, int n_threads);
 /* n_threads >= 1 counts the caller. cpus: [n_threads] logical CPUs to bind to, or NULL. Errors:
  * ARG, NOMEM, DEVICE. */
 TSR_MUST_CHECK tsr_status tsr_cpu_pool_create(tsr_cpu_pool **out, int n_threads, const int *cpus);
-void tsr_cpu_pool_destroy(tsr_cpu_pool *pool); /* NULL is fine */
+/* NULL is fine. A caller that was bound may run again where it might before. */
+void tsr_cpu_pool_destroy(tsr_cpu_pool *pool);
 
 int tsr_cpu_pool_n_threads(const tsr_cpu_pool *pool);
 

@@ -1,5 +1,8 @@
 #include "kernels/device.h"
 
+#include <stdio.h>
+#include <string.h>
+
 #include "base/alloc.h"
 #include "kernels/backend.h"
 
@@ -77,6 +80,44 @@ tsr_status tsr_device_reserve_scratch(tsr_device *device, size_t n_bytes)
     device->scratch = larger;
     device->scratch_bytes = n_bytes;
     return TSR_OK;
+}
+
+/* The number behind `key` in a file of lines such as "MemAvailable:  123 kB"; without a key the
+ * number that the file begins with. fallback when there is none ("max" is no number). */
+static uint64_t number_in(const char *path, const char *key, uint64_t fallback)
+{
+    FILE *file = fopen(path, "r");
+    char line[128];
+    uint64_t number = fallback;
+
+    if (file == NULL) {
+        return fallback;
+    }
+    while (fgets(line, sizeof(line), file) != NULL) {
+        if (strncmp(line, key, strlen(key)) == 0) {
+            unsigned long long found;
+
+            if (sscanf(line + strlen(key), "%llu", &found) == 1) {
+                number = found;
+            }
+            break;
+        }
+    }
+    (void)fclose(file);
+    return number;
+}
+
+uint64_t tsr_device_free_bytes(tsr_device_kind kind)
+{
+    const uint64_t available = number_in("/proc/meminfo", "MemAvailable:", 4 << 20) * 1024;
+    const uint64_t limit = number_in("/sys/fs/cgroup/memory.max", "", UINT64_MAX);
+    const uint64_t used = number_in("/sys/fs/cgroup/memory.current", "", 0);
+    const uint64_t left = limit > used ? limit - used : 0;
+
+    if (kind != TSR_DEVICE_CPU) {
+        return 0;
+    }
+    return available < left ? available : left;
 }
 
 void *tsr_device_alloc(tsr_device *device, size_t n_bytes)

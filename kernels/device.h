@@ -32,8 +32,8 @@ typedef struct tsr_device_options {
                         during the call */
 } tsr_device_options;
 
-/* Errors: ARG, NOMEM, UNSUPPORTED (kind not in this build; TSR_ISA names a set that this machine
- * lacks). */
+/* Errors: ARG (also: TSR_ISA names no set), NOMEM, DEVICE (a thread cannot be started or bound),
+ * UNSUPPORTED (kind not in this build; TSR_ISA names a set that this machine lacks). */
 TSR_MUST_CHECK tsr_status tsr_device_open(tsr_device **out, const tsr_device_options *options);
 void tsr_device_close(tsr_device *device); /* NULL is fine */
 
@@ -53,6 +53,10 @@ TSR_MUST_CHECK tsr_status tsr_device_reserve_scratch(tsr_device *device, size_t 
 
 /* ---- memory ------------------------------------------------------------------------------------
  */
+
+/* Bytes that devices of a kind have free now; on the CPU what the system says is available, within
+ * the limits of its control group. */
+uint64_t tsr_device_free_bytes(tsr_device_kind kind);
 
 /* Zeroed device memory. On the CPU: whole pages that take up memory when first touched. NULL when
  * there is no room. */

@@ -196,7 +196,8 @@ TSR_MUST_CHECK tsr_status tsr_gather_rows(tsr_device *dev, tsr_tensor out, tsr_t
  * the end values f32 [n, k]   their logits; -infinity past the end masses f32 [n, 2 * units]  of
  * each unit of unit_cols columns (the last may be short): the largest logit m, and sum over the
  * unit of exp((logit - m) * sharpness[r]) logits f32 [n, own vocabulary] sharpness f32 [1, n]  1 /
- * temperature units = ceil(own vocabulary / unit_cols). NaN logits are treated as -infinity.
+ * temperature units = ceil(own vocabulary / unit_cols). NaN logits are treated as
+ * -infinity; a unit of nothing else has the sum 0.
  */
 TSR_MUST_CHECK tsr_status tsr_top_k(tsr_device *dev, tsr_tensor ids, tsr_tensor values,
                                     tsr_tensor masses, tsr_tensor logits, tsr_tensor sharpness,

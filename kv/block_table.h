@@ -26,6 +26,12 @@ typedef struct tsr_block_table {
 TSR_MUST_CHECK tsr_status tsr_block_table_grow(tsr_block_table *table, tsr_block_pool *pool,
                                                int64_t n_tokens, int block_tokens);
 
+/*
+ * Keep the first n_keep blocks and give the others back, the last one first. Those that became free
+ * by it are written to freed [n_blocks - n_keep] (NULL: not wanted); returns how many they are.
+ */
+int tsr_block_table_cut(tsr_block_table *table, tsr_block_pool *pool, int n_keep, int32_t *freed);
+
 /* Give every block back and free the list; the table is {0} again. */
 void tsr_block_table_clear(tsr_block_table *table, tsr_block_pool *pool);
 

@@ -41,8 +41,9 @@ tsr_kv_view tsr_kv_store_view(const tsr_kv_store *store, int layer);
 
 int tsr_kv_store_n_slots(const tsr_kv_store *store);
 int tsr_kv_store_n_used(const tsr_kv_store *store);
-bool tsr_kv_store_verify(
-    const tsr_kv_store *store); /* every used slot has one id, free + used = all */
+
+/* Every used slot has one id and free + used = all? For tests and debug builds. */
+bool tsr_kv_store_verify(const tsr_kv_store *store);
 
 #ifdef __cplusplus
 }

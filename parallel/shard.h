@@ -5,14 +5,16 @@
  * input columns, embedding and head by vocabulary. Nothing need divide: units are dealt out as
  * evenly as they go, the first ranks taking one more, and a rank may own nothing.
  *
- *   attention   The unit is a bundle of whole query heads. While there are at least as many KV
- * heads as ranks the bundle is a KV group (one KV head and the query heads that read it; several
- * groups when a head's columns are no multiple of the quantisation group). When ranks outnumber
- * them, query heads are dealt out one by one (or in the smallest bundles that are whole
- * quantisation groups) and a KV head is kept by every neighbour that reads it. grains      A
- * row-split matrix is summed a grain at a time; a grain is a fixed run of input columns, the same
- * for every n, and a rank owns whole grains. vocabulary  Dealt out in runs of a power of two of
- * rows, a function of the vocabulary's size only.
+ * Attention. The unit is a bundle of whole query heads. While there is one for every rank the
+ * bundle is a KV group (one KV head and the query heads that read it; several groups when their
+ * columns are no multiple of the quantisation group). When ranks outnumber these, query heads are
+ * dealt out one by one (or in the smallest bundles that are whole quantisation groups) and a KV
+ * head is kept by every neighbour that reads it.
+ *
+ * Grains. A row-split matrix is summed a grain at a time; a grain is a fixed run of input columns,
+ * the same for every n, and a rank owns whole grains.
+ *
+ * Vocabulary. Dealt out in runs of a power of two of rows, a function of its size only.
  */
 #ifndef TSR_PARALLEL_SHARD_H
 #define TSR_PARALLEL_SHARD_H
@@ -24,8 +26,7 @@ extern "C" {
 #endif
 
 enum {
-    TSR_SHARD_GROUP =
-        32, /* columns a quantisation group: every cut of columns is a multiple of it */
+    TSR_SHARD_GROUP = 32,    /* columns a quantisation group: every cut is a multiple of it */
     TSR_SHARD_MAX_RANKS = 64 /* what the tests sweep; more is not refused here */
 };
 

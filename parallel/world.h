@@ -6,13 +6,17 @@
  * it); a process started alone is a world of one and MPI is not touched. Rank 0 is the leader.
  *
  * Death. Ranks of one host share a small table (MPI-3 shared window) in which each rank's watch
- * thread beats ten times a second and notes what the rank is at. A rank whose process is gone, or
- * whose heart has not beaten for 3 s (SIGSTOP, a machine that swaps), is reported by the lowest
- * rank that lives: which rank, its process, and what it was at; then the job ends with a non-zero
- * status. When mpirun itself notices first and sends SIGTERM, the same report is made before
- * leaving. Ranks on other hosts are watched by their own hosts and by the launcher. A rank that
- * waits for others longer than TSR_TIMEOUT seconds ends the job too. SIGBUS (a mapped file whose
- * page cannot be read) and SIGSEGV are reported with the rank's name before the process ends.
+ * thread beats ten times a second and notes what the rank is at (parallel/watch.h). A rank whose
+ * process is gone, stopped for a second, or without a beat for 3 s is reported once, by the first
+ * rank that sees it: which rank, its process, and what it was at; then the job ends with a non-zero
+ * status, and what does not follow is killed. When mpirun itself notices first and sends SIGTERM,
+ * the same report is made before leaving; when mpirun is gone, so is the job. Ranks on other hosts
+ * are watched by their own hosts and by the launcher. A rank that waits for others longer than
+ * TSR_TIMEOUT seconds (0: for ever) gets COMM; only a follower's wait for a broadcast has no limit.
+ * SIGBUS (a mapped file whose page cannot be read) and SIGSEGV are reported with the rank's name
+ * before the process ends. SIGINT and SIGTERM set tsr_world_asked_to_end(); the second one ends the
+ * process at once. One world at a time in a process; under MPI, where the world began MPI, only one
+ * ever.
  */
 #ifndef TSR_PARALLEL_WORLD_H
 #define TSR_PARALLEL_WORLD_H
@@ -74,7 +78,8 @@ TSR_MUST_CHECK tsr_status tsr_world_agree(tsr_world *world, tsr_status mine);
  * thread. Cheap: `what` is a string that lives for ever, number is shown behind it when >= 0. */
 void tsr_world_note(tsr_world *world, const char *what, int64_t number);
 
-/* Has somebody asked this process to end (SIGINT, SIGTERM)? Any thread. */
+/* Has somebody asked this process, or another rank of this host, to end (SIGINT, SIGTERM)? Any
+ * thread. */
 bool tsr_world_asked_to_end(const tsr_world *world);
 
 /* After the ranks have met in a step no rank may leave on its own: report `status` with this

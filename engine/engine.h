@@ -1,0 +1,76 @@
+/*
+ * engine/engine.h - what an engine is made of. Private to the room; the public face is
+ * engine/tessera.h.
+ *
+ *   engine.c   making and describing it
+ *   turn.c     one step on all ranks: the message out, the findings back, questions and answers
+ *   leader.c   what only rank 0 does: requests, sampling, events
+ */
+#ifndef TSR_ENGINE_ENGINE_H
+#define TSR_ENGINE_ENGINE_H
+
+#include "engine/model.h"
+#include "engine/runner.h"
+#include "engine/scheduler.h"
+#include "engine/settings.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct tsr_leader tsr_leader; /* leader.c */
+
+struct tsr_engine {
+    tsr_world *world;
+    bool owns_world;
+    tsr_settings settings;
+    tsr_model *model;
+    tsr_device *dev;
+    tsr_comm *comm;
+    tsr_shard shard;
+    tsr_weights weights;
+    tsr_kv_store *store;
+    tsr_runner *runner;
+    tsr_leader *leader; /* NULL on followers */
+
+    tsr_step step;
+    int32_t *message; /* [tsr_step_max_ints + the first message's size] */
+    int64_t n_steps;
+    double load_s;
+    bool stopped; /* the leader has sent END, a follower has seen it */
+
+    /* What comes back to the leader; NULL on followers. */
+    int32_t *gathered; /* every rank's findings, end to end */
+    size_t gathered_words;
+    float *whole_row;  /* [n_vocab] */
+    size_t *row_parts; /* [n_ranks] bytes of each rank's part of a row */
+};
+
+/* ---- turn.c ------------------------------------------------------------------------------------
+ */
+
+/* What the turns need. Errors: NOMEM. */
+TSR_MUST_CHECK tsr_status tsr_turn_prepare(tsr_engine *e);
+void tsr_turn_forget(tsr_engine *e);
+
+/* Leader: e->step reaches every rank and is carried out; findings of all ranks lie in e->gathered.
+ * Follower: the same, with the step that arrives. */
+TSR_MUST_CHECK tsr_status tsr_turn_take(tsr_engine *e, tsr_findings *findings);
+
+/* Leader, in a step with may_ask: the whole row of logits of a wanted row, into e->whole_row;
+ * wanted = -1 ends the questions. */
+TSR_MUST_CHECK tsr_status tsr_turn_ask(tsr_engine *e, int32_t wanted);
+
+/* ---- leader.c ----------------------------------------------------------------------------------
+ */
+
+TSR_MUST_CHECK tsr_status tsr_leader_create(tsr_leader **out, const tsr_engine *e);
+void tsr_leader_destroy(tsr_leader *leader); /* NULL is fine */
+int tsr_leader_n_free_blocks(const tsr_leader *leader);
+int64_t tsr_leader_n_preempted(const tsr_leader *leader);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

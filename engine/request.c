@@ -1,0 +1,129 @@
+#include "engine/request.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "base/alloc.h"
+
+enum {
+    FIRST_ROOM = 64 // tokens that can be generated before the list has to grow
+};
+
+tsr_status tsr_request_create(tsr_request **out, const int32_t *prompt, int64_t n_prompt,
+                              int max_tokens)
+{
+    const int64_t capacity = n_prompt + (max_tokens < FIRST_ROOM ? max_tokens : FIRST_ROOM);
+    tsr_request *request;
+
+    if (n_prompt <= 0) {
+        return tsr_fail(TSR_ERR_ARG, "a prompt of %lld tokens, at least 1 is needed",
+                        (long long)n_prompt);
+    }
+    if (max_tokens < 0) {
+        return tsr_fail(TSR_ERR_ARG, "max_tokens is %d, it must be 0 or more", max_tokens);
+    }
+    request = tsr_alloc(1, sizeof(*request));
+    if (request == NULL) {
+        goto fail;
+    }
+    request->tokens = tsr_alloc((size_t)capacity, sizeof(*request->tokens));
+    if (request->tokens == NULL) {
+        goto fail;
+    }
+    memcpy(request->tokens, prompt, (size_t)n_prompt * sizeof(*prompt));
+    request->n_prompt = n_prompt;
+    request->n_tokens = n_prompt;
+    request->capacity = capacity;
+    request->max_tokens = max_tokens;
+    request->sampling.top_p = 1.0f;
+    request->lane = -1;
+    *out = request;
+    return TSR_OK;
+
+fail:
+    tsr_request_destroy(request);
+    return tsr_fail(TSR_ERR_NOMEM, "request: no memory for a prompt of %lld tokens",
+                    (long long)n_prompt);
+}
+
+tsr_status tsr_request_append(tsr_request *request, int32_t token)
+{
+    if (request->n_tokens == request->capacity) {
+        const int64_t capacity = request->capacity * 2;
+        int32_t *tokens =
+            tsr_alloc_resize(request->tokens, (size_t)capacity, sizeof(*request->tokens));
+
+        if (tokens == NULL) {
+            return tsr_fail(TSR_ERR_NOMEM, "request: no memory for %lld tokens",
+                            (long long)capacity);
+        }
+        request->tokens = tokens;
+        request->capacity = capacity;
+    }
+    request->tokens[request->n_tokens++] = token;
+    return TSR_OK;
+}
+
+void tsr_request_destroy(tsr_request *request)
+{
+    if (request == NULL) {
+        return;
+    }
+    assert(request->blocks.n_blocks == 0);
+    tsr_free(request->tokens);
+    tsr_free(request);
+}
+
+const char *tsr_request_reason_name(tsr_request_reason reason)
+{
+    static const char *const names[TSR_REASON_COUNT] = {
+        [TSR_REASON_NONE] = "none",     [TSR_REASON_STOP] = "stop",
+        [TSR_REASON_LENGTH] = "length", [TSR_REASON_CANCELLED] = "cancelled",
+        [TSR_REASON_FAILED] = "error",
+    };
+
+    return (unsigned)reason < TSR_REASON_COUNT ? names[reason] : "unknown";
+}
+
+void tsr_request_put_first(tsr_request_queue *queue, tsr_request *request)
+{
+    request->previous = NULL;
+    request->next = queue->first;
+    if (queue->first != NULL) {
+        queue->first->previous = request;
+    } else {
+        queue->last = request;
+    }
+    queue->first = request;
+    queue->n_requests++;
+}
+
+void tsr_request_put_last(tsr_request_queue *queue, tsr_request *request)
+{
+    request->previous = queue->last;
+    request->next = NULL;
+    if (queue->last != NULL) {
+        queue->last->next = request;
+    } else {
+        queue->first = request;
+    }
+    queue->last = request;
+    queue->n_requests++;
+}
+
+void tsr_request_take_out(tsr_request_queue *queue, tsr_request *request)
+{
+    if (request->previous != NULL) {
+        request->previous->next = request->next;
+    } else {
+        queue->first = request->next;
+    }
+    if (request->next != NULL) {
+        request->next->previous = request->previous;
+    } else {
+        queue->last = request->previous;
+    }
+    request->previous = NULL;
+    request->next = NULL;
+    queue->n_requests--;
+}

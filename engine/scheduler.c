@@ -1,0 +1,579 @@
+#include "engine/scheduler.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+
+struct tsr_scheduler {
+    tsr_scheduler_options options;
+    tsr_block_pool *pool;      // owned
+    tsr_request_queue waiting; // by arrival; all younger than any that runs
+    tsr_request_queue ended;   // by end
+
+    tsr_request **running; // owned, [max_seqs], by arrival
+    int *rows;             // owned, [max_seqs]: of each running one in the step being planned
+    int n_running;
+    int *free_lanes; // owned, [max_seqs]: the first n_free_lanes
+    int n_free_lanes;
+
+    int32_t *dropped; // owned, [n_blocks]: free again, and the ranks are yet to be told
+    int n_dropped;
+
+    // Of the step planned last, each owned, [max_seqs].
+    tsr_request **planned; // NULL: handed out since
+    bool *samples;
+    bool *cancelled; // to end when the step has run
+    int n_planned;
+    bool is_out; // planned and not committed
+};
+
+/* ---- life ---- */
+
+static tsr_status check_options(const tsr_scheduler_options *o)
+{
+    if (o->max_batch_tokens < 1 || o->max_seqs < 1 || o->block_tokens < 1 || o->n_blocks < 1 ||
+        o->n_vocab < 1) {
+        return tsr_fail(TSR_ERR_ARG,
+                        "scheduler: %d rows, %d sequences, %d blocks of %d tokens and %d tokens "
+                        "must all be positive",
+                        o->max_batch_tokens, o->max_seqs, o->n_blocks, o->block_tokens, o->n_vocab);
+    }
+    if (o->context < 1 || o->context > INT32_MAX - o->block_tokens) {
+        return tsr_fail(TSR_ERR_ARG, "scheduler: a context of %lld positions",
+                        (long long)o->context);
+    }
+    return TSR_OK;
+}
+
+tsr_status tsr_scheduler_create(tsr_scheduler **out, const tsr_scheduler_options *options)
+{
+    tsr_status st = TSR_OK;
+    size_t max_seqs;
+    tsr_scheduler *s;
+
+    TSR_TRY(check_options(options));
+    max_seqs = (size_t)options->max_seqs;
+    s = tsr_alloc(1, sizeof(*s));
+    if (s == NULL) {
+        return tsr_fail(TSR_ERR_NOMEM, "scheduler: no memory for its record");
+    }
+    s->options = *options;
+    TSR_TRY_GOTO(st, fail, tsr_block_pool_create(&s->pool, options->n_blocks));
+    s->running = tsr_alloc(max_seqs, sizeof(tsr_request *));
+    s->rows = tsr_alloc(max_seqs, sizeof(*s->rows));
+    s->free_lanes = tsr_alloc(max_seqs, sizeof(*s->free_lanes));
+    s->dropped = tsr_alloc((size_t)options->n_blocks, sizeof(*s->dropped));
+    s->planned = tsr_alloc(max_seqs, sizeof(tsr_request *));
+    s->samples = tsr_alloc(max_seqs, sizeof(*s->samples));
+    s->cancelled = tsr_alloc(max_seqs, sizeof(*s->cancelled));
+    if (s->running == NULL || s->rows == NULL || s->free_lanes == NULL || s->dropped == NULL ||
+        s->planned == NULL || s->samples == NULL || s->cancelled == NULL) {
+        st = tsr_fail(TSR_ERR_NOMEM, "scheduler: no memory for %d sequences and %d blocks",
+                      options->max_seqs, options->n_blocks);
+        goto fail;
+    }
+    for (int lane = options->max_seqs - 1; lane >= 0; lane--) {
+        s->free_lanes[s->n_free_lanes++] = lane;
+    }
+    *out = s;
+    return TSR_OK;
+
+fail:
+    tsr_scheduler_destroy(s);
+    return st;
+}
+
+void tsr_scheduler_destroy(tsr_scheduler *s)
+{
+    if (s == NULL) {
+        return;
+    }
+    for (int i = 0; i < s->n_running; i++) {
+        tsr_block_table_clear(&s->running[i]->blocks, s->pool);
+    }
+    tsr_free(s->cancelled);
+    tsr_free(s->samples);
+    tsr_free(s->planned);
+    tsr_free(s->dropped);
+    tsr_free(s->free_lanes);
+    tsr_free(s->rows);
+    tsr_free(s->running);
+    tsr_block_pool_destroy(s->pool);
+    tsr_free(s);
+}
+
+tsr_step_limits tsr_scheduler_step_limits(const tsr_scheduler *s)
+{
+    const tsr_scheduler_options *o = &s->options;
+
+    return (tsr_step_limits){
+        .max_rows = o->max_batch_tokens,
+        .max_seqs = o->max_seqs,
+        .max_blocks = (int)tsr_block_table_blocks_for(o->context, o->block_tokens),
+        .block_tokens = o->block_tokens,
+        .n_block_ids = o->n_blocks,
+        .n_vocab = o->n_vocab,
+    };
+}
+
+tsr_status tsr_scheduler_submit(tsr_scheduler *s, tsr_request *r)
+{
+    const tsr_scheduler_options *o = &s->options;
+    const int64_t n_blocks = tsr_block_table_blocks_for(r->n_prompt, o->block_tokens);
+
+    assert(r->state == TSR_REQUEST_WAITING && r->n_tokens == r->n_prompt);
+    TSR_TRY(tsr_sampler_check(&r->sampling));
+    if (r->n_prompt > o->context) {
+        return tsr_fail(TSR_ERR_ARG, "the prompt has %lld tokens, the context is %lld",
+                        (long long)r->n_prompt, (long long)o->context);
+    }
+    for (int64_t i = 0; i < r->n_prompt; i++) {
+        if (r->tokens[i] < 0 || r->tokens[i] >= o->n_vocab) {
+            return tsr_fail(TSR_ERR_ARG, "token %lld of the prompt is %d, not in [0, %d)",
+                            (long long)i, (int)r->tokens[i], o->n_vocab);
+        }
+    }
+    if (n_blocks > o->n_blocks) {
+        return tsr_fail(TSR_ERR_UNSUPPORTED,
+                        "the prompt of %lld tokens takes %lld cache blocks and there are %d: at "
+                        "most %lld tokens fit",
+                        (long long)r->n_prompt, (long long)n_blocks, o->n_blocks,
+                        (long long)o->n_blocks * o->block_tokens);
+    }
+    r->submitted_ns = tsr_clock_ns();
+    tsr_request_put_last(&s->waiting, r);
+    return TSR_OK;
+}
+
+/* ---- leaving the running ones ---- */
+
+/* Take the i-th running request off its lane and its blocks; it is in no queue then. Blocks the
+ * ranks were told of are noted for them to drop; those taken in this very plan they never knew. */
+static tsr_request *stop_running(tsr_scheduler *s, int i)
+{
+    tsr_request *r = s->running[i];
+
+    (void)tsr_block_table_cut(&r->blocks, s->pool, r->n_told, NULL);
+    s->n_dropped += tsr_block_table_cut(&r->blocks, s->pool, 0, &s->dropped[s->n_dropped]);
+    tsr_block_table_clear(&r->blocks, s->pool);
+    r->n_told = 0;
+    r->n_cached = 0;
+    s->free_lanes[s->n_free_lanes++] = r->lane;
+    r->lane = -1;
+    s->n_running--;
+    for (int k = i; k < s->n_running; k++) {
+        s->running[k] = s->running[k + 1];
+        s->rows[k] = s->rows[k + 1];
+    }
+    return r;
+}
+
+static int index_of(const tsr_scheduler *s, const tsr_request *r)
+{
+    int i = 0;
+
+    while (s->running[i] != r) {
+        i++;
+    }
+    return i;
+}
+
+static void end(tsr_scheduler *s, tsr_request *r, tsr_request_reason reason)
+{
+    if (r->state == TSR_REQUEST_RUNNING) {
+        (void)stop_running(s, index_of(s, r));
+    } else {
+        tsr_request_take_out(&s->waiting, r);
+    }
+    r->state = TSR_REQUEST_ENDED;
+    r->reason = reason;
+    r->ended_ns = tsr_clock_ns();
+    tsr_request_put_last(&s->ended, r);
+}
+
+static void fail(tsr_scheduler *s, tsr_request *r, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void fail(tsr_scheduler *s, tsr_request *r, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    (void)vsnprintf(r->error, sizeof(r->error), format, args);
+    va_end(args);
+    end(s, r, TSR_REASON_FAILED);
+}
+
+/* The youngest back to the head of the line: there it is the oldest. Returns the rows it had been
+ * given in this plan. */
+static int put_back_youngest(tsr_scheduler *s)
+{
+    const int rows = s->rows[s->n_running - 1];
+    tsr_request *r = stop_running(s, s->n_running - 1);
+
+    r->state = TSR_REQUEST_WAITING;
+    r->n_preempted++;
+    tsr_request_put_first(&s->waiting, r);
+    return rows;
+}
+
+void tsr_scheduler_cancel(tsr_scheduler *s, tsr_request *r)
+{
+    if (r->state == TSR_REQUEST_ENDED) {
+        return;
+    }
+    // While a step is out its blocks are in use, and whoever reads its results needs the request.
+    for (int i = 0; s->is_out && i < s->n_planned; i++) {
+        if (s->planned[i] == r) {
+            s->cancelled[i] = true;
+            return;
+        }
+    }
+    end(s, r, TSR_REASON_CANCELLED);
+}
+
+/* ---- planning ---- */
+
+/* How many tokens the sequence has when it has generated all it may. */
+static int64_t longest(const tsr_scheduler *s, const tsr_request *r)
+{
+    const int64_t n_tokens = r->n_prompt + r->max_tokens;
+
+    return n_tokens < s->options.context ? n_tokens : s->options.context;
+}
+
+/* Does it get a token from a step that brings its cache to n_cached? */
+static bool samples_at(const tsr_scheduler *s, const tsr_request *r, int64_t n_cached)
+{
+    return n_cached == r->n_tokens && r->n_tokens < longest(s, r);
+}
+
+static int64_t n_ahead(const tsr_request *r)
+{
+    return r->n_tokens - r->n_cached;
+}
+
+/*
+ * Give the i-th running request up to `want` rows and the blocks for them, putting younger ones
+ * back while there is no room for a single row. Returns false when the request ended instead.
+ */
+static bool give_rows(tsr_scheduler *s, int i, int64_t want, int *budget)
+{
+    const tsr_scheduler_options *o = &s->options;
+    tsr_request *r = s->running[i];
+    int64_t fit;
+
+    if (tsr_block_table_blocks_for(r->n_cached + 1, o->block_tokens) > o->n_blocks) {
+        fail(s, r,
+             "the sequence has grown to %lld tokens, more than the %d cache blocks of %d tokens "
+             "hold",
+             (long long)r->n_tokens, o->n_blocks, o->block_tokens);
+        return false;
+    }
+    for (;;) {
+        const int64_t n_blocks = (int64_t)r->blocks.n_blocks + tsr_block_pool_n_free(s->pool);
+
+        fit = n_blocks * o->block_tokens - r->n_cached;
+        if (fit > 0 || s->n_running - 1 == i) {
+            break;
+        }
+        *budget += put_back_youngest(s);
+    }
+    want = want < fit ? want : fit;
+    if (want <= 0) {
+        return true; // nobody younger: wait with what is there
+    }
+    if (tsr_block_table_grow(&r->blocks, s->pool, r->n_cached + want, o->block_tokens) != TSR_OK) {
+        fail(s, r, "%s", tsr_status_message()); // the blocks are there, memory to list them is not
+        return false;
+    }
+    s->rows[i] = (int)want;
+    *budget -= (int)want;
+    return true;
+}
+
+/* Rows for those that run, oldest first: decoding ones, or those with more tokens to compute. */
+static void plan_running(tsr_scheduler *s, bool decoding, int *budget)
+{
+    int i = 0;
+
+    while (i<s->n_running && * budget> 0) {
+        const int64_t ahead = n_ahead(s->running[i]);
+        bool still_here = true;
+
+        if ((ahead == 1) == decoding) {
+            still_here = give_rows(s, i, ahead < *budget ? ahead : *budget, budget);
+        }
+        i += still_here ? 1 : 0; // who ended has left the place to the next
+    }
+}
+
+/* May the first in the line start, with up to `want` rows? */
+static bool has_room(const tsr_scheduler *s, const tsr_request *r, int64_t want)
+{
+    const int64_t n_tokens = r->n_preempted > 0 ? r->n_tokens : want;
+    const int64_t n_blocks = tsr_block_table_blocks_for(n_tokens, s->options.block_tokens);
+
+    // One block in hand for each that runs: else the newcomer would soon be put back for it.
+    return s->n_running == 0 || n_blocks + s->n_running <= tsr_block_pool_n_free(s->pool);
+}
+
+static void admit(tsr_scheduler *s, int *budget)
+{
+    while (s->waiting.n_requests > 0 && s->n_running<s->options.max_seqs && * budget> 0) {
+        tsr_request *r = s->waiting.first;
+        const int64_t want = r->n_tokens < *budget ? r->n_tokens : *budget;
+
+        if (!has_room(s, r, want)) {
+            return;
+        }
+        tsr_request_take_out(&s->waiting, r);
+        r->state = TSR_REQUEST_RUNNING;
+        r->lane = s->free_lanes[--s->n_free_lanes];
+        s->running[s->n_running] = r;
+        s->rows[s->n_running] = 0;
+        s->n_running++;
+        (void)give_rows(s, s->n_running - 1, want, budget);
+    }
+}
+
+/* The wanted rows of a sequence whose rows start at first_row of the step. */
+static void write_wanted(const tsr_request *r, tsr_step *step, int first_row, bool samples)
+{
+    const int n_rows = step->n_rows - first_row;
+
+    for (int k = r->score ? 0 : n_rows - 1; k < n_rows; k++) {
+        const int64_t pos = r->n_cached + k;
+        const bool is_sampled = samples && k == n_rows - 1;
+        const bool is_scored = r->score && pos >= r->n_scored && pos < r->n_prompt;
+
+        if (is_sampled || is_scored) {
+            step->wanted[step->n_wanted] = first_row + k;
+            step->targets[step->n_wanted] =
+                is_scored && pos + 1 < r->n_prompt ? r->tokens[pos + 1] : -1;
+            step->sharpness[step->n_wanted] =
+                is_sampled ? tsr_sampler_sharpness(&r->sampling) : 1.0f;
+            step->n_wanted++;
+        }
+    }
+}
+
+static void write_sequence(tsr_scheduler *s, tsr_request *r, int n_rows, tsr_step *step)
+{
+    const int seq = step->n_seqs++;
+    const int first_row = step->n_rows;
+    const bool samples = samples_at(s, r, r->n_cached + n_rows);
+
+    for (int k = 0; k < n_rows; k++) {
+        step->tokens[step->n_rows++] = r->tokens[r->n_cached + k];
+    }
+    step->row_start[seq + 1] = step->n_rows;
+    step->first_pos[seq] = (int32_t)r->n_cached;
+    step->lanes[seq] = r->lane;
+    for (; r->n_told < r->blocks.n_blocks; r->n_told++) {
+        step->append_lane[step->n_appended] = r->lane;
+        step->append_index[step->n_appended] = r->n_told;
+        step->append_block[step->n_appended] = r->blocks.ids[r->n_told];
+        step->n_appended++;
+    }
+    write_wanted(r, step, first_row, samples);
+    if (samples) {
+        const int n = tsr_sampler_n_candidates(&r->sampling);
+
+        step->n_best = n > step->n_best ? n : step->n_best;
+        step->may_ask |= tsr_sampler_may_ask(&r->sampling) ? 1 : 0;
+    }
+    s->planned[seq] = r;
+    s->samples[seq] = samples;
+    s->cancelled[seq] = false;
+}
+
+bool tsr_scheduler_plan(tsr_scheduler *s, tsr_step *step)
+{
+    int budget = s->options.max_batch_tokens;
+    const int n_waiting = s->waiting.n_requests;
+
+    assert(!s->is_out);
+    tsr_step_reset(step);
+    for (int i = 0; i < s->n_running; i++) {
+        s->rows[i] = 0;
+    }
+    plan_running(s, true, &budget);
+    plan_running(s, false, &budget);
+    if (s->waiting.n_requests == n_waiting) {
+        admit(s, &budget); // not in a step that put somebody back
+    }
+
+    for (int i = 0; i < s->n_running; i++) {
+        if (s->rows[i] > 0) {
+            write_sequence(s, s->running[i], s->rows[i], step);
+        }
+    }
+    step->n_best = step->n_best < s->options.n_vocab ? step->n_best : s->options.n_vocab;
+    s->n_planned = step->n_seqs;
+    s->is_out = step->n_seqs > 0;
+    for (; step->n_dropped < s->n_dropped; step->n_dropped++) {
+        step->dropped[step->n_dropped] = s->dropped[step->n_dropped];
+    }
+    s->n_dropped = 0;
+    return step->n_seqs > 0 || step->n_dropped > 0;
+}
+
+tsr_request *tsr_scheduler_request_of(const tsr_scheduler *s, int seq)
+{
+    assert(seq >= 0 && seq < s->n_planned);
+    return s->planned[seq];
+}
+
+bool tsr_scheduler_samples(const tsr_scheduler *s, int seq)
+{
+    assert(seq >= 0 && seq < s->n_planned);
+    return s->samples[seq];
+}
+
+/* ---- results ---- */
+
+static void take_token(tsr_scheduler *s, tsr_request *r, int32_t token,
+                       bool (*ends)(void *ctx, int32_t token), void *ctx)
+{
+    if (!r->ignore_end && ends(ctx, token)) {
+        end(s, r, TSR_REASON_STOP);
+        return;
+    }
+    if (tsr_request_append(r, token) != TSR_OK) {
+        fail(s, r, "%s", tsr_status_message());
+        return;
+    }
+    if (r->first_token_ns == 0) {
+        r->first_token_ns = tsr_clock_ns();
+    }
+    if (r->n_tokens >= longest(s, r)) {
+        end(s, r, TSR_REASON_LENGTH);
+    }
+}
+
+void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t *next,
+                          bool (*ends)(void *ctx, int32_t token), void *ctx)
+{
+    assert(step->n_seqs == s->n_planned && (s->is_out || step->n_seqs == 0));
+    for (int seq = 0; seq < s->n_planned; seq++) {
+        tsr_request *r = s->planned[seq];
+
+        r->n_cached += step->row_start[seq + 1] - step->row_start[seq];
+        if (r->score && r->n_scored < r->n_prompt && r->n_cached > r->n_scored) {
+            r->n_scored = r->n_cached < r->n_prompt ? r->n_cached : r->n_prompt;
+        }
+        if (s->cancelled[seq]) {
+            end(s, r, TSR_REASON_CANCELLED);
+        } else if (s->samples[seq]) {
+            take_token(s, r, next[seq], ends, ctx);
+        } else if (n_ahead(r) == 0) {
+            end(s, r, TSR_REASON_LENGTH);
+        }
+    }
+    s->is_out = false;
+}
+
+tsr_request *tsr_scheduler_take_ended(tsr_scheduler *s)
+{
+    tsr_request *r = s->ended.first;
+
+    if (r == NULL) {
+        return NULL;
+    }
+    tsr_request_take_out(&s->ended, r);
+    for (int i = 0; i < s->n_planned; i++) {
+        s->planned[i] = s->planned[i] != r ? s->planned[i] : NULL;
+    }
+    return r;
+}
+
+/* ---- questions ---- */
+
+bool tsr_scheduler_is_idle(const tsr_scheduler *s)
+{
+    return s->waiting.n_requests == 0 && s->n_running == 0 && s->n_dropped == 0;
+}
+
+int tsr_scheduler_n_waiting(const tsr_scheduler *s)
+{
+    return s->waiting.n_requests;
+}
+
+int tsr_scheduler_n_running(const tsr_scheduler *s)
+{
+    return s->n_running;
+}
+
+int tsr_scheduler_n_free_blocks(const tsr_scheduler *s)
+{
+    return tsr_block_pool_n_free(s->pool);
+}
+
+static bool verify_running(const tsr_scheduler *s)
+{
+    int n_held = 0;
+
+    for (int i = 0; i < s->n_running; i++) {
+        const tsr_request *r = s->running[i];
+        const int64_t n_needed = tsr_block_table_blocks_for(r->n_cached, s->options.block_tokens);
+
+        if (r->state != TSR_REQUEST_RUNNING || r->n_cached > r->n_tokens ||
+            r->blocks.n_blocks < n_needed || r->n_told < n_needed ||
+            r->n_told > r->blocks.n_blocks || r->lane < 0 || r->lane >= s->options.max_seqs ||
+            (i > 0 && r->submitted_ns < s->running[i - 1]->submitted_ns)) {
+            return false;
+        }
+        for (int k = 0; k < i; k++) {
+            if (s->running[k]->lane == r->lane) {
+                return false;
+            }
+        }
+        for (int k = 0; k < s->n_free_lanes; k++) {
+            if (s->free_lanes[k] == r->lane) {
+                return false;
+            }
+        }
+        for (int b = 0; b < r->blocks.n_blocks; b++) {
+            if (tsr_block_pool_n_owners(s->pool, r->blocks.ids[b]) != 1) {
+                return false;
+            }
+        }
+        n_held += r->blocks.n_blocks;
+    }
+    return n_held + tsr_block_pool_n_free(s->pool) == s->options.n_blocks;
+}
+
+static bool verify_queue(const tsr_request_queue *q, tsr_request_state state)
+{
+    const tsr_request *before = NULL;
+    int n = 0;
+
+    for (const tsr_request *r = q->first; r != NULL; before = r, r = r->next) {
+        if (r->state != state || r->previous != before || r->lane != -1 || r->n_cached != 0 ||
+            r->blocks.n_blocks != 0 || r->n_told != 0) {
+            return false;
+        }
+        if (state == TSR_REQUEST_WAITING && before != NULL &&
+            r->submitted_ns < before->submitted_ns) {
+            return false;
+        }
+        n++;
+    }
+    return q->last == before && q->n_requests == n;
+}
+
+bool tsr_scheduler_verify(const tsr_scheduler *s)
+{
+    const bool in_order =
+        s->n_running == 0 || s->waiting.n_requests == 0 ||
+        s->running[s->n_running - 1]->submitted_ns <= s->waiting.first->submitted_ns;
+
+    return in_order && s->n_running + s->n_free_lanes == s->options.max_seqs &&
+           s->n_dropped <= s->options.n_blocks && tsr_block_pool_verify(s->pool) &&
+           verify_running(s) && verify_queue(&s->waiting, TSR_REQUEST_WAITING) &&
+           verify_queue(&s->ended, TSR_REQUEST_ENDED);
+}

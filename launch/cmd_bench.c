@@ -1,0 +1,190 @@
+#include <string.h>
+
+#include "base/log.h"
+#include "launch/bench_run.h"
+#include "launch/commands.h"
+#include "launch/out.h"
+#include "launch/session.h"
+
+typedef struct bench_options {
+    int64_t repeat;
+    bool json;
+    tsr_session_options session;
+} bench_options;
+
+#define FIELD(name) offsetof(bench_options, name)
+
+static const tsr_args_option options_table[] = {
+    {"--repeat", "N", TSR_ARGS_INTEGER, FIELD(repeat), 1, 100, NULL,
+     "parts of each measurement, of which the median is shown (default 3)"},
+    {"--json", NULL, TSR_ARGS_FLAG, FIELD(json), 0, 0, NULL,
+     "one object; its \"results\" is a list of what, batch, context, tok_per_s, share_of_limit"},
+};
+
+/* What is measured, in this order. */
+static const tsr_bench_task tasks[] = {
+    {"prompt", 1, 512, 1, true},  {"generate", 1, 0, 96, false}, {"generate", 1, 2048, 96, false},
+    {"batch", 1, 128, 64, false}, {"batch", 4, 128, 64, false},  {"batch", 16, 128, 64, false},
+};
+
+enum {
+    N_TASKS = sizeof(tasks) / sizeof(tasks[0])
+};
+
+typedef struct machine {
+    double read_bytes_per_s;
+    double macs_per_s;
+} machine;
+
+/* A result beside what the machine allows. */
+typedef struct row {
+    tsr_bench_result result;
+    bool by_memory; /* is reading the narrower way, or arithmetic? */
+    double reached; /* bytes or operations a second */
+    double share;
+} row;
+
+/*
+ * A step reads the weights once, and the keys and values of each sequence; it multiplies the
+ * weights with each of its tokens. Whichever takes the machine longer is the limit.
+ */
+static row judge(const tsr_engine *engine, const machine *m, const tsr_bench_task *task,
+                 const tsr_bench_result *result)
+{
+    const tsr_engine_stats stats = tsr_engine_describe(engine);
+    const double n_tokens = task->prompt ? (double)result->context : (double)result->batch;
+    const double heads = task->prompt ? 1.0 : n_tokens; // only the last prompt row needs logits
+    const double n_bytes =
+        (double)stats.token_bytes + (task->prompt ? 0.0
+                                                  : (double)result->batch * result->mean_context *
+                                                        (double)stats.kv_token_bytes);
+    const double n_macs = n_tokens * (double)stats.token_macs + heads * (double)stats.head_macs;
+    const double step_s = n_tokens / result->tok_per_s;
+    const double read_s = n_bytes / m->read_bytes_per_s;
+    const double compute_s = n_macs / m->macs_per_s;
+    row r = {.result = *result, .by_memory = read_s > compute_s};
+
+    r.reached = (r.by_memory ? n_bytes : 2.0 * n_macs) / step_s;
+    r.share = (r.by_memory ? read_s : compute_s) / step_s;
+    return r;
+}
+
+static json_t *row_json(const tsr_bench_task *task, const row *r)
+{
+    return json_pack("{s:s, s:i, s:I, s:o, s:o, s:s, s:o}", "what", task->what, "batch",
+                     r->result.batch, "context", (json_int_t)r->result.context, "tok_per_s",
+                     tsr_out_json_real(r->result.tok_per_s), "share_of_limit",
+                     tsr_out_json_real(r->share), "limit", r->by_memory ? "memory" : "arithmetic",
+                     r->by_memory ? "gb_per_s" : "gop_per_s", tsr_out_json_real(r->reached / 1e9));
+}
+
+static void print_row(const tsr_bench_task *task, const row *r)
+{
+    tsr_out_print("%-10s %5d %8lld %10.1f   %-10s %9.1f %-6s %5.0f %%\n", task->what,
+                  r->result.batch, (long long)r->result.context, r->result.tok_per_s,
+                  r->by_memory ? "memory" : "arithmetic", r->reached / 1e9,
+                  r->by_memory ? "GB/s" : "Gop/s", r->share * 100.0);
+    tsr_out_flush();
+}
+
+static void print_head(const tsr_engine *engine, const machine *m)
+{
+    const tsr_engine_stats stats = tsr_engine_describe(engine);
+    const tsr_model_facts facts = tsr_model_describe(tsr_engine_model(engine));
+
+    tsr_out_print("%s | %s | %s | %s\n", facts.name, tsr_session_crew(engine).text, stats.device,
+                  stats.comm);
+    tsr_out_print("this machine, measured now: reads %.1f GB/s, computes %.1f Gop/s\n\n",
+                  m->read_bytes_per_s / 1e9, 2.0 * m->macs_per_s / 1e9);
+    tsr_out_print("%-10s %5s %8s %10s   %-10s %16s %7s\n", "what", "batch", "context", "tokens/s",
+                  "limit", "reached", "share");
+    tsr_out_flush();
+}
+
+static json_t *report_json(const tsr_engine *engine, const machine *m, json_t *results)
+{
+    const tsr_engine_stats stats = tsr_engine_describe(engine);
+    const tsr_model_facts facts = tsr_model_describe(tsr_engine_model(engine));
+
+    return json_pack("{s:o, s:i, s:i, s:s, s:s, s:o, s:o, s:o, s:o}", "model",
+                     tsr_out_json_text(facts.name, strlen(facts.name)), "ranks", stats.n_ranks,
+                     "threads", stats.n_threads, "device", stats.device, "comm", stats.comm,
+                     "load_ms", tsr_out_json_real(stats.load_s * 1e3), "machine_gb_per_s",
+                     tsr_out_json_real(m->read_bytes_per_s / 1e9), "machine_gop_per_s",
+                     tsr_out_json_real(2.0 * m->macs_per_s / 1e9), "results", results);
+}
+
+static tsr_status run_tasks(tsr_engine *engine, const bench_options *options, const machine *m,
+                            json_t *results)
+{
+    for (int i = 0; i < N_TASKS && !tsr_out_ended(); i++) {
+        tsr_bench_result result;
+        row r;
+
+        tsr_log_progress("measuring", (uint64_t)i, N_TASKS);
+        TSR_TRY(tsr_bench_run(engine, &tasks[i], (int)options->repeat, &result));
+        r = judge(engine, m, &tasks[i], &result);
+        tsr_log_progress("measuring", 1, 1);
+        if (!options->json) {
+            print_row(&tasks[i], &r);
+        } else if (json_array_append_new(results, row_json(&tasks[i], &r)) != 0) {
+            return tsr_fail(TSR_ERR_NOMEM, "no memory for the results");
+        }
+    }
+    return TSR_OK;
+}
+
+static tsr_status lead(tsr_engine *engine, void *ctx)
+{
+    const bench_options *options = ctx;
+    machine m;
+    json_t *results;
+    tsr_status st;
+
+    TSR_TRY(tsr_engine_measure(engine, &m.read_bytes_per_s, &m.macs_per_s));
+    if (!options->json) {
+        print_head(engine, &m);
+    }
+    results = json_array();
+    if (results == NULL) {
+        return tsr_fail(TSR_ERR_NOMEM, "no memory for the results");
+    }
+    st = run_tasks(engine, options, &m, results);
+    if (st != TSR_OK || !options->json) {
+        json_decref(results);
+        return st;
+    }
+    return tsr_out_json(report_json(engine, &m, results));
+}
+
+int tsr_cmd_bench_run(const tsr_call *call)
+{
+    const tsr_args_group groups[] = {
+        {"Measurement", options_table, sizeof(options_table) / sizeof(options_table[0]), 0},
+        tsr_session_group(FIELD(session)),
+    };
+    const tsr_args_spec spec = {
+        .command = "bench",
+        .usage = "--model M [--repeat N] [--json] [ENGINE OPTIONS]",
+        .about =
+            "Tokens a second: of a prompt of 512 tokens, of generation with an empty context and "
+            "with 2,048 tokens of it, and of 1, 4 and 16 sequences at once (prompts of 128 tokens; "
+            "the generated tokens of all are counted).\nBeside each stands what it reached of the "
+            "narrower of two limits, which are measured on all ranks at the start: reading memory, "
+            "and multiplying.",
+        .groups = groups,
+        .n_groups = 2,
+        .examples = "  tessera bench --model model.gguf\n"
+                    "  mpirun -n 2 tessera bench --model model.gguf --json\n",
+    };
+    bench_options options = {.repeat = 3};
+    int exit_status;
+
+    if (!tsr_call_parse(call, &spec, &options, &exit_status)) {
+        return exit_status;
+    }
+    if (options.session.model == NULL) {
+        return tsr_call_usage(call, "which model? --model M is missing");
+    }
+    return tsr_call_end(call, tsr_session_run(call, &options.session, TSR_OK, lead, &options));
+}

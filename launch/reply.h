@@ -1,0 +1,63 @@
+/*
+ * launch/reply.h - what comes back for each prompt of one command, and how it is shown.
+ *
+ * Text is shown in the order of the prompts: the first one that is not complete streams, those
+ * behind it are kept until it is their turn. With JSON each reply is one object, in that order too.
+ *
+ * Threads: one.
+ */
+#ifndef TSR_LAUNCH_REPLY_H
+#define TSR_LAUNCH_REPLY_H
+
+#include "base/ids.h"
+#include "base/text.h"
+#include "engine/tessera.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct tsr_reply_set tsr_reply_set;
+
+typedef struct tsr_reply {
+    tsr_reply_set *set;
+    const char *title; /* of the prompt: its file's name */
+    int32_t *prompt;   /* the reply's to give back: handed out by the model, or tsr_alloc()ed */
+    int64_t n_prompt;
+    bool prompt_is_ours; /* the latter */
+    tsr_ids ids;
+    tsr_text text;
+    size_t n_shown;
+    char reason[16]; /* "" while it runs */
+    int64_t submitted_ns;
+    int64_t last_token_ns;
+    double first_token_s;
+    double prompt_s;
+    double generation_s;
+} tsr_reply;
+
+struct tsr_reply_set {
+    tsr_reply *replies;
+    int n;
+    int n_ended;
+    int turn; /* the one that streams */
+    bool json;
+    double load_s;
+    tsr_status st; /* the first failure: its message is this thread's last when it is returned */
+    char message[512];
+};
+
+TSR_MUST_CHECK tsr_status tsr_reply_set_make(tsr_reply_set *set, int n, bool json);
+void tsr_reply_set_clear(tsr_reply_set *set);
+
+/* The generation's on_event; ctx is its tsr_reply. */
+void tsr_reply_on_event(void *ctx, const tsr_event *event);
+
+/* No more events will come: those that still run are "cancelled". Shows what is left to show. */
+void tsr_reply_set_finish(tsr_reply_set *set);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,108 @@
+#include "launch/session.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+
+#define FIELD(name) offsetof(tsr_session_options, name)
+
+static const tsr_args_option options_table[] = {
+    {"--model", "M", TSR_ARGS_TEXT, FIELD(model), 0, 0, NULL, "the model: a GGUF file"},
+    {"--ctx", "N", TSR_ARGS_INTEGER, FIELD(context), 1, INT32_MAX, NULL,
+     "positions a sequence may have, prompt and answer together (default: what the model was made "
+     "for)"},
+    {"--kv-dtype", "T", TSR_ARGS_CHOICE, FIELD(kv_dtype), 0, 0, "f32|f16|bf16",
+     "how keys and values are kept (default f16)"},
+    {"--kv-memory", "BYTES", TSR_ARGS_BYTES, FIELD(kv_memory_bytes), 0, 0, NULL,
+     "memory for keys and values on each rank, such as 512M or 1.5G (default auto: what the "
+     "machine has room for, taken as it fills)"},
+    {"--block-tokens", "N", TSR_ARGS_CHOICE, FIELD(block_tokens), 0, 0, "16|32|64",
+     "tokens a block of that memory (default 64)"},
+    {"--threads", "N", TSR_ARGS_INTEGER, FIELD(n_threads), 1, 1024, NULL,
+     "threads of each rank (default: the host's cores divided among its ranks)"},
+    {"--activations", "T", TSR_ARGS_CHOICE, FIELD(activations), 0, 0, "int8|f32",
+     "numbers that meet quantised weights: int8 is fast, f32 is exact (default int8)"},
+    {"--max-batch-tokens", "N", TSR_ARGS_INTEGER, FIELD(max_batch_tokens), 1, 65536, NULL,
+     "tokens that one step computes at most (default 512)"},
+    {"--max-sequences", "N", TSR_ARGS_INTEGER, FIELD(max_sequences), 1, 4096, NULL,
+     "sequences that run at once at most (default 64)"},
+    {"--quiet", NULL, TSR_ARGS_FLAG, FIELD(quiet), 0, 0, NULL,
+     "nothing on stderr but errors: no summary, no bar"},
+};
+
+tsr_args_group tsr_session_group(size_t at)
+{
+    return (tsr_args_group){
+        .title = "Model and engine",
+        .options = options_table,
+        .n_options = sizeof(options_table) / sizeof(options_table[0]),
+        .at = at,
+    };
+}
+
+static tsr_engine_options engine_options(const tsr_session_options *options)
+{
+    return (tsr_engine_options){
+        .model_path = options->model,
+        .context = options->context,
+        .kv_dtype = options->kv_dtype,
+        .kv_memory_bytes = options->kv_memory_bytes,
+        .block_tokens =
+            options->block_tokens != NULL ? (int)strtol(options->block_tokens, NULL, 10) : 0,
+        .n_threads = (int)options->n_threads,
+        .activations = options->activations,
+        .max_batch_tokens = (int)options->max_batch_tokens,
+        .max_sequences = (int)options->max_sequences,
+    };
+}
+
+/* The leader's part. Whatever became of it, the followers are let go. */
+static tsr_status lead_and_stop(tsr_engine *engine,
+                                tsr_status (*lead)(tsr_engine *engine, void *ctx), void *ctx)
+{
+    const tsr_status st = lead(engine, ctx);
+
+    if (st != TSR_OK) {
+        char message[512];
+        const char *said = tsr_status_message();
+
+        (void)snprintf(message, sizeof(message), "%s", said);
+        (void)!tsr_engine_stop(engine);
+        return tsr_fail(st, "%s", message); // stopping may have left a message of its own
+    }
+    return tsr_engine_stop(engine);
+}
+
+tsr_status tsr_session_run(const tsr_call *call, const tsr_session_options *options,
+                           tsr_status ready, tsr_status (*lead)(tsr_engine *engine, void *ctx),
+                           void *ctx)
+{
+    const tsr_engine_options chosen = engine_options(options);
+    tsr_engine *engine = NULL;
+    tsr_status st;
+
+    if (options->quiet) {
+        tsr_log_set_level(TSR_LOG_ERROR);
+    }
+    TSR_TRY(tsr_world_agree(call->world, ready));
+    TSR_TRY(tsr_engine_create(&engine, call->world, &chosen));
+    if (tsr_engine_is_leader(engine)) {
+        st = lead_and_stop(engine, lead, ctx);
+    } else {
+        st = tsr_engine_follow(engine);
+    }
+    tsr_engine_destroy(engine);
+    return st;
+}
+
+tsr_session_words tsr_session_crew(const tsr_engine *engine)
+{
+    const tsr_engine_stats stats = tsr_engine_describe(engine);
+    tsr_session_words words;
+
+    (void)snprintf(words.text, sizeof(words.text), "%d %s x %d %s", stats.n_ranks,
+                   stats.n_ranks == 1 ? "rank" : "ranks", stats.n_threads,
+                   stats.n_threads == 1 ? "thread" : "threads");
+    return words;
+}

@@ -1,0 +1,53 @@
+/*
+ * launch/session.h - the options of an engine, and its life around one command.
+ *
+ * Threads: one.
+ */
+#ifndef TSR_LAUNCH_SESSION_H
+#define TSR_LAUNCH_SESSION_H
+
+#include "engine/tessera.h"
+#include "launch/commands.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What the options group below fills. {0} is a good start. */
+typedef struct tsr_session_options {
+    const char *model;
+    int64_t context;
+    const char *kv_dtype;
+    uint64_t kv_memory_bytes;
+    const char *block_tokens;
+    int64_t n_threads;
+    const char *activations;
+    int64_t max_batch_tokens;
+    int64_t max_sequences;
+    bool quiet;
+} tsr_session_options;
+
+/* "--model" first. `at` is where the struct lies in the command's own. */
+tsr_args_group tsr_session_group(size_t at);
+
+/*
+ * Opens the engine on all ranks, lets the leader carry out `lead` while the others follow, and
+ * closes it. `ready` is what this rank has to say about the preparations that came before: if any
+ * rank failed, none goes on. Returns this rank's status; when lead() failed, its own.
+ */
+TSR_MUST_CHECK tsr_status tsr_session_run(const tsr_call *call, const tsr_session_options *options,
+                                          tsr_status ready,
+                                          tsr_status (*lead)(tsr_engine *engine, void *ctx),
+                                          void *ctx);
+
+/* "2 ranks x 1 thread" */
+typedef struct tsr_session_words {
+    char text[48];
+} tsr_session_words;
+tsr_session_words tsr_session_crew(const tsr_engine *engine);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

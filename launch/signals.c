@@ -1,0 +1,59 @@
+#define _POSIX_C_SOURCE 200809L
+
+#include "launch/signals.h"
+
+#include <signal.h>
+#include <stddef.h>
+#include <string.h>
+
+static tsr_world *watched;
+static volatile sig_atomic_t last;
+static struct sigaction before_int;
+static struct sigaction before_term;
+
+static void note(int number)
+{
+    const struct sigaction *before = number == SIGINT ? &before_int : &before_term;
+
+    last = number;
+    if (before->sa_handler != SIG_DFL && before->sa_handler != SIG_IGN) {
+        before->sa_handler(number);
+    }
+}
+
+void tsr_signals_ignore_pipe(void)
+{
+    (void)signal(SIGPIPE, SIG_IGN);
+}
+
+static void watch_one(int number, struct sigaction *before)
+{
+    struct sigaction action;
+
+    (void)sigaction(number, NULL, before);
+    if ((before->sa_flags & SA_SIGINFO) != 0 || before->sa_handler == SIG_IGN) {
+        return; // ignored on purpose, as nohup does; or not a form that note() can pass on
+    }
+    memset(&action, 0, sizeof(action));
+    (void)sigemptyset(&action.sa_mask);
+    action.sa_handler = note;
+    action.sa_flags = SA_RESTART;
+    (void)sigaction(number, &action, NULL);
+}
+
+void tsr_signals_watch(tsr_world *world)
+{
+    watched = world;
+    watch_one(SIGINT, &before_int);
+    watch_one(SIGTERM, &before_term);
+}
+
+bool tsr_signals_asked(void)
+{
+    return last != 0 || (watched != NULL && tsr_world_asked_to_end(watched));
+}
+
+int tsr_signals_number(void)
+{
+    return last != 0 ? last : SIGTERM;
+}

@@ -1,0 +1,40 @@
+/*
+ * parallel/comm_ways.h - the ways in which a comm can sum, behind parallel/comm.h. Private to the
+ * room and its tests.
+ */
+#ifndef TSR_PARALLEL_COMM_WAYS_H
+#define TSR_PARALLEL_COMM_WAYS_H
+
+#include "parallel/comm.h"
+#include "parallel/world_mpi.h"
+
+typedef enum tsr_comm_way {
+    TSR_COMM_ALONE,
+    TSR_COMM_SHARED,
+    TSR_COMM_MPI,
+    TSR_COMM_WAY_COUNT
+} tsr_comm_way;
+
+struct tsr_comm {
+    tsr_world *world; /* borrowed */
+    tsr_comm_way way;
+    /* The shared window (comm_shared.c). */
+    MPI_Win win;
+    void *memory;
+    size_t piece;     /* doubles that a rank's area holds */
+    uint64_t n_meets; /* times that all ranks have met in the window */
+    int turn;         /* which of the two sets of areas is next */
+};
+
+/* tsr_comm_create chooses among these. SHARED is for ranks of one host. */
+TSR_MUST_CHECK tsr_status tsr_comm_create_way(tsr_comm **out, tsr_world *world, size_t largest,
+                                              tsr_comm_way way);
+
+TSR_MUST_CHECK tsr_status tsr_comm_shared_open(tsr_comm *comm, size_t largest);
+void tsr_comm_shared_close(tsr_comm *comm);
+
+typedef tsr_status tsr_comm_all_reduce_fn(tsr_comm *comm, double *values, size_t n_values);
+
+tsr_comm_all_reduce_fn tsr_comm_shared_all_reduce, tsr_comm_mpi_all_reduce;
+
+#endif

@@ -1,0 +1,184 @@
+#include "parallel/shard.h"
+
+enum {
+    GRAIN_COLUMNS = 64, // one load of int8 for the widest vectors; two quantisation groups
+    VOCAB_UNIT_LEAST = 16,
+    VOCAB_UNITS_LEAST = 96 // three for every two ranks of the largest world that is swept
+};
+
+/* The one table of how each weight is cut. */
+static const struct {
+    tsr_shard_rule weight;
+    tsr_shard_rule bias;
+} rules[TSR_ROLE_COUNT] = {
+    [TSR_ROLE_EMBED] = {TSR_SHARD_VOCAB_ROWS, TSR_SHARD_VOCAB_ROWS},
+    [TSR_ROLE_HEAD] = {TSR_SHARD_VOCAB_ROWS, TSR_SHARD_VOCAB_ROWS},
+    [TSR_ROLE_FINAL_NORM] = {TSR_SHARD_WHOLE, TSR_SHARD_WHOLE},
+    [TSR_ROLE_ATTN_NORM] = {TSR_SHARD_WHOLE, TSR_SHARD_WHOLE},
+    [TSR_ROLE_FF_NORM] = {TSR_SHARD_WHOLE, TSR_SHARD_WHOLE},
+    [TSR_ROLE_Q] = {TSR_SHARD_HEAD_ROWS, TSR_SHARD_HEAD_ROWS},
+    [TSR_ROLE_K] = {TSR_SHARD_KV_ROWS, TSR_SHARD_KV_ROWS},
+    [TSR_ROLE_V] = {TSR_SHARD_KV_ROWS, TSR_SHARD_KV_ROWS},
+    [TSR_ROLE_O] = {TSR_SHARD_HEAD_COLS, TSR_SHARD_WHOLE},
+    [TSR_ROLE_GATE] = {TSR_SHARD_FF_ROWS, TSR_SHARD_FF_ROWS},
+    [TSR_ROLE_UP] = {TSR_SHARD_FF_ROWS, TSR_SHARD_FF_ROWS},
+    [TSR_ROLE_DOWN] = {TSR_SHARD_FF_COLS, TSR_SHARD_WHOLE},
+};
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t common_divisor(int64_t a, int64_t b)
+{
+    while (b != 0) {
+        const int64_t rest = a % b;
+
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+static int64_t units_in(int64_t n_items, int64_t unit)
+{
+    return (n_items + unit - 1) / unit;
+}
+
+/* The fewest query heads whose columns are whole quantisation groups. */
+static int64_t smallest_bundle(const tsr_shard_shape *shape)
+{
+    return TSR_SHARD_GROUP / common_divisor(TSR_SHARD_GROUP, shape->head_dim);
+}
+
+/* Query heads that are dealt out together. */
+static int64_t heads_a_unit(const tsr_shard_shape *shape, int n_ranks)
+{
+    const int64_t smallest = smallest_bundle(shape);
+    const int64_t group = shape->n_heads / shape->n_kv_heads;
+    const int64_t whole_groups = smallest / common_divisor(smallest, group) * group;
+
+    // Whole KV groups while there is one for every rank: then no KV head is kept twice. Else a KV
+    // head kept by two ranks is a smaller loss than a rank with nothing to do.
+    return units_in(shape->n_heads, whole_groups) >= n_ranks ? whole_groups : smallest;
+}
+
+tsr_range tsr_shard_deal(int64_t n_items, int64_t unit, int rank, int n_ranks)
+{
+    const int64_t n_units = units_in(n_items, unit);
+    const int64_t each = n_units / n_ranks;
+    const int64_t left_over = n_units % n_ranks;
+    const int64_t first_unit = rank * each + least(rank, left_over);
+    const int64_t end_unit = first_unit + each + (rank < left_over ? 1 : 0);
+    const int64_t first = least(first_unit * unit, n_items);
+
+    return (tsr_range){.first = first, .count = least(end_unit * unit, n_items) - first};
+}
+
+tsr_status tsr_shard_check(const tsr_shard_shape *shape)
+{
+    if (shape->n_heads <= 0 || shape->n_kv_heads <= 0 || shape->head_dim <= 0 || shape->dim <= 0 ||
+        shape->ff_dim <= 0 || shape->n_vocab <= 0) {
+        return tsr_fail(
+            TSR_ERR_ARG,
+            "shard: every size must be positive: %d heads, %d KV heads of %d, dim %lld, "
+            "feed-forward %lld, vocabulary %lld",
+            shape->n_heads, shape->n_kv_heads, shape->head_dim, (long long)shape->dim,
+            (long long)shape->ff_dim, (long long)shape->n_vocab);
+    }
+    if (shape->n_heads % shape->n_kv_heads != 0) {
+        return tsr_fail(TSR_ERR_ARG, "shard: %d KV heads do not divide %d query heads",
+                        shape->n_kv_heads, shape->n_heads);
+    }
+    return TSR_OK;
+}
+
+tsr_shard tsr_shard_of(const tsr_shard_shape *shape, int rank, int n_ranks)
+{
+    const int64_t group = shape->n_heads / shape->n_kv_heads;
+    tsr_shard shard;
+
+    shard.heads = tsr_shard_deal(shape->n_heads, heads_a_unit(shape, n_ranks), rank, n_ranks);
+    shard.kv_heads.first = shard.heads.first / group;
+    shard.kv_heads.count = 0;
+    if (shard.heads.count > 0) {
+        const int64_t last = (shard.heads.first + shard.heads.count - 1) / group;
+
+        shard.kv_heads.count = last - shard.kv_heads.first + 1;
+    }
+    shard.ff = tsr_shard_deal(shape->ff_dim, tsr_shard_ff_grain(shape), rank, n_ranks);
+    shard.vocab =
+        tsr_shard_deal(shape->n_vocab, tsr_shard_vocab_unit(shape->n_vocab), rank, n_ranks);
+    return shard;
+}
+
+int64_t tsr_shard_attention_grain(const tsr_shard_shape *shape)
+{
+    // Every cut of any n_ranks is a multiple of the smallest bundle, and so of a grain that divides
+    // it.
+    const int64_t bundle = smallest_bundle(shape) * shape->head_dim;
+    const int64_t grain = bundle % GRAIN_COLUMNS == 0 ? GRAIN_COLUMNS : bundle;
+
+    return least(grain, (int64_t)shape->n_heads * shape->head_dim);
+}
+
+int64_t tsr_shard_ff_grain(const tsr_shard_shape *shape)
+{
+    return least(GRAIN_COLUMNS, shape->ff_dim);
+}
+
+int64_t tsr_shard_vocab_unit(int64_t n_vocab)
+{
+    int64_t unit = VOCAB_UNIT_LEAST;
+
+    while (n_vocab / (unit * 2) >= VOCAB_UNITS_LEAST) {
+        unit *= 2;
+    }
+    return unit;
+}
+
+tsr_shard_rule tsr_shard_rule_of(tsr_shard_role role)
+{
+    return rules[role].weight;
+}
+
+tsr_shard_rule tsr_shard_bias_rule_of(tsr_shard_role role)
+{
+    return rules[role].bias;
+}
+
+static tsr_range columns_of_heads(tsr_range heads, int head_dim)
+{
+    return (tsr_range){.first = heads.first * head_dim, .count = heads.count * head_dim};
+}
+
+void tsr_shard_window(const tsr_shard_shape *shape, const tsr_shard *shard, tsr_shard_rule rule,
+                      int64_t n_rows, int64_t n_cols, tsr_range *rows, tsr_range *cols)
+{
+    *rows = (tsr_range){.first = 0, .count = n_rows};
+    *cols = (tsr_range){.first = 0, .count = n_cols};
+    switch (rule) {
+    case TSR_SHARD_HEAD_ROWS:
+        *rows = columns_of_heads(shard->heads, shape->head_dim);
+        break;
+    case TSR_SHARD_KV_ROWS:
+        *rows = columns_of_heads(shard->kv_heads, shape->head_dim);
+        break;
+    case TSR_SHARD_HEAD_COLS:
+        *cols = columns_of_heads(shard->heads, shape->head_dim);
+        break;
+    case TSR_SHARD_FF_ROWS:
+        *rows = shard->ff;
+        break;
+    case TSR_SHARD_FF_COLS:
+        *cols = shard->ff;
+        break;
+    case TSR_SHARD_VOCAB_ROWS:
+        *rows = shard->vocab;
+        break;
+    case TSR_SHARD_WHOLE:
+    case TSR_SHARD_RULE_COUNT:
+        break;
+    }
+}

@@ -1,0 +1,382 @@
+#!/usr/bin/env python3
+"""The program as a person or a script uses it: flags, exit statuses, JSON, signals, several ranks.
+
+Runs under CTest, which says where things are: TESSERA, TINY_GGUF, MPIEXEC. Standard library only.
+"""
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+TESSERA = os.environ["TESSERA"]
+TINY_GGUF = os.environ["TINY_GGUF"]
+MPIRUN = [os.environ["MPIEXEC"], "--oversubscribe", "--bind-to", "none", "-n"]
+WAIT_S = 100
+
+FOLDER = tempfile.TemporaryDirectory(prefix="tessera-cli-")
+MODEL = os.path.join(FOLDER.name, "tiny.gguf")
+COMMANDS = ("generate", "tokenize", "detokenize", "perplexity", "bench", "inspect")
+
+
+def setUpModule():
+    subprocess.run([TINY_GGUF, "9/3", "1", MODEL], check=True, timeout=WAIT_S)
+
+
+def tearDownModule():
+    FOLDER.cleanup()
+
+
+def run(*words, ranks=0, stdin=b""):
+    launcher = MPIRUN + [str(ranks)] if ranks else []
+    return subprocess.run(launcher + [TESSERA, *words], input=stdin, capture_output=True, timeout=WAIT_S, check=False)
+
+
+def write(name, data):
+    path = os.path.join(FOLDER.name, name)
+    with open(path, "wb") as file:
+        file.write(data)
+    return path
+
+
+class Case(unittest.TestCase):
+    def good(self, *words, **how):
+        done = run(*words, **how)
+        self.assertEqual(done.returncode, 0, (words, done.stderr))
+        return done
+
+    def says(self, status, pattern, *words, **how):
+        """Ends with the status, with nothing on stdout and the pattern on stderr."""
+        done = run(*words, **how)
+        self.assertEqual(done.returncode, status, (words, done.stderr))
+        self.assertEqual(done.stdout, b"", words)
+        self.assertRegex(done.stderr.decode(), pattern)
+        return done.stderr.decode()
+
+    def generate(self, *words, **how):
+        """The replies. Stdout is bytes as the model made them; JSON marks those that are no UTF-8."""
+        out = self.good("generate", "--model", MODEL, "--json", *words, **how).stdout
+        return [json.loads(line) for line in out.splitlines()]
+
+
+class HelpAndMistakes(Case):
+    def test_help_and_version_go_to_stdout_and_succeed(self):
+        for words in (["--help"], ["-h"], ["help"], ["--version"]):
+            done = self.good(*words)
+            self.assertEqual(done.stderr, b"")
+            self.assertIn(b"tessera", done.stdout)
+        self.assertRegex(self.good("--version").stdout, rb"^tessera \d+\.\d+\.\d+\n$")
+        for command in COMMANDS:
+            page = self.good(command, "--help").stdout
+            self.assertTrue(page.startswith(b"usage: tessera " + command.encode()))
+            self.assertIn(b"Examples", page)
+            self.assertEqual(self.good("help", command).stdout, page)
+            self.assertIn(command.encode(), self.good("--help").stdout)
+
+    def test_every_promised_flag_is_in_the_help(self):
+        page = self.good("generate", "--help").stdout.decode()
+        for flag in ("model prompt prompt-file prompt-ids chat system max-tokens temperature top-k top-p min-p seed ctx "
+                     "kv-dtype kv-memory block-tokens threads activations ignore-eos json quiet max-batch-tokens "
+                     "max-sequences").split():
+            self.assertRegex(page, r"(?m)^  --%s\b" % flag)
+
+    def test_mistakes_in_the_line_end_with_2(self):
+        generate = ["generate", "--model", MODEL]
+        for pattern, words in (
+                ("--help", []),
+                ("no command 'generat'; did you mean generate", ["generat"]),
+                ("no command", ["frobnicate"]),
+                ("did you mean --max-tokens", generate + ["--max-token", "3", "--prompt", "x"]),
+                ("--model M is missing", ["generate", "--prompt", "x"]),
+                ("--model M is missing", ["tokenize"]),
+                ("--model M is missing", ["bench"]),
+                ("which prompt", generate),
+                ("do not go together", generate + ["--prompt", "x", "--prompt-ids", "1"]),
+                ("--system needs --chat", generate + ["--prompt", "x", "--system", "y"]),
+                ("--prompt needs a value", generate + ["--prompt"]),
+                ("whole number", generate + ["--prompt", "x", "--max-tokens", "many"]),
+                ("from 1 to", generate + ["--prompt", "x", "--max-tokens", "0"]),
+                ("number", generate + ["--prompt", "x", "--temperature", "nan"]),
+                ("from 0 to 1", generate + ["--prompt", "x", "--top-p", "1.5"]),
+                ("one of f32", generate + ["--prompt", "x", "--kv-dtype", "int4"]),
+                ("bytes", generate + ["--prompt", "x", "--kv-memory", "lots"]),
+                ("token ids", generate + ["--prompt-ids", "1,two"]),
+                ("which text", ["perplexity", "--model", MODEL]),
+                ("one word too many", ["inspect", MODEL, MODEL]),
+                ("takes no value", ["inspect", MODEL, "--json=yes"]),
+                ("which model", ["inspect"])):
+            with self.subTest(words=words):
+                self.says(2, pattern, *words)
+
+
+class Generate(Case):
+    def test_json_is_one_object_a_prompt(self):
+        reply, = self.generate("--prompt", "ab", "--max-tokens", "5", "--ignore-eos")
+        self.assertEqual(list(reply), ["prompt_ids", "ids", "text", "finish_reason", "timings"])
+        self.assertEqual(reply["finish_reason"], "length")
+        self.assertEqual(len(reply["ids"]), 5)
+        self.assertEqual(sorted(reply["timings"]), ["generation_tok_per_s", "load_ms", "prompt_tok_per_s", "ttft_ms"])
+        for name, number in reply["timings"].items():
+            self.assertGreater(number, 0, name)
+        ids = json.loads(self.good("tokenize", "--model", MODEL, "--json", stdin=b"ab").stdout)["ids"]
+        self.assertEqual(reply["prompt_ids"], ids)
+
+    def test_stdout_is_the_text_and_stderr_one_line(self):
+        words = ("--prompt", "ab", "--max-tokens", "12", "--ignore-eos")
+        done = self.good("generate", "--model", MODEL, *words)
+        text = self.generate(*words)[0]["text"]
+        self.assertEqual(done.stdout.decode(errors="replace").rstrip("\n"), text.rstrip("\n"))
+        self.assertEqual(done.stderr.count(b"\n"), 1, done.stderr)
+        self.assertRegex(done.stderr, rb"loaded in .* first token after .* prompt .* generated .* 1 rank x")
+        self.assertEqual(self.good("generate", "--model", MODEL, "--quiet", *words).stderr, b"")
+
+    def test_ids_and_text_prompts_are_the_same_prompt(self):
+        by_text, = self.generate("--prompt", "hello", "--max-tokens", "6")
+        by_ids, = self.generate("--prompt-ids", ",".join(map(str, by_text["prompt_ids"])), "--max-tokens", "6")
+        by_file, = self.generate("--prompt-file", "-", "--max-tokens", "6", stdin=b"hello")
+        self.assertEqual(by_text["ids"], by_ids["ids"])
+        self.assertEqual(by_text["ids"], by_file["ids"])
+
+    def test_several_files_are_answered_in_their_order_as_if_alone(self):
+        files = [write("p%d.txt" % i, text) for i, text in enumerate((b"one", b"the second", b"3"))]
+        words = [word for file in files for word in ("--prompt-file", file)] + ["--max-tokens", "7"]
+        replies = self.generate(*words)
+        alone = [self.generate("--prompt-file", file, "--max-tokens", "7")[0] for file in files]
+        self.assertEqual([r["ids"] for r in replies], [r["ids"] for r in alone])
+        text = self.good("generate", "--model", MODEL, *words).stdout.decode(errors="replace")
+        at = [text.index("==> %s <==" % file) for file in files]
+        self.assertEqual(at, sorted(at))
+        for file, reply in zip(files, replies):
+            self.assertIn("==> %s <==\n%s" % (file, reply["text"]), text)
+
+    def test_a_seed_decides_what_chance_chooses(self):
+        def ids(seed):
+            return self.generate("--prompt", "x", "--temperature", "1.5", "--seed", seed, "--max-tokens", "24",
+                                 "--ignore-eos")[0]["ids"]
+        self.assertEqual(ids("7"), ids("7"))
+        self.assertNotEqual(ids("7"), ids("8"))
+
+    def test_engine_flags_are_taken(self):
+        plain, = self.generate("--prompt", "hello", "--max-tokens", "6", "--activations", "f32")
+        same, = self.generate("--prompt", "hello", "--max-tokens=6", "--activations=f32", "--ctx=128", "--threads=1",
+                              "--kv-memory=8M", "--block-tokens=16", "--max-batch-tokens=4", "--max-sequences=1")
+        self.assertEqual(plain["ids"], same["ids"])
+
+    def test_what_cannot_be_answered_ends_with_1_and_one_sentence(self):
+        generate = ["generate", "--model", MODEL]
+        folder = FOLDER.name
+        for pattern, words in (
+                ("nowhere.txt", generate + ["--prompt-file", "nowhere.txt"]),
+                ("directory", generate + ["--prompt-file", folder]),
+                ("empty", generate + ["--prompt", ""]),
+                ("zero byte", generate + ["--chat", "--prompt-file", write("zero.txt", b"a\0b")]),
+                ("99999999", generate + ["--prompt-ids", "99999999"]),
+                ("16", generate + ["--ctx", "16", "--prompt-ids", ",".join(["5"] * 40)])):
+            with self.subTest(words=words):
+                said = self.says(1, pattern, *words)
+                self.assertEqual(said.count("\n"), 1, said)
+
+    def test_output_that_cannot_be_written_is_a_failure_and_a_closed_pipe_is_none(self):
+        words = [TESSERA, "generate", "--model", MODEL, "--prompt", "x", "--ignore-eos", "--ctx", "256"]
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, timeout=WAIT_S, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"No space left", done.stderr)
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+            running.stdout.close()
+            said = running.stderr.read()
+            self.assertEqual(running.wait(WAIT_S), 0, said)
+
+
+class Signals(Case):
+    def stopped(self, number):
+        """A long run that is told to end once text has come: its exit status, its output."""
+        line = [TESSERA, "generate", "--model", MODEL, "--prompt", "x", "--ignore-eos", "--temperature", "1",
+                "--max-tokens", "100000000"]
+        with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+            first = running.stdout.read(1)
+            running.send_signal(number)
+            out, err = running.communicate(timeout=WAIT_S)
+        return running.returncode, first + out, err
+
+    def test_a_signal_ends_the_run_and_the_text_stays(self):
+        for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+            got, out, err = self.stopped(number)
+            if got == 0:
+                self.skipTest("the context was full before the signal came")
+            self.assertEqual(got, status, err)
+            self.assertTrue(out.endswith(b"\n"))
+            self.assertIn(b"generated", err)
+
+    def test_waiting_for_a_prompt_can_be_stopped(self):
+        line = [TESSERA, "generate", "--model", MODEL, "--prompt-file", "-"]
+        with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+            time.sleep(2)
+            running.send_signal(signal.SIGINT)
+            self.assertEqual(running.wait(WAIT_S), 130)
+
+
+class Tokens(Case):
+    def test_text_comes_back_byte_for_byte(self):
+        for text in (b"", b"hello", "Grüße, 世界 🌍\n".encode(), b" a  b\n\n", b"\xff\xfe bytes", b"x\0y"):
+            ids = self.good("tokenize", "--model", MODEL, stdin=text).stdout
+            self.assertEqual(self.good("detokenize", "--model", MODEL, stdin=ids).stdout, text)
+            form = self.good("tokenize", "--model", MODEL, "--json", stdin=text).stdout
+            self.assertEqual(json.loads(form)["ids"], [int(i) for i in ids.split()])
+            self.assertEqual(self.good("detokenize", "--model", MODEL, stdin=form).stdout, text)
+
+    def test_special_tokens_are_text_unless_asked_for(self):
+        text = b"<|im_end|>"
+        plain = json.loads(self.good("tokenize", "--model", MODEL, "--json", stdin=text).stdout)["ids"]
+        special = json.loads(self.good("tokenize", "--model", MODEL, "--json", "--special", stdin=text).stdout)["ids"]
+        self.assertGreater(len(plain), 1)
+        self.assertEqual(special, [2])
+        self.assertEqual(self.good("detokenize", "--model", MODEL, stdin=b"2").stdout, b"")
+        self.assertEqual(self.good("detokenize", "--model", MODEL, "--special", stdin=b"2").stdout, text)
+
+    def test_ids_may_be_separated_by_anything_usual(self):
+        for ids in (b"100,101,102", b"100 101\n102\n", b"[100, 101, 102]", b'{"ids": [100,101,102], "more": 1}'):
+            text = json.loads(self.good("detokenize", "--model", MODEL, "--json", stdin=ids).stdout)["text"]
+            self.assertEqual(text, "abc")
+
+    def test_bytes_that_are_no_utf8_are_marked_in_json(self):
+        done = self.good("detokenize", "--model", MODEL, "--json", stdin=b"100 258 101")
+        self.assertEqual(json.loads(done.stdout.decode("utf-8"))["text"], "a\N{REPLACEMENT CHARACTER}b")
+
+    def test_what_are_no_ids_is_refused(self):
+        for ids in (b"x", b"1 -2", b"99999999", b"[1, 2", b"{}", b'{"ids": 5}', b'["1"]', b"[-1]", b"[1e99]", b"1\0 2"):
+            with self.subTest(ids=ids):
+                self.says(1, r"^tessera detokenize: .+\n$", "detokenize", "--model", MODEL, stdin=ids)
+
+
+class Perplexity(Case):
+    def test_numbers_fit_together(self):
+        text = b"The tiny model has never seen this text."
+        score = json.loads(self.good("perplexity", "--model", MODEL, "--json", write("t.txt", text)).stdout)
+        self.assertEqual(list(score), ["tokens", "mean_nll", "perplexity", "logprob", "argmax"])
+        self.assertEqual(len(score["logprob"]), score["tokens"] - 1)
+        self.assertEqual(len(score["argmax"]), score["tokens"])
+        self.assertTrue(all(p < 0 for p in score["logprob"]))
+        self.assertAlmostEqual(score["mean_nll"], -sum(score["logprob"]) / len(score["logprob"]), 9)
+        self.assertAlmostEqual(score["perplexity"] / math.exp(score["mean_nll"]), 1, 9)
+        ids = self.good("tokenize", "--model", MODEL, stdin=text).stdout.decode().replace(" ", ",").strip()
+        self.assertEqual(json.loads(self.good("perplexity", "--model", MODEL, "--json", "--ids", ids).stdout), score)
+        self.assertEqual(json.loads(self.good("perplexity", "--model", MODEL, "--json", "-", stdin=text).stdout), score)
+        said = self.good("perplexity", "--model", MODEL, "--ids", ids).stdout.decode()
+        self.assertIn("%.6f" % score["mean_nll"], said)
+        # The likeliest token after a prompt is what greedy generation takes.
+        greedy, = self.generate("--prompt-ids", ids, "--max-tokens", "1")
+        self.assertEqual(greedy["ids"], score["argmax"][-1:])
+
+    def test_one_token_has_no_score(self):
+        self.says(1, "two", "perplexity", "--model", MODEL, "--ids", "5")
+
+
+class Inspect(Case):
+    def test_the_shape_is_told(self):
+        done = json.loads(self.good("inspect", MODEL, "--json", "--metadata").stdout)
+        self.assertEqual((done["shape"]["heads"], done["shape"]["kv_heads"]), (9, 3))
+        self.assertEqual(done["file_bytes"], os.path.getsize(MODEL))
+        self.assertEqual(sum(kind["tensors"] for kind in done["tensors"]), done["n_tensors"])
+        self.assertIn("general.architecture", [entry["key"] for entry in done["metadata"]])
+        page = self.good("inspect", MODEL, "--metadata").stdout.decode()
+        for word in ("9 of", "3 key-value heads", "tensors by type", "tokenizer", "chat template",
+                     "general.architecture"):
+            self.assertIn(word, page)
+
+    def test_the_ranks_own_everything_once(self):
+        for n in (1, 2, 3, 4, 9):
+            done = json.loads(self.good("inspect", MODEL, "--json", "--ranks", str(n)).stdout)
+            self.assertEqual(len(done["ranks"]), n)
+            for part, total in (("heads", 9), ("ff", done["shape"]["ff_dim"]),
+                                ("vocabulary", done["shape"]["vocabulary"])):
+                owned = [i for rank in done["ranks"] for i in range(*rank[part])]
+                self.assertEqual(owned, list(range(total)), (n, part))
+        page = self.good("inspect", MODEL, "--ranks", "2").stdout.decode()
+        rows = re.findall(r"(?m)^ +\d  (\|[#.|]+\|)$", page)
+        self.assertEqual(len(rows), 2)
+        self.assertEqual([row.count("#") + row.count(".") for row in rows], [9, 9])
+        self.assertEqual(sum(row.count("#") for row in rows), 9)
+
+    def test_the_environment_is_told_without_a_model(self):
+        self.assertIn(b"TSR_LOG", self.good("inspect", "--env").stdout)
+        names = [e["name"] for e in json.loads(self.good("inspect", "--env", "--json").stdout)["environment"]]
+        self.assertIn("TSR_TIMEOUT", names)
+
+
+class HostileModels(Case):
+    def test_files_that_are_no_model_are_refused_in_one_sentence(self):
+        with open(MODEL, "rb") as file:
+            whole = file.read()
+        bad = [write("empty.gguf", b""), write("text.gguf", b"This is no model.\n" * 100),
+               write("zeros.gguf", bytes(100000)), write("magic.gguf", b"GGUF"), FOLDER.name,
+               os.path.join(FOLDER.name, "missing.gguf")]
+        bad += [write("cut%d.gguf" % n, whole[:n]) for n in (12, 100, 5000, len(whole) // 2, len(whole) - 1)]
+        for path in bad:
+            for words in (["inspect", path], ["tokenize", "--model", path],
+                          ["generate", "--model", path, "--prompt", "x"]):
+                with self.subTest(words=words):
+                    said = self.says(1, r"^tessera \w+: .+\n$", *words)
+                    self.assertEqual(said.count("\n"), 1, said)
+
+
+class Ranks(Case):
+    def test_only_one_rank_speaks(self):
+        for words in (["--version"], ["generate", "--help"], ["inspect", MODEL, "--ranks", "2"]):
+            self.assertEqual(self.good(*words, ranks=2).stdout, self.good(*words).stdout, words)
+        for status, words in ((2, ["generate", "--max-token", "3"]), (2, ["nothing"]),
+                              (1, ["generate", "--model", "nowhere.gguf", "--prompt", "x"]),
+                              (1, ["generate", "--model", MODEL, "--prompt-file", "nowhere.txt"]),
+                              (1, ["generate", "--model", MODEL, "--prompt", ""])):
+            done = run(*words, ranks=2)
+            said = [line for line in done.stderr.splitlines() if b"tessera" in line and b"--help" not in line
+                    and TESSERA.encode() not in line]
+            self.assertEqual(done.returncode, status, (words, done.stderr))
+            self.assertEqual(len(said), 1, (words, done.stderr))
+
+    def test_two_ranks_give_the_same_text(self):
+        words = ("--prompt", "hello", "--max-tokens", "16", "--temperature", "0.8", "--seed", "3")
+        one, = self.generate(*words)
+        two, = self.generate(*words, ranks=2)
+        self.assertEqual((one["ids"], one["text"]), (two["ids"], two["text"]))
+        done = self.good("generate", "--model", MODEL, *words, ranks=2)
+        self.assertRegex(done.stderr, rb"2 ranks x \d+ thread")
+        self.assertEqual(done.stderr.count(b"loaded in"), 1)
+
+    def test_two_ranks_read_stdin_once_and_score_the_same(self):
+        text = b"A text for both of them."
+        words = ("perplexity", "--model", MODEL, "--json", "-")
+        self.assertEqual(self.good(*words, stdin=text).stdout, self.good(*words, stdin=text, ranks=2).stdout)
+        ids = self.good("tokenize", "--model", MODEL, stdin=text)
+        self.assertEqual(self.good("tokenize", "--model", MODEL, stdin=text, ranks=2).stdout, ids.stdout)
+
+    def test_a_signal_to_mpirun_ends_all_ranks(self):
+        line = MPIRUN + ["2", TESSERA, "generate", "--model", MODEL, "--prompt", "x", "--ignore-eos",
+                         "--max-tokens", "100000000", "--temperature", "1"]
+        with subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE) as running:
+            running.stdout.read(1)
+            running.send_signal(signal.SIGTERM)
+            running.communicate(timeout=WAIT_S)
+        left = subprocess.run(["ps", "-eo", "args"], capture_output=True, check=False).stdout
+        self.assertNotIn(MODEL.encode(), left)
+
+
+class Bench(Case):
+    def test_every_promised_row_is_there(self):
+        done = json.loads(self.good("bench", "--model", MODEL, "--json", "--repeat", "1").stdout)
+        rows = [(row["what"], row["batch"]) for row in done["results"]]
+        self.assertEqual(rows, [("prompt", 1), ("generate", 1), ("generate", 1), ("batch", 1), ("batch", 4),
+                                ("batch", 16)])
+        for row in done["results"]:
+            self.assertGreater(row["tok_per_s"], 0)
+            self.assertGreater(row["share_of_limit"], 0)
+        self.assertEqual(done["results"][1]["context"], 0)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

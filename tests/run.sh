@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Installs what the tests need, builds, and runs every test.
+#   tests/run.sh [--without-model] [CTEST-OPTIONS...]     e.g. tests/run.sh -R tokenizer
+# --without-model: do not get the real model (95 MB); the tests that need it are skipped.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. launch/setup.sh
+
+MODEL=
+if [ "${1:-}" = --without-model ]; then
+  shift
+else
+  with_model=yes
+fi
+install_packages "${SETUP_PACKAGES[@]}" binutils libcmocka-dev python3
+[ -z "${with_model:-}" ] || get_model
+say "Configuring and building in $(pwd)/build"
+configure_build build -DTSR_TESTS=ON -DTSR_TEST_MODEL="$MODEL"
+build_targets build all
+exec ctest --test-dir build --output-on-failure -j "$(nproc)" "$@"

@@ -1,0 +1,187 @@
+#include "tests/support/fake_ranks.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/alloc.h"
+
+void fake_ranks_init(fake_ranks *ranks, const tsr_step_limits *limits, int64_t context)
+{
+    const size_t n_ids = (size_t)limits->n_block_ids;
+
+    *ranks = (fake_ranks){.limits = *limits, .context = context};
+    assert_int_equal(tsr_step_init(&ranks->step, limits), TSR_OK);
+    ranks->message = tsr_alloc(tsr_step_max_ints(limits), sizeof(int32_t));
+    ranks->tables =
+        tsr_alloc((size_t)limits->max_seqs * (size_t)limits->max_blocks, sizeof(int32_t));
+    ranks->owners = tsr_alloc(n_ids, sizeof(int64_t));
+    ranks->slots = tsr_alloc(n_ids * (size_t)limits->block_tokens, sizeof(fake_slot));
+    ranks->next = tsr_alloc((size_t)limits->max_seqs, sizeof(int32_t));
+    assert_true(ranks->message != NULL && ranks->tables != NULL && ranks->owners != NULL &&
+                ranks->slots != NULL && ranks->next != NULL);
+    for (size_t i = 0; i < n_ids; i++) {
+        ranks->owners[i] = -1;
+    }
+    for (size_t i = 0; i < n_ids * (size_t)limits->block_tokens; i++) {
+        ranks->slots[i].writer = -1;
+    }
+}
+
+void fake_ranks_clear(fake_ranks *ranks)
+{
+    tsr_step_clear(&ranks->step);
+    tsr_free(ranks->message);
+    tsr_free(ranks->tables);
+    tsr_free(ranks->owners);
+    tsr_free(ranks->slots);
+    tsr_free(ranks->next);
+}
+
+int32_t fake_ranks_next(const int32_t *tokens, int64_t n, int n_vocab)
+{
+    uint32_t hash = 2166136261u;
+
+    for (int64_t i = 0; i < n; i++) {
+        hash = (hash ^ (uint32_t)tokens[i]) * 16777619u;
+    }
+    return (int32_t)((hash >> 8) % (uint32_t)n_vocab);
+}
+
+static fake_slot *slot_at(fake_ranks *ranks, int32_t lane, int64_t position)
+{
+    const int bt = ranks->limits.block_tokens;
+    const int32_t block = ranks->tables[(int64_t)lane * ranks->limits.max_blocks + position / bt];
+
+    return &ranks->slots[(int64_t)block * bt + position % bt];
+}
+
+static void drop_blocks(fake_ranks *ranks, const tsr_step *step)
+{
+    for (int i = 0; i < step->n_dropped; i++) {
+        const int32_t id = step->dropped[i];
+
+        assert_true(ranks->owners[id] >= 0); // it was told of, and is not dropped twice
+        ranks->owners[id] = -1;
+        for (int k = 0; k < ranks->limits.block_tokens; k++) {
+            ranks->slots[(int64_t)id * ranks->limits.block_tokens + k].writer = -1;
+        }
+    }
+}
+
+static int sequence_of_lane(const tsr_step *step, int32_t lane)
+{
+    for (int s = 0; s < step->n_seqs; s++) {
+        if (step->lanes[s] == lane) {
+            return s;
+        }
+    }
+    fail_msg("blocks for lane %d, which is not in the step", (int)lane);
+    return -1;
+}
+
+static void append_blocks(fake_ranks *ranks, const tsr_scheduler *scheduler, const tsr_step *step)
+{
+    for (int i = 0; i < step->n_appended; i++) {
+        const int32_t id = step->append_block[i];
+        const int s = sequence_of_lane(step, step->append_lane[i]);
+        const int64_t n_positions =
+            step->first_pos[s] + step->row_start[s + 1] - step->row_start[s];
+
+        assert_int_equal(ranks->owners[id], -1); // free, or dropped before
+        // None is taken ahead of the rows that fill it.
+        assert_true((int64_t)step->append_index[i] * ranks->limits.block_tokens < n_positions);
+        ranks->owners[id] = tsr_scheduler_request_of(scheduler, s)->id;
+        ranks->tables[(int64_t)step->append_lane[i] * ranks->limits.max_blocks +
+                      step->append_index[i]] = id;
+        for (int k = 0; k < step->n_dropped; k++) {
+            ranks->n_given_over += step->dropped[k] == id ? 1 : 0;
+        }
+    }
+}
+
+/* Every position up to the last has a block of this request's own, and in it what it wrote. */
+static void read_back(fake_ranks *ranks, const tsr_request *r, int32_t lane, int64_t n_positions)
+{
+    for (int64_t p = 0; p < n_positions; p++) {
+        const int32_t block =
+            ranks
+                ->tables[(int64_t)lane * ranks->limits.max_blocks + p / ranks->limits.block_tokens];
+        const fake_slot *slot = slot_at(ranks, lane, p);
+
+        assert_int_equal(ranks->owners[block], r->id);
+        assert_int_equal(slot->writer, r->id);
+        assert_int_equal(slot->position, p);
+        assert_int_equal(slot->token, r->tokens[p]);
+    }
+}
+
+static void check_wanted(const tsr_scheduler *scheduler, const tsr_step *step)
+{
+    int w = 0;
+
+    for (int s = 0; s < step->n_seqs; s++) {
+        const tsr_request *r = tsr_scheduler_request_of(scheduler, s);
+
+        for (int row = step->row_start[s]; row < step->row_start[s + 1]; row++) {
+            const int64_t p = step->first_pos[s] + row - step->row_start[s];
+            const bool sampled =
+                row + 1 == step->row_start[s + 1] && tsr_scheduler_samples(scheduler, s);
+            const bool scored = r->score && p < r->n_prompt && p >= r->n_scored;
+
+            if (sampled || scored) {
+                assert_true(w < step->n_wanted);
+                assert_int_equal(step->wanted[w], row);
+                assert_int_equal(step->targets[w],
+                                 scored && p + 1 < r->n_prompt ? r->tokens[p + 1] : -1);
+                assert_true(step->sharpness[w] ==
+                            (sampled ? tsr_sampler_sharpness(&r->sampling) : 1.0f));
+                w++;
+            }
+        }
+    }
+    assert_int_equal(w, step->n_wanted);
+}
+
+void fake_ranks_run(fake_ranks *ranks, const tsr_scheduler *scheduler, const tsr_step *planned)
+{
+    const size_t n_ints = tsr_step_pack(planned, ranks->message);
+    const tsr_step *step = &ranks->step;
+
+    assert_int_equal(tsr_step_unpack(&ranks->step, ranks->message, n_ints), TSR_OK);
+    drop_blocks(ranks, step);
+    append_blocks(ranks, scheduler, step);
+    check_wanted(scheduler, step);
+    for (int s = 0; s < step->n_seqs; s++) {
+        const tsr_request *r = tsr_scheduler_request_of(scheduler, s);
+        const int32_t lane = step->lanes[s];
+        const int32_t first = step->row_start[s];
+        const int32_t n_rows = step->row_start[s + 1] - first;
+
+        assert_int_equal(step->first_pos[s], r->n_cached); // in order, each once a life
+        assert_int_equal(lane, r->lane);
+        for (int32_t k = 0; k < n_rows; k++) {
+            fake_slot *slot = slot_at(ranks, lane, r->n_cached + k);
+
+            assert_true(slot->writer == -1 || slot->position != r->n_cached + k ||
+                        slot->writer != r->id);
+            *slot = (fake_slot){r->id, (int32_t)r->n_cached + k, step->tokens[first + k]};
+        }
+    }
+    // Only when all have written: nobody may have written into another's block.
+    for (int s = 0; s < step->n_seqs; s++) {
+        const tsr_request *r = tsr_scheduler_request_of(scheduler, s);
+        const int64_t n = step->first_pos[s] + step->row_start[s + 1] - step->row_start[s];
+
+        read_back(ranks, r, step->lanes[s], n);
+        assert_int_equal(tsr_scheduler_samples(scheduler, s),
+                         n == r->n_tokens && n < r->n_prompt + r->max_tokens && n < ranks->context);
+        ranks->next[s] = tsr_scheduler_samples(scheduler, s)
+                             ? fake_ranks_next(r->tokens, n, ranks->limits.n_vocab)
+                             : -12345; // must not be read
+    }
+    ranks->n_rows += step->n_rows;
+}
