@@ -482,7 +482,7 @@ tsr_status tsr_engine_step(tsr_engine *e, bool *busy)
     if (tsr_world_asked_to_end(e->world)) {
         return tsr_fail(TSR_ERR_CANCELLED, "asked to end by a signal");
     }
-    if (tsr_scheduler_plan(e->leader->scheduler, &e->step)) {
+    if (tsr_scheduler_plan(e->leader->scheduler, &e->step, tsr_clock_ns())) {
         const int64_t now = tsr_clock_ns();
 
         for (int s = 0; s < e->step.n_seqs; s++) {
@@ -496,7 +496,7 @@ tsr_status tsr_engine_step(tsr_engine *e, bool *busy)
             tsr_world_abort(e->world, st);
         }
         tsr_scheduler_commit(e->leader->scheduler, &e->step, e->leader->next, token_ends,
-                             (void *)(uintptr_t)tsr_model_tokenizer(e->model));
+                             (void *)(uintptr_t)tsr_model_tokenizer(e->model), tsr_clock_ns());
     } else {
         e->step.n_seqs = 0;
     }
