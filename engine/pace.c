@@ -1,108 +1,96 @@
 #include "engine/pace.h"
 
 enum {
-    N = TSR_PACE_N_COSTS,
-    ROWS_UNIT = 16, // rows are counted by so many, that all three numbers are of like size
-    WARM = 8,       // steps after which one that is out of all proportion is not believed
-    OUT_OF_ALL = 4  // times what was to be expected
+    WARM = 8,      // plain steps after which one that is out of all proportion is not believed
+    OUT_OF_ALL = 4 // times what was to be expected
 };
 
-static const double KEEP = 0.95;   // what a step counts for one step later
-static const double HOLD = 1e-3;   // how strongly a cost stays where it was
-static const double FORGET = 0.98; // of the reach, at every step with prompt rows
+static const double KEEP = 0.9;  // what a plain step counts for one later
+static const double HOLD = 1e-3; // how strongly the costs stay where they were
+static const double GAIN = 0.25; // of one step with prompts in the average
+static const double FADE = 0.95; // of the reach, at each of them
 
-static void describe(double x[N], int n_decoding, int n_prompt_rows)
+static double at_least_0(double x)
 {
-    x[0] = 1.0;
-    x[1] = n_decoding;
-    x[2] = (double)n_prompt_rows / ROWS_UNIT;
+    return x > 0 ? x : 0;
 }
 
-/* Solve a x = b by elimination; a is symmetric and positive, so no row has to be exchanged. */
-static void solve(double a[N][N], double b[N], double x[N])
+/* A step without prompts: the two costs that fit it and those before it best. */
+static void note_plain(tsr_pace *pace, double n, double us)
 {
-    for (int k = 0; k < N; k++) {
-        for (int i = k + 1; i < N; i++) {
-            const double f = a[i][k] / a[k][k];
+    const double weight = 1.0 / (us * us); // so that it is the relative error that counts
+    double hold, s00, s11, p0, p1, det;
 
-            for (int j = k; j < N; j++) {
-                a[i][j] -= f * a[k][j];
-            }
-            b[i] -= f * b[k];
-        }
-    }
-    for (int i = N - 1; i >= 0; i--) {
-        double sum = b[i];
+    pace->squares[0] = KEEP * pace->squares[0] + weight;
+    pace->squares[1] = KEEP * pace->squares[1] + weight * n;
+    pace->squares[2] = KEEP * pace->squares[2] + weight * n * n;
+    pace->products[0] = KEEP * pace->products[0] + weight * us;
+    pace->products[1] = KEEP * pace->products[1] + weight * us * n;
 
-        for (int j = i + 1; j < N; j++) {
-            sum -= a[i][j] * x[j];
-        }
-        x[i] = sum / a[i][i];
+    hold = HOLD * (pace->squares[0] + pace->squares[2]);
+    s00 = pace->squares[0] + hold;
+    s11 = pace->squares[2] + hold;
+    p0 = pace->products[0] + hold * pace->base;
+    p1 = pace->products[1] + hold * pace->a_sequence;
+    det = s00 * s11 - pace->squares[1] * pace->squares[1];
+    pace->base = at_least_0((p0 * s11 - p1 * pace->squares[1]) / det);
+    pace->a_sequence = at_least_0((p1 * s00 - p0 * pace->squares[1]) / det);
+    pace->n_plain += pace->n_plain < WARM ? 1 : 0;
+    pace->n_mixed = 0;
+}
+
+/* A step with prompts: what a row of them took. */
+static void note_rows(tsr_pace *pace, int n_decoding, int n_rows, double us)
+{
+    const double row_us = at_least_0(us - tsr_pace_guess(pace, n_decoding, 0)) / n_rows;
+
+    pace->n_mixed += n_decoding > 0 ? 1 : 0;
+    if (pace->reach <= 0) {
+        pace->a_row = row_us;
+    } else if (n_rows < TSR_PACE_LEAST_ROWS) {
+        return; // the end of a prompt: too few to say anything
+    } else {
+        pace->a_row += GAIN * (row_us - pace->a_row);
     }
+    pace->reach = FADE * pace->reach > n_rows ? FADE * pace->reach : n_rows;
 }
 
 void tsr_pace_note(tsr_pace *pace, int n_decoding, int n_prompt_rows, double us)
 {
-    double a[N][N];
-    double b[N];
-    double x[N];
-    double hold = 0;
+    const double most = OUT_OF_ALL * tsr_pace_guess(pace, n_decoding, n_prompt_rows);
 
-    if (pace->n_noted >= WARM) {
-        const double most = OUT_OF_ALL * tsr_pace_guess(pace, n_decoding, n_prompt_rows);
-
-        us = us < most ? us : most;
-    }
+    us = pace->n_plain < WARM || us < most ? us : most;
     us = us > 1.0 ? us : 1.0;
-    describe(x, n_decoding, n_prompt_rows);
-    for (int i = 0; i < N; i++) {
-        for (int j = 0; j < N; j++) {
-            pace->squares[i][j] = KEEP * pace->squares[i][j] + x[i] * x[j] / (us * us);
-        }
-        pace->products[i] = KEEP * pace->products[i] + x[i] / us;
-        hold += HOLD / N * pace->squares[i][i];
-    }
-    for (int i = 0; i < N; i++) {
-        for (int j = 0; j < N; j++) {
-            a[i][j] = pace->squares[i][j] + (i == j ? hold : 0.0);
-        }
-        b[i] = pace->products[i] + hold * pace->cost[i];
-    }
-    solve(a, b, pace->cost);
-    for (int i = 0; i < N; i++) {
-        pace->cost[i] = pace->cost[i] > 0 ? pace->cost[i] : 0.0;
-    }
     if (n_prompt_rows > 0) {
-        pace->reach *= FORGET;
-        pace->reach = pace->reach > n_prompt_rows ? pace->reach : n_prompt_rows;
+        note_rows(pace, n_decoding, n_prompt_rows, us);
+    } else {
+        note_plain(pace, n_decoding, us);
     }
-    pace->n_noted += pace->n_noted < WARM ? 1 : 0;
 }
 
 double tsr_pace_guess(const tsr_pace *pace, int n_decoding, int n_prompt_rows)
 {
-    double x[N];
-    double us = 0;
-
-    describe(x, n_decoding, n_prompt_rows);
-    for (int i = 0; i < N; i++) {
-        us += pace->cost[i] * x[i];
-    }
-    return us;
+    return pace->base + pace->a_sequence * n_decoding + pace->a_row * n_prompt_rows;
 }
 
 int tsr_pace_prompt_rows(const tsr_pace *pace, int n_decoding, int budget, double target_us)
 {
     const double usual_us = tsr_pace_guess(pace, n_decoding, 0);
     const double spare_us = (target_us > 0 ? target_us : 2 * usual_us) - usual_us;
-    const double row_us = pace->cost[N - 1] / ROWS_UNIT;
     double rows = budget;
 
-    if (n_decoding == 0 || pace->n_noted == 0) {
+    if (n_decoding == 0 || (pace->n_plain == 0 && pace->reach <= 0)) {
         return budget;
     }
-    rows = rows < 2 * pace->reach ? rows : 2 * pace->reach;
-    rows = rows * row_us < spare_us ? rows : spare_us / row_us;
+    if (pace->n_plain == 0 || pace->n_mixed >= TSR_PACE_PROBE - 1) {
+        return 0;
+    }
+    if (pace->reach > 0) {
+        rows = rows < 2 * pace->reach ? rows : 2 * pace->reach;
+        rows = rows * pace->a_row < spare_us ? rows : spare_us / pace->a_row;
+    } else {
+        rows = TSR_PACE_LEAST_ROWS; // no prompt was ever timed
+    }
     rows = rows > TSR_PACE_LEAST_ROWS ? rows : TSR_PACE_LEAST_ROWS;
     return rows < budget ? (int)rows : budget;
 }
