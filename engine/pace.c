@@ -5,10 +5,11 @@ enum {
     OUT_OF_ALL = 4 // times what was to be expected
 };
 
-static const double KEEP = 0.9;  // what a plain step counts for one later
-static const double HOLD = 1e-3; // how strongly the costs stay where they were
-static const double GAIN = 0.25; // of one step with prompts in the average
-static const double FADE = 0.95; // of the reach, at each of them
+static const double KEEP = 0.9;    // what a plain step counts for one later
+static const double HOLD = 1e-3;   // how strongly the costs stay where they were
+static const double GAIN_UP = 0.5; // of one step with prompts in the average: rows that cost more
+static const double GAIN_DOWN = 0.25; // and less
+static const double FADE = 0.95;      // of the reach, at each of them
 
 static double at_least_0(double x)
 {
@@ -39,18 +40,22 @@ static void note_plain(tsr_pace *pace, double n, double us)
     pace->n_mixed = 0;
 }
 
-/* A step with prompts: what a row of them took. */
+/* A step with prompts: what a row of them took. It says the less the smaller their part in the
+ * step's time is: the rest of that varies, too. */
 static void note_rows(tsr_pace *pace, int n_decoding, int n_rows, double us)
 {
-    const double row_us = at_least_0(us - tsr_pace_guess(pace, n_decoding, 0)) / n_rows;
+    const double usual_us = tsr_pace_guess(pace, n_decoding, 0);
+    const double row_us = at_least_0(us - usual_us) / n_rows;
 
     pace->n_mixed += n_decoding > 0 ? 1 : 0;
     if (pace->reach <= 0) {
         pace->a_row = row_us;
-    } else if (n_rows < TSR_PACE_LEAST_ROWS) {
-        return; // the end of a prompt: too few to say anything
     } else {
-        pace->a_row += GAIN * (row_us - pace->a_row);
+        const bool is_more = row_us > pace->a_row;
+        const double part_us = (is_more ? row_us : pace->a_row) * n_rows;
+        const double telling = part_us < usual_us / 2 ? part_us / (usual_us / 2) : 1.0;
+
+        pace->a_row += (is_more ? GAIN_UP : GAIN_DOWN) * telling * (row_us - pace->a_row);
     }
     pace->reach = FADE * pace->reach > n_rows ? FADE * pace->reach : n_rows;
 }
@@ -59,7 +64,9 @@ void tsr_pace_note(tsr_pace *pace, int n_decoding, int n_prompt_rows, double us)
 {
     const double most = OUT_OF_ALL * tsr_pace_guess(pace, n_decoding, n_prompt_rows);
 
-    us = pace->n_plain < WARM || us < most ? us : most;
+    if (n_prompt_rows > 0 ? pace->n_plain > 0 && pace->reach > 0 : pace->n_plain >= WARM) {
+        us = us < most ? us : most;
+    }
     us = us > 1.0 ? us : 1.0;
     if (n_prompt_rows > 0) {
         note_rows(pace, n_decoding, n_prompt_rows, us);

@@ -29,7 +29,7 @@ extern "C" {
 #endif
 
 enum {
-    TSR_PACE_LEAST_ROWS = 4, /* so that prompts go on however slow they are */
+    TSR_PACE_LEAST_ROWS = 1, /* so that prompts go on however slow they are */
     TSR_PACE_PROBE = 16
 };
 

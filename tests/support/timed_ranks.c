@@ -53,20 +53,24 @@ tsr_request *timed_ranks_submit(timed_ranks *t, int64_t n_prompt, int max_tokens
     return r;
 }
 
-static double step_us(timed_ranks *t)
+/* What the step takes, or would take if only those in it that generate were. */
+static double step_us(const timed_ranks *t, bool prompts_too)
 {
     const machine *m = &t->machine;
-    const double compute_us = m->row_us * t->step.n_rows;
     double n_places = 0;
+    double compute_us = 0;
 
     for (int s = 0; s < t->step.n_seqs; s++) {
+        const tsr_request *r = tsr_scheduler_request_of(t->scheduler, s);
         const int n_rows = t->step.row_start[s + 1] - t->step.row_start[s];
 
-        n_places += (t->step.first_pos[s] + n_rows / 2.0) * n_rows;
+        if (prompts_too || r->n_cached >= r->n_prompt) {
+            n_places += (t->step.first_pos[s] + n_rows / 2.0) * n_rows;
+            compute_us += m->row_us * n_rows;
+        }
     }
-    return (m->fixed_us + (compute_us > m->read_us ? compute_us : m->read_us) +
-            m->place_us * n_places) *
-           (1.0 + m->noise * (2.0 * dice_unit(&t->dice) - 1.0));
+    return m->fixed_us + (compute_us > m->read_us ? compute_us : m->read_us) +
+           m->place_us * n_places;
 }
 
 static bool never(void *ctx, int32_t token)
@@ -81,8 +85,12 @@ bool timed_ranks_step(timed_ranks *t)
     if (!tsr_scheduler_plan(t->scheduler, &t->step, t->now_ns)) {
         return false;
     }
-    t->last_us = t->step.n_seqs > 0 ? step_us(t) : 0;
-    t->now_ns += (int64_t)(t->last_us * 1e3);
+    if (t->step.n_seqs > 0) {
+        t->last_us =
+            step_us(t, true) * (1.0 + t->machine.noise * (2.0 * dice_unit(&t->dice) - 1.0));
+        t->usual_us = step_us(t, false);
+    }
+    t->now_ns += t->step.n_seqs > 0 ? (int64_t)(t->last_us * 1e3) : 0;
     tsr_scheduler_commit(t->scheduler, &t->step, t->next, never, NULL, t->now_ns);
     if (!t->mute && t->step.n_seqs > 0) {
         tsr_scheduler_note_time(t->scheduler, (int64_t)t->last_us);

@@ -24,8 +24,9 @@ typedef struct timed_ranks {
     int32_t *next;
     uint64_t dice;
     int64_t now_ns;
-    double last_us; /* of the step that ran last */
-    bool mute;      /* do not tell the scheduler what steps take */
+    double last_us;  /* of the step that ran last */
+    double usual_us; /* what it would have been without prompts and noise */
+    bool mute;       /* do not tell the scheduler what steps take */
 } timed_ranks;
 
 void timed_ranks_init(timed_ranks *t, const machine *machine, const tsr_scheduler_options *options);
