@@ -148,6 +148,14 @@ static void each_filter_keeps_its_tokens_with_their_shares(void **state)
         {{1.0f, 6, 0.95f, 0.35f, 0.0f, 11}, 3}, // min-p cuts below 0.105
         {{1.5f, 5, 0.8f, 0.1f, 0.0f, 12}, 4},
         {{1.0f, 2000, 1.0f, 0.0f, 0.0f, 13}, 8}, // more than there are
+        // Entropy 1.85; surprises 1.20 1.61 1.90 2.30 2.30 2.53 3.00 3.91: 0.15 is nearest.
+        {{1.0f, 0, 1.0f, 0.0f, 0.14f, 14}, 1},
+        {{1.0f, 0, 1.0f, 0.0f, 0.3f, 15}, 2},  // and 0.20
+        {{1.0f, 0, 1.0f, 0.0f, 0.4f, 16}, 3},  // and the first 0.10
+        {{1.0f, 0, 1.0f, 0.0f, 0.5f, 17}, 4},  // and the second
+        {{1.0f, 0, 1.0f, 0.0f, 0.6f, 18}, 5},  // and 0.30
+        {{1.0f, 0, 1.0f, 0.0f, 0.95f, 19}, 7}, // all but 0.02
+        {{0.8f, 5, 0.9f, 0.1f, 0.5f, 20}, 3},  // behind the other filters
     };
 
     (void)state;
@@ -340,7 +348,9 @@ static void settings_out_of_range_are_refused(void **state)
         {INFINITY, 0, 1.0f, 0.0f, 0.0f, 0}, {1.0f, -1, 1.0f, 0.0f, 0.0f, 0},
         {1.0f, 0, 0.0f, 0.0f, 0.0f, 0},     {1.0f, 0, 1.1f, 0.0f, 0.0f, 0},
         {1.0f, 0, NAN, 0.0f, 0.0f, 0},      {1.0f, 0, 1.0f, 1.5f, 0.0f, 0},
-        {1.0f, 0, 1.0f, -0.5f, 0.0f, 0},    {1.0f, 0, 1.0f, NAN, 0.0f, 0},
+        {1.0f, 0, 1.0f, 0.0f, NAN, 0},      {1.0f, 0, 1.0f, 0.0f, -0.1f, 0},
+        {1.0f, 0, 1.0f, 0.0f, 1.1f, 0},     {1.0f, 0, 1.0f, -0.5f, 0.0f, 0},
+        {1.0f, 0, 1.0f, NAN, 0.0f, 0},
     };
 
     (void)state;
