@@ -38,7 +38,7 @@ struct tsr_adjust {
 bool tsr_adjust_is_wanted(const tsr_adjust_settings *s)
 {
     return s->repetition != 1.0F || s->presence != 0.0F || s->frequency != 0.0F ||
-           s->n_biases > 0 || (s->n_banned > 0 && s->ban_until > 0);
+           s->n_biases != 0 || (s->n_banned > 0 && s->ban_until > 0);
 }
 
 static bool is_within(float value, float least)
