@@ -32,14 +32,13 @@ static void *counted(void *block)
 
 void *tsr_alloc(size_t n, size_t elem_bytes)
 {
-    if (must_fail()) {
+    size_t n_bytes;
+
+    // calloc checks the product too, but under a sanitizer an absurd one ends the program.
+    if (must_fail() || __builtin_mul_overflow(n, elem_bytes, &n_bytes)) {
         return NULL;
     }
-    if (n == 0 || elem_bytes == 0) {
-        n = 1;
-        elem_bytes = 1;
-    }
-    return counted(calloc(n, elem_bytes)); // calloc checks the product
+    return counted(calloc(n_bytes > 0 ? n_bytes : 1, 1));
 }
 
 void *tsr_alloc_resize(void *block, size_t n, size_t elem_bytes)

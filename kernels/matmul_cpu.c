@@ -6,13 +6,13 @@ enum {
     ALONE_ELEMENTS = 4096 /* up to so many are quantised by one thread: meeting takes as long */
 };
 
-static const tsr_matmul_loops plain = {2, tsr_quantise_plain, tsr_matmul_int8_plain,
+static const tsr_matmul_loops plain = {TSR_X_BLOCK_PLAIN, tsr_quantise_plain, tsr_matmul_int8_plain,
                                        tsr_matmul_f32_plain};
 #if defined(__x86_64__)
-static const tsr_matmul_loops avx2 = {3, tsr_quantise_avx2, tsr_matmul_int8_avx2,
+static const tsr_matmul_loops avx2 = {TSR_X_BLOCK_AVX2, tsr_quantise_avx2, tsr_matmul_int8_avx2,
                                       tsr_matmul_f32_avx2};
-static const tsr_matmul_loops avx512 = {6, tsr_quantise_avx512, tsr_matmul_int8_avx512,
-                                        tsr_matmul_f32_avx512};
+static const tsr_matmul_loops avx512 = {TSR_X_BLOCK_AVX512, tsr_quantise_avx512,
+                                        tsr_matmul_int8_avx512, tsr_matmul_f32_avx512};
 #endif
 
 static const tsr_matmul_loops *loops_for(tsr_isa isa)

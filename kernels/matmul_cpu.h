@@ -22,6 +22,13 @@
 extern "C" {
 #endif
 
+/* The most rows of x in a block, for each instruction set. */
+enum {
+    TSR_X_BLOCK_PLAIN = 2,
+    TSR_X_BLOCK_AVX2 = 3,
+    TSR_X_BLOCK_AVX512 = 6
+};
+
 enum {
     TSR_X_GROUP_BYTES = 64,    /* of one row's group of 32 columns, quantised */
     TSR_OPEN_TILE_BYTES = 640, /* a 4-bit tile opened to bytes: codes, f32 d, f32 m */
@@ -75,7 +82,7 @@ static inline int64_t tsr_x_block_first(const tsr_x_blocks *x, int64_t block)
 
 /* The loops of one instruction set. */
 typedef struct tsr_matmul_loops {
-    int rows_per_block; /* the most */
+    int rows_per_block; /* TSR_X_BLOCK_... */
     /* Quantises the rows of blocks [first, end). */
     void (*quantise)(const tsr_x_blocks *x, int64_t n_cols, int64_t first, int64_t end);
     void (*int8)(const tsr_panel_run *run, const tsr_x_blocks *x);

@@ -7,21 +7,21 @@
  */
 #if defined(TSR_ISA_AVX512)
 enum {
-    MOST_ROWS = 6,
+    MOST_ROWS = TSR_X_BLOCK_AVX512,
     ROW_STREAMS = 4, /* panels at once when x is one row */
     STREAMS = 2,     /* when it is more */
     OPEN_BLOCKS = INT32_MAX
 };
 #elif defined(TSR_ISA_AVX2)
 enum {
-    MOST_ROWS = 3,
+    MOST_ROWS = TSR_X_BLOCK_AVX2,
     ROW_STREAMS = 3,
     STREAMS = 1,
     OPEN_BLOCKS = 8 /* blocks of x from which on a panel's nibbles are opened once for all */
 };
 #else
 enum {
-    MOST_ROWS = 2,
+    MOST_ROWS = TSR_X_BLOCK_PLAIN,
     ROW_STREAMS = 1,
     STREAMS = 1,
     OPEN_BLOCKS = INT32_MAX

@@ -54,13 +54,19 @@ size_t tsr_ops_scratch_bytes(tsr_device_kind kind, int n_threads, const tsr_ops_
 TSR_MUST_CHECK tsr_status tsr_embed(tsr_device *dev, tsr_tensor sums, tsr_tensor ids,
                                     const tsr_weight *table, int64_t first_id);
 
-/* x = (f32)sums.  x f32 [n, dim];  sums f64 [n, dim] */
-TSR_MUST_CHECK tsr_status tsr_narrow(tsr_device *dev, tsr_tensor x, tsr_tensor sums);
+enum {
+    TSR_MAX_PARTS = 4
+};
 
-/* x = x + ((f32)sums + bias).  x f32 [n, dim];  sums f64 [n, dim];  bias f32 [1, dim] or absent: x
- * + (f32)sums */
-TSR_MUST_CHECK tsr_status tsr_add_sums(tsr_device *dev, tsr_tensor x, tsr_tensor sums,
-                                       tsr_tensor bias);
+/* x = (f32)(sum of parts[0 .. n_parts)).  x f32 [n, dim];  parts f64 [n, dim] each, 1 <= n_parts <=
+ * TSR_MAX_PARTS */
+TSR_MUST_CHECK tsr_status tsr_narrow(tsr_device *dev, tsr_tensor x, const tsr_tensor *parts,
+                                     int n_parts);
+
+/* x = x + ((f32)(sum of parts) + bias).  As above;  bias f32 [1, dim] or absent: x + (f32)(sum of
+ * parts) */
+TSR_MUST_CHECK tsr_status tsr_add_sums(tsr_device *dev, tsr_tensor x, const tsr_tensor *parts,
+                                       int n_parts, tsr_tensor bias);
 
 /*
  * out[r, c] = x[r, c] / sqrt(mean_c(x[r, :]^2) + eps) * weight[c]     (Zhang & Sennrich, arXiv
@@ -75,7 +81,8 @@ TSR_MUST_CHECK tsr_status tsr_rmsnorm(tsr_device *dev, tsr_tensor out, tsr_tenso
 
 typedef enum tsr_activations {
     TSR_ACTIVATIONS_INT8, /* over quantised weights x is rounded to int8 in groups of 32: scale
-                             absmax / 127, to nearest even */
+                             absmax / 127, to nearest even; a group whose largest is below 2^-120
+                             counts as zeros, one with a NaN or infinity gives NaN */
     TSR_ACTIVATIONS_F32,  /* x as it is */
     TSR_ACTIVATIONS_COUNT
 } tsr_activations;

@@ -16,6 +16,8 @@
  * q as in Q8; half h = c / 16: [512 + 128 h + 4 r] d, [576 + 128 h + 4 r] m F16, BF16  1024 B and
  * F32  2048 B: element (r, c) at index 16 c + r
  *
+ * In all of them d q is exact in f32, so that w is rounded once, where m is added.
+ *
  * Every encoding of kernels/encoding.h goes into one of these without loss:
  *   Q4_0, Q4_1 -> Q4;  Q4_K -> Q4_WIDE;  Q8_0, Q5_0 -> Q8;  Q5_1, Q2_K, Q3_K, Q5_K, Q6_K ->
  * Q8_WIDE;  plain types stay.
@@ -72,7 +74,8 @@ size_t tsr_weight_panel_bytes(tsr_format format, int64_t n_cols);
 /*
  * Pack columns [first_col, first_col + n_cols) of up to 16 encoded rows into one panel, in host
  * memory. panel  tsr_weight_panel_bytes() bytes, all written rows   [16] each points to the start
- * of a whole encoded row; NULL: a row of zeros first_col and n_cols are multiples of 32 for grouped encodings.
+ * of a whole encoded row; NULL: a row of zeros
+ *   first_col, n_cols  multiples of 32 for grouped encodings
  * Errors: FORMAT (a scale that the compute format cannot hold exactly), ARG.
  */
 TSR_MUST_CHECK tsr_status tsr_weight_pack_panel(tsr_encoding encoding, void *panel,
