@@ -433,7 +433,8 @@ static tsr_generation forced(int i)
     static const float large[] = {900.0F, 800.0F};
     tsr_generation g = {.max_tokens = N_NEW, .ignore_end = true, .seed = (uint64_t)i};
 
-    g.temperature = i % 2 == 0 ? 0 : 1.5F;
+    g.temperature = i % 8 < 4 ? 0 : 1.5F;
+    g.typical_p = i % 8 < 4 ? 0 : 0.9F; // from the whole row
     switch (i % 4) {
     case 0: // never the same twice
         g.presence_penalty = 1000;
@@ -474,6 +475,15 @@ static void penalties_and_bans_do_what_they_say(void **state)
         if (i % 4 == 0) {
             assert_int_equal(o->n_ids, N_NEW);
             for (int t = 0; t < N_NEW; t++) {
+                for (int u = 0; u < t; u++) {
+                    assert_int_not_equal(o->ids[t], o->ids[u]);
+                }
+            }
+        } else if (i % 8 == 1) {
+            for (int t = 0; t < N_NEW; t++) {
+                for (int u = 0; u < prompt_tokens[i]; u++) {
+                    assert_int_not_equal(o->ids[t], prompts[i][u]);
+                }
                 for (int u = 0; u < t; u++) {
                     assert_int_not_equal(o->ids[t], o->ids[u]);
                 }
