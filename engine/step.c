@@ -159,7 +159,9 @@ size_t tsr_step_n_ints(const tsr_step *step)
 
 static int32_t *put(int32_t *to, const void *ints, int32_t n)
 {
-    memcpy(to, ints, (size_t)n * sizeof(*to));
+    if (n > 0) {
+        memcpy(to, ints, (size_t)n * sizeof(*to));
+    }
     return to + n;
 }
 
@@ -426,7 +428,9 @@ static tsr_status check_entries(const packed *in, const tsr_step_limits *limits)
 
 static void get(void *ints, const int32_t *from, int32_t n)
 {
-    memcpy(ints, from, (size_t)n * sizeof(*from));
+    if (n > 0) {
+        memcpy(ints, from, (size_t)n * sizeof(*from));
+    }
 }
 
 tsr_status tsr_step_unpack(tsr_step *step, const int32_t *message, size_t n_ints)

@@ -5,7 +5,7 @@
  *
  * The run on one rank writes what it got to a file (argv[1]); runs on more ranks hold theirs to it.
  */
-#include "engine/tessera.h"
+#include "tests/support/generations.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -20,178 +20,12 @@
 
 #include <cmocka.h>
 
-#include "parallel/world.h"
 #include "tests/support/oracle.h"
-#include "tests/support/tiny_model.h"
+#include "tests/support/torture.h"
 
-enum {
-    N_PROMPTS = 16,
-    N_NEW = 20,
-    N_TOP = 5,
-    LONGEST = 90,
-    MOST_TEXT = 512,
-    END_TOKEN = 2
-};
-
-typedef struct likely {
-    double logprob;
-    tsr_top_token top[N_TOP];
-    int n_top;
-} likely;
-
-/* What one generation gave. */
-typedef struct outcome {
-    int32_t ids[N_NEW];
-    likely tokens[N_NEW];
-    int n_ids;
-    likely prompt[LONGEST]; /* of the token behind each position */
-    int n_scores;
-    char text[MOST_TEXT];
-    int n_text;
-    char reason[16];
-} outcome;
-
-typedef struct way {
-    const char *name;
-    tsr_engine_options options;
-    bool together; /* all at once, or one after the other */
-} way;
-
-typedef tsr_generation wish_fn(int i);
-
-static tsr_world *world;
 static const char *golden_path;
-static char model_path[64];
-static int32_t prompts[N_PROMPTS][LONGEST];
-static int prompt_tokens[N_PROMPTS];
-static int n_vocab;
 static outcome first[N_PROMPTS];
 static outcome again[N_PROMPTS];
-
-/* ---- running ---- */
-
-static void keep_text(outcome *o, const tsr_event *event)
-{
-    assert_true(o->n_text + (int)event->text_bytes <= MOST_TEXT);
-    if (event->text_bytes > 0) {
-        memcpy(o->text + o->n_text, event->text, event->text_bytes);
-    }
-    o->n_text += (int)event->text_bytes;
-}
-
-static void keep_likely(likely *into, const tsr_event *event)
-{
-    into->logprob = event->logprob;
-    into->n_top = event->n_top;
-    assert_in_range(event->n_top, 0, N_TOP);
-    for (int i = 0; i < event->n_top; i++) {
-        into->top[i].id = event->top[i].id; // not what lies between the fields
-        into->top[i].logprob = event->top[i].logprob;
-    }
-}
-
-static void note_event(void *ctx, const tsr_event *event)
-{
-    outcome *o = ctx;
-
-    switch (event->kind) {
-    case TSR_EVENT_TOKEN:
-        assert_true(o->n_ids < N_NEW);
-        o->ids[o->n_ids] = event->token;
-        keep_likely(&o->tokens[o->n_ids++], event);
-        keep_text(o, event);
-        break;
-    case TSR_EVENT_SCORE:
-        keep_likely(&o->prompt[event->position], event);
-        o->n_scores++;
-        break;
-    default:
-        keep_text(o, event);
-        (void)snprintf(o->reason, sizeof(o->reason), "%s", event->reason);
-        break;
-    }
-}
-
-static void must(tsr_status st)
-{
-    if (st != TSR_OK) {
-        tsr_world_abort(world, st); // the others must not be left waiting
-    }
-}
-
-static void run_to_the_end(tsr_engine *engine)
-{
-    bool busy = true;
-
-    while (busy) {
-        must(tsr_engine_step(engine, &busy));
-    }
-}
-
-/* All ranks together. On the leader `into` holds what came out. */
-static tsr_engine_stats run_way(const way *w, wish_fn *wish, outcome *into)
-{
-    tsr_engine_options options = w->options;
-    tsr_engine *engine = NULL;
-    tsr_engine_stats stats;
-    int64_t id;
-
-    options.model_path = model_path;
-    options.n_threads = options.n_threads == 0 ? 1 : options.n_threads;
-    must(tsr_engine_create(&engine, world, &options));
-    if (tsr_engine_is_leader(engine)) {
-        memset(into, 0, N_PROMPTS * sizeof(*into));
-        for (int i = 0; i < N_PROMPTS; i++) {
-            tsr_generation g = wish(i);
-
-            g.prompt = prompts[i];
-            g.n_prompt = prompt_tokens[i];
-            g.on_event = note_event;
-            g.ctx = &into[i];
-            must(tsr_engine_submit(engine, &g, &id));
-            if (!w->together) {
-                run_to_the_end(engine);
-            }
-        }
-        run_to_the_end(engine);
-        stats = tsr_engine_describe(engine);
-        must(tsr_engine_stop(engine));
-    } else {
-        must(tsr_engine_follow(engine));
-        stats = tsr_engine_describe(engine);
-    }
-    tsr_engine_destroy(engine);
-    return stats;
-}
-
-static void make_model(const char *name, uint64_t seed)
-{
-    const tiny_model *m = tiny_model_preset(name);
-    uint64_t state = seed;
-
-    n_vocab = m->vocab;
-    (void)snprintf(model_path, sizeof(model_path), "/tmp/tsr_test_decoding_%d.gguf", (int)getpid());
-    must(tsr_world_broadcast(world, model_path, sizeof(model_path)));
-    if (tsr_world_is_leader(world)) {
-        tiny_model_save(m, seed, model_path);
-    }
-    for (int i = 0; i < N_PROMPTS; i++) {
-        prompt_tokens[i] = 1 + (i * 37) % LONGEST;
-        for (int t = 0; t < prompt_tokens[i]; t++) {
-            state = state * 6364136223846793005U + 1442695040888963407U;
-            prompts[i][t] = (int32_t)((state >> 33) % (uint64_t)m->vocab);
-        }
-    }
-    must(tsr_world_agree(world, TSR_OK)); // the file is there
-}
-
-static void drop_model(void)
-{
-    must(tsr_world_agree(world, TSR_OK)); // nobody reads it any more
-    if (tsr_world_is_leader(world)) {
-        (void)unlink(model_path);
-    }
-}
 
 static void assert_same_outcomes(const char *model, const char *name)
 {
@@ -660,7 +494,30 @@ static void refuse_all(tsr_engine *engine)
     refuses(engine, "best", (tsr_generation){.want_logprobs = true, .n_top = TSR_MOST_TOP + 1});
 }
 
-static void what_makes_no_sense_is_refused_in_words(void **state)
+/* A generation with every wish, and its end before it has begun. */
+static tsr_status submit_and_cancel(void *ctx)
+{
+    tsr_engine *engine = ctx;
+    tsr_generation g = mixed(3);
+    bool busy;
+    int64_t id;
+
+    g.prompt = prompts[0];
+    g.n_prompt = prompt_tokens[0];
+    g.on_event = note_event;
+    g.ctx = &again[0];
+    g.bias_ids = bias_ids;
+    g.biases = biases;
+    g.n_biases = 4;
+    g.stops = stops;
+    g.n_stops = 9;
+    g.n_top = N_TOP;
+    TSR_TRY(tsr_engine_submit(engine, &g, &id));
+    tsr_engine_cancel(engine, id);
+    return tsr_engine_step(engine, &busy);
+}
+
+static void what_cannot_be_is_refused_in_words_and_leaks_nothing(void **state)
 {
     const tsr_engine_options options = {.model_path = model_path, .n_threads = 1};
     tsr_engine *engine = NULL;
@@ -671,6 +528,9 @@ static void what_makes_no_sense_is_refused_in_words(void **state)
     must(tsr_engine_create(&engine, world, &options));
     if (tsr_engine_is_leader(engine)) {
         refuse_all(engine);
+        assert_int_equal(submit_and_cancel(engine), TSR_OK);
+        assert_string_equal(again[0].reason, "cancelled");
+        assert_true(torture(submit_and_cancel, engine) > 8); // nothing leaks
         must(tsr_engine_step(engine, &busy));
         assert_false(busy);
         must(tsr_engine_stop(engine));
@@ -688,7 +548,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(penalties_and_bans_do_what_they_say),
         cmocka_unit_test(text_ends_at_the_stop_wherever_tokens_and_characters_are_cut),
         cmocka_unit_test(text_that_only_looked_like_a_stop_is_not_lost),
-        cmocka_unit_test(what_makes_no_sense_is_refused_in_words),
+        cmocka_unit_test(what_cannot_be_is_refused_in_words_and_leaks_nothing),
         cmocka_unit_test(nothing_depends_on_batch_chunks_threads_or_room),
         cmocka_unit_test(being_put_back_changes_nothing),
         cmocka_unit_test(any_number_of_ranks_gives_the_same_bits),
