@@ -264,9 +264,9 @@ static void a_cache_too_small_for_all_changes_nothing(void **state)
     n_new = MOST_NEW;
     make_model(tiny_model_preset("9/3"), 12);
     stats = run_way(&roomy, first);
-    // Room for 24 blocks of 16 tokens: the longest sequence (210) needs 14, all sixteen together
+    // Room for 16 blocks of 16 tokens: the longest sequence (210) needs 14, all sixteen together
     // some 130.
-    cramped.options.kv_memory_bytes = 24 * stats.kv_block_bytes;
+    cramped.options.kv_memory_bytes = 16 * stats.kv_block_bytes;
     must(tsr_world_max(world, (int64_t *)&cramped.options.kv_memory_bytes));
     stats = run_way(&cramped, again);
     if (tsr_world_is_leader(world)) {
