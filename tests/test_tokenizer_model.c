@@ -128,9 +128,9 @@ static void check_chat(const model *m, const json_t *line)
         messages[i].content = json_string_value(json_object_get(message, "content"));
     }
     assert_true(tsr_gguf_string(m->gguf, "tokenizer.chat_template", &form));
-    assert_int_equal(
-        tsr_chat_render(&text, form.bytes, form.n_bytes, messages, (int)json_array_size(list)),
-        TSR_OK);
+    assert_int_equal(tsr_chat_render(&text, NULL, form.bytes, form.n_bytes, messages,
+                                     (int)json_array_size(list)),
+                     TSR_OK);
     assert_string_equal(text.bytes, json_string_value(json_object_get(line, "text")));
     assert_int_equal(tsr_tokenizer_encode(m->tok, &ids, text.bytes, text.n_bytes, true), TSR_OK);
     assert_true(same_ids(&ids, json_object_get(line, "prompt_ids")));
