@@ -53,6 +53,17 @@ bool tsr_signals_asked(void)
     return last != 0 || (watched != NULL && tsr_world_asked_to_end(watched));
 }
 
+bool tsr_signals_take_interrupt(void)
+{
+    if (watched == NULL || !tsr_world_take_interrupt(watched)) {
+        return false;
+    }
+    if (last == SIGINT) {
+        last = 0;
+    }
+    return true;
+}
+
 int tsr_signals_number(void)
 {
     return last != 0 ? last : SIGTERM;
