@@ -66,7 +66,8 @@ static void on_ask(int number)
             _exit(128 + number);
         }
         atomic_store(&watch->table->asked_to_end, 1);
-        // Last, so that who takes an interrupt back finds all of it.
+        // Last, and what a rank alone goes by: who sees it may take all of it back, though the
+        // signal came to another thread.
         (void)atomic_fetch_or(&asked_by, number == SIGINT ? BY_INTERRUPT : BY_OTHER);
         if (watch->bell >= 0) {
             // The launcher sends SIGTERM also when a rank has died: look who.
@@ -84,11 +85,12 @@ bool tsr_watch_take_interrupt(tsr_watch *watch)
         return false;
     }
     atomic_store(&asked_ns, 0);
-    atomic_store(&watch->table->asked_to_end, 0);
-    if (atomic_load(&asked_by) != 0) {
-        atomic_store(&watch->table->asked_to_end, 1); // another came in between
-    }
     return true;
+}
+
+bool tsr_watch_signals_asked(void)
+{
+    return atomic_load_explicit(&asked_by, memory_order_relaxed) != 0;
 }
 
 /* Lines are put together by hand: printf may not be called in a signal handler. */

@@ -373,24 +373,31 @@ class Terminal(Case):
         self.ends(0)
 
     def test_ctrl_c_stops_an_answer_and_it_alone(self):
-        self.open("--max-tokens", "100000000", NO_COLOR="1")
-        for attempt in range(8):
+        # A long prompt in the slowest way: there is time to stop what comes.
+        long = json.dumps({"role": "user", "content": "many words " * 25}).encode()
+        path = write("long.jsonl", long + b'\n{"role":"assistant","content":"Yes."}\n')
+        self.open("--max-batch-tokens", "1", "--threads", "1", "--max-tokens", "100000000", NO_COLOR="1", TSR_ISA="plain")
+        for _ in range(5):
             self.expect(self.SIGN)
-            self.type(b"/reset\r")
+            self.type(b"/load %s\r" % path.encode())
+            self.expect(b"2 messages from")
             self.expect(self.SIGN)
-            self.type(b"Tell me more, %d\r" % attempt)
-            self.expect(b"%d\r\n" % attempt)
-            while not self.seen:
-                self.read(WAIT_S)
+            self.type(b"Go on\r")
+            self.expect(b"Go on\r\n")
             self.type(b"\x03")
-            while self.SIGN not in self.seen.split(b"\r\n")[-1]:
-                self.read(WAIT_S)
-            if b"(stopped)" in self.seen:
+            # A terminal drops what is on its way to the screen when Ctrl-C is typed: the sign may be lost.
+            time.sleep(0.5)
+            self.type(b"\r")
+            if b"(stopped)" in self.all:
                 break
-        else:
-            self.skipTest("every answer was over before it could be stopped")
+            while select.select([self.terminal], [], [], 1)[0]:
+                self.read(1)
+            if b"(stopped)" in self.all:
+                break
+            self.type(b"\r")
+        self.assertIn(b"(stopped)", self.all)
         self.type(b"/save %s\r" % path_of("stopped.jsonl").encode())
-        self.expect(b"2 messages are in")  # what came stays
+        self.expect(b"4 messages are in")  # the answer, as far as it came, is one of them
         self.expect(self.SIGN)
         self.type(b"\x04")
         self.ends(0)

@@ -66,8 +66,7 @@ static const char *const harmless[] = {
     "\"so\" it's",
     "\r\n\r",
     "the the",
-    "Gr\xc3\xbc\xc3\x9f"
-    "e",
+    "Gr\xc3\xbc\xc3\x9f!",
     "\xe4\xb8\x96\xe7\x95\x8c",
     "\xff\xfe",
     "\xf0\x9f\x8c",
