@@ -6,7 +6,6 @@
 typedef struct workspace {
     tsr_tensor x;      /* f32 [R, dim] the residual stream, whole on every rank */
     tsr_tensor normed; /* f32 [R, dim] */
-    tsr_tensor sums;   /* f64 [R, dim] this rank's part of a sum over ranks, then the whole sum */
     tsr_tensor angles; /* f32 [R, n_rot] */
     tsr_tensor q;      /* f32 [R, own heads * head_dim] */
     tsr_tensor k;      /* f32 [R, own KV heads * head_dim] */
@@ -51,7 +50,6 @@ static void lay_out(workspace *ws, cutter *c, const tsr_decoder_parts *p)
 
     ws->x = cut(c, TSR_DTYPE_F32, rows, shape->dim);
     ws->normed = cut(c, TSR_DTYPE_F32, rows, shape->dim);
-    ws->sums = cut(c, TSR_DTYPE_F64, rows, shape->dim);
     ws->angles = cut(c, TSR_DTYPE_F32, rows, p->config->n_rot);
     ws->q = cut(c, TSR_DTYPE_F32, rows, q_dim);
     ws->k = cut(c, TSR_DTYPE_F32, rows, kv_dim);
@@ -133,11 +131,35 @@ void tsr_decoder_destroy(tsr_decoder *decoder)
     }
 }
 
-/* Each rank's part of ws->sums becomes the sum over ranks. */
-static tsr_status meet(tsr_decoder *d, tsr_tensor sums)
+/* A sum over ranks, [rows, dim], as the parts that are still to be added. */
+typedef struct sum_over_ranks {
+    tsr_tensor parts[TSR_MAX_PARTS];
+    int n_parts;
+} sum_over_ranks;
+
+_Static_assert((int)TSR_COMM_MOST_PARTS <= (int)TSR_MAX_PARTS,
+               "what a comm hands out, ops can add");
+
+/* Where this rank's part of the next sum goes: f64 [n_rows, dim]. */
+static tsr_tensor own_part(const tsr_decoder *d, int64_t n_rows)
 {
+    return tsr_tensor_of(tsr_comm_part(d->parts.comm), TSR_DTYPE_F64,
+                         tsr_device_kind_of(d->parts.dev), n_rows, d->parts.config->shape.dim);
+}
+
+/* Every rank has written its part; now all may read them. */
+static tsr_status meet(const tsr_decoder *d, int64_t n_rows, sum_over_ranks *sum)
+{
+    const int64_t dim = d->parts.config->shape.dim;
+    const double *parts[TSR_COMM_MOST_PARTS];
+
     TSR_TRY(tsr_device_sync(d->parts.dev));
-    return tsr_comm_all_reduce(d->parts.comm, sums.data, (size_t)(sums.n_rows * sums.n_cols));
+    TSR_TRY(tsr_comm_meet(d->parts.comm, (size_t)(n_rows * dim), parts, &sum->n_parts));
+    for (int p = 0; p < sum->n_parts; p++) {
+        sum->parts[p] = tsr_tensor_of((void *)(uintptr_t)parts[p], TSR_DTYPE_F64,
+                                      tsr_device_kind_of(d->parts.dev), n_rows, dim);
+    }
+    return TSR_OK;
 }
 
 /* The workspace as a batch of n_rows sees it. */
@@ -147,7 +169,6 @@ static workspace rows_of(const workspace *all, int64_t n_rows)
 
     ws.x = tsr_tensor_rows(ws.x, n_rows);
     ws.normed = tsr_tensor_rows(ws.normed, n_rows);
-    ws.sums = tsr_tensor_rows(ws.sums, n_rows);
     ws.angles = tsr_tensor_rows(ws.angles, n_rows);
     ws.q = tsr_tensor_rows(ws.q, n_rows);
     ws.k = tsr_tensor_rows(ws.k, n_rows);
@@ -174,10 +195,11 @@ static tsr_status run_layer(tsr_decoder *d, const workspace *ws, int layer, cons
     const tsr_product qkv[] = {{&w->q.weight, ws->q, w->q.bias},
                                {&w->k.weight, ws->k, w->k.bias},
                                {&w->v.weight, ws->v, w->v.bias}};
-    const tsr_product o = {.weight = &w->o.weight, .out = ws->sums};
+    const int64_t n_rows = ws->x.n_rows;
+    sum_over_ranks sum;
+    tsr_product to_sum;
     const tsr_product gate_up[] = {{&w->gate.weight, ws->gate, w->gate.bias},
                                    {&w->up.weight, ws->up, w->up.bias}};
-    const tsr_product down = {.weight = &w->down.weight, .out = ws->sums};
 
     // x += sum over ranks of attend(norm(x) Wq, Wk, Wv) Wo
     TSR_TRY(tsr_rmsnorm(dev, ws->normed, ws->x, w->attn_norm, eps));
@@ -186,17 +208,19 @@ static tsr_status run_layer(tsr_decoder *d, const workspace *ws, int layer, cons
     TSR_TRY(tsr_rope(dev, ws->k, ws->angles, head_dim, pairs));
     TSR_TRY(tsr_kv_write(dev, &kv, ws->k, ws->v, batch));
     TSR_TRY(tsr_attention(dev, ws->mixed, ws->q, &kv, batch, &d->attention));
-    TSR_TRY(tsr_matmul(dev, &o, 1, ws->mixed, act)); // a partial sum on each rank
-    TSR_TRY(meet(d, ws->sums));                      // the whole sum on each rank
-    TSR_TRY(tsr_add_sums(dev, ws->x, ws->sums, w->o.bias));
+    to_sum = (tsr_product){.weight = &w->o.weight, .out = own_part(d, n_rows)};
+    TSR_TRY(tsr_matmul(dev, &to_sum, 1, ws->mixed, act)); // a part of the sum on each rank
+    TSR_TRY(meet(d, n_rows, &sum));                       // all parts, for each rank to see
+    TSR_TRY(tsr_add_sums(dev, ws->x, sum.parts, sum.n_parts, w->o.bias));
 
     // x += sum over ranks of swiglu(norm(x) Wgate, norm(x) Wup) Wdown
     TSR_TRY(tsr_rmsnorm(dev, ws->normed, ws->x, w->ff_norm, eps));
     TSR_TRY(tsr_matmul(dev, gate_up, 2, ws->normed, act));
     TSR_TRY(tsr_swiglu(dev, ws->gate, ws->gate, ws->up));
-    TSR_TRY(tsr_matmul(dev, &down, 1, ws->gate, act));
-    TSR_TRY(meet(d, ws->sums));
-    return tsr_add_sums(dev, ws->x, ws->sums, w->down.bias);
+    to_sum = (tsr_product){.weight = &w->down.weight, .out = own_part(d, n_rows)};
+    TSR_TRY(tsr_matmul(dev, &to_sum, 1, ws->gate, act));
+    TSR_TRY(meet(d, n_rows, &sum));
+    return tsr_add_sums(dev, ws->x, sum.parts, sum.n_parts, w->down.bias);
 }
 
 tsr_status tsr_decoder_forward(tsr_decoder *d, tsr_tensor tokens, tsr_tensor positions,
@@ -204,11 +228,13 @@ tsr_status tsr_decoder_forward(tsr_decoder *d, tsr_tensor tokens, tsr_tensor pos
 {
     const tsr_decoder_parts *p = &d->parts;
     const workspace ws = rows_of(&d->ws, tokens.n_cols);
+    sum_over_ranks sum;
 
     // Each rank puts in the rows of its part of the vocabulary and zeros for the rest.
-    TSR_TRY(tsr_embed(p->dev, ws.sums, tokens, &p->weights->embed.weight, p->shard->vocab.first));
-    TSR_TRY(meet(d, ws.sums));
-    TSR_TRY(tsr_narrow(p->dev, ws.x, ws.sums));
+    TSR_TRY(tsr_embed(p->dev, own_part(d, tokens.n_cols), tokens, &p->weights->embed.weight,
+                      p->shard->vocab.first));
+    TSR_TRY(meet(d, tokens.n_cols, &sum));
+    TSR_TRY(tsr_narrow(p->dev, ws.x, sum.parts, sum.n_parts));
     TSR_TRY(
         tsr_rope_angles(p->dev, ws.angles, positions, ws.frequencies, p->config->rope_magnitude));
     for (int layer = 0; layer < p->config->n_layers; layer++) {

@@ -160,6 +160,9 @@ typedef struct tsr_engine_options {
     const char *activations;  /* over quantised weights: "int8" or "f32"; NULL: int8 */
     int max_batch_tokens;     /* rows a step; 0: 512 */
     int max_sequences;        /* running at once; 0: 64 */
+    int max_queue;            /* waiting at once; 0: any number */
+    double target_itl_ms;     /* how long a step may take while sequences generate: prompts are read
+                                 in smaller pieces then; 0: twice what it takes without prompts */
 } tsr_engine_options;
 
 /*
@@ -194,7 +197,7 @@ typedef struct tsr_event {
     double logprob;   /* natural logarithm, at temperature 1 */
     int32_t best;     /* the likeliest token after this position */
     const float *logits;
-    const char *reason;  /* END: "stop", "length", "cancelled" or "error" */
+    const char *reason;  /* END: "stop", "length", "cancelled", "deadline" or "error" */
     const char *message; /* END with "error": why */
     int64_t n_prompt;    /* END, as are the following */
     int64_t n_generated;
@@ -202,6 +205,8 @@ typedef struct tsr_event {
     double prompt_s; /* from the first step it was in to the first token (or to the end of a scored
                         prompt) */
     double generation_s; /* from the first token to the last */
+    double mean_gap_s;   /* between two tokens; 0 if there were not two, as is the next */
+    double longest_gap_s;
 } tsr_event;
 
 /* Called on the leader, in tsr_engine_step(). It may submit and cancel. */
@@ -216,14 +221,18 @@ typedef struct tsr_generation {
     float top_p;       /* 0 or 1: all */
     float min_p;       /* 0: all */
     uint64_t seed;
-    bool ignore_end;  /* go on after an end token */
-    bool score;       /* a SCORE event for every prompt position */
-    bool want_logits; /* a LOGITS event for the last prompt position */
+    int priority;      /* -1000..1000, higher goes first; one step of it is worth having waited ten
+                          seconds longer, so that all get their turn */
+    double deadline_s; /* from submit: ends with "deadline" then, however far it is; 0: none */
+    bool ignore_end;   /* go on after an end token */
+    bool score;        /* a SCORE event for every prompt position */
+    bool want_logits;  /* a LOGITS event for the last prompt position */
     tsr_event_fn *on_event;
     void *ctx;
 } tsr_generation;
 
-/* Leader. Queue a generation; *id names it. Errors: ARG, UNSUPPORTED (can never fit), NOMEM. */
+/* Leader. Queue a generation; *id names it. Errors: ARG, UNSUPPORTED (can never fit), FULL
+ * (max_queue wait already), NOMEM. */
 TSR_API TSR_MUST_CHECK tsr_status tsr_engine_submit(tsr_engine *engine,
                                                     const tsr_generation *generation, int64_t *id);
 
@@ -261,6 +270,9 @@ typedef struct tsr_engine_stats {
     uint64_t kv_token_bytes; /* bytes of keys and values a position, all ranks */
     int64_t n_steps;
     int64_t n_preempted;
+    double step_s; /* leader: of all steps */
+    double host_s; /* of these what the leader alone was busy with, while the ranks waited:
+                      planning, packing, sampling, events */
 } tsr_engine_stats;
 TSR_API tsr_engine_stats tsr_engine_describe(const tsr_engine *engine);
 

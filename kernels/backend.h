@@ -15,8 +15,10 @@ extern "C" {
 
 typedef tsr_status tsr_embed_fn(tsr_device *dev, tsr_tensor sums, tsr_tensor ids,
                                 const tsr_weight *table, int64_t first_id);
-typedef tsr_status tsr_narrow_fn(tsr_device *dev, tsr_tensor x, tsr_tensor sums);
-typedef tsr_status tsr_add_sums_fn(tsr_device *dev, tsr_tensor x, tsr_tensor sums, tsr_tensor bias);
+typedef tsr_status tsr_narrow_fn(tsr_device *dev, tsr_tensor x, const tsr_tensor *parts,
+                                 int n_parts);
+typedef tsr_status tsr_add_sums_fn(tsr_device *dev, tsr_tensor x, const tsr_tensor *parts,
+                                   int n_parts, tsr_tensor bias);
 typedef tsr_status tsr_rmsnorm_fn(tsr_device *dev, tsr_tensor out, tsr_tensor x, tsr_tensor weight,
                                   float eps);
 typedef tsr_status tsr_matmul_fn(tsr_device *dev, const tsr_product *products, int n_products,

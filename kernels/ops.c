@@ -97,27 +97,41 @@ tsr_status tsr_embed(tsr_device *dev, tsr_tensor sums, tsr_tensor ids, const tsr
     return dev->backend->embed(dev, sums, ids, table, first_id);
 }
 
-tsr_status tsr_narrow(tsr_device *dev, tsr_tensor x, tsr_tensor sums)
+static tsr_status check_parts(const tsr_device *dev, const char *op, tsr_tensor x,
+                              const tsr_tensor *parts, int n_parts)
+{
+    if (n_parts < 1 || n_parts > TSR_MAX_PARTS) {
+        return tsr_fail(TSR_ERR_ARG, "%s: %d parts; 1 to %d are possible", op, n_parts,
+                        TSR_MAX_PARTS);
+    }
+    for (int p = 0; p < n_parts; p++) {
+        TSR_TRY(check_tensor(dev, op, "a part", parts[p], TSR_DTYPE_F64, x.n_rows, x.n_cols));
+    }
+    return TSR_OK;
+}
+
+tsr_status tsr_narrow(tsr_device *dev, tsr_tensor x, const tsr_tensor *parts, int n_parts)
 {
     TSR_TRY(check_tensor(dev, "narrow", "x", x, TSR_DTYPE_F32, ANY, ANY));
-    TSR_TRY(check_tensor(dev, "narrow", "sums", sums, TSR_DTYPE_F64, x.n_rows, x.n_cols));
+    TSR_TRY(check_parts(dev, "narrow", x, parts, n_parts));
     if (is_empty(x)) {
         return TSR_OK;
     }
-    return dev->backend->narrow(dev, x, sums);
+    return dev->backend->narrow(dev, x, parts, n_parts);
 }
 
-tsr_status tsr_add_sums(tsr_device *dev, tsr_tensor x, tsr_tensor sums, tsr_tensor bias)
+tsr_status tsr_add_sums(tsr_device *dev, tsr_tensor x, const tsr_tensor *parts, int n_parts,
+                        tsr_tensor bias)
 {
     TSR_TRY(check_tensor(dev, "add_sums", "x", x, TSR_DTYPE_F32, ANY, ANY));
-    TSR_TRY(check_tensor(dev, "add_sums", "sums", sums, TSR_DTYPE_F64, x.n_rows, x.n_cols));
+    TSR_TRY(check_parts(dev, "add_sums", x, parts, n_parts));
     if (bias.data != NULL) {
         TSR_TRY(check_tensor(dev, "add_sums", "bias", bias, TSR_DTYPE_F32, 1, x.n_cols));
     }
     if (is_empty(x)) {
         return TSR_OK;
     }
-    return dev->backend->add_sums(dev, x, sums, bias);
+    return dev->backend->add_sums(dev, x, parts, n_parts, bias);
 }
 
 tsr_status tsr_rmsnorm(tsr_device *dev, tsr_tensor out, tsr_tensor x, tsr_tensor weight, float eps)

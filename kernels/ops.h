@@ -54,13 +54,19 @@ size_t tsr_ops_scratch_bytes(tsr_device_kind kind, int n_threads, const tsr_ops_
 TSR_MUST_CHECK tsr_status tsr_embed(tsr_device *dev, tsr_tensor sums, tsr_tensor ids,
                                     const tsr_weight *table, int64_t first_id);
 
-/* x = (f32)sums.  x f32 [n, dim];  sums f64 [n, dim] */
-TSR_MUST_CHECK tsr_status tsr_narrow(tsr_device *dev, tsr_tensor x, tsr_tensor sums);
+enum {
+    TSR_MAX_PARTS = 4
+};
 
-/* x = x + ((f32)sums + bias).  x f32 [n, dim];  sums f64 [n, dim];  bias f32 [1, dim] or absent: x
- * + (f32)sums */
-TSR_MUST_CHECK tsr_status tsr_add_sums(tsr_device *dev, tsr_tensor x, tsr_tensor sums,
-                                       tsr_tensor bias);
+/* x = (f32)(sum of parts[0 .. n_parts)).  x f32 [n, dim];  parts f64 [n, dim] each, 1 <= n_parts <=
+ * TSR_MAX_PARTS */
+TSR_MUST_CHECK tsr_status tsr_narrow(tsr_device *dev, tsr_tensor x, const tsr_tensor *parts,
+                                     int n_parts);
+
+/* x = x + ((f32)(sum of parts) + bias).  As above;  bias f32 [1, dim] or absent: x + (f32)(sum of
+ * parts) */
+TSR_MUST_CHECK tsr_status tsr_add_sums(tsr_device *dev, tsr_tensor x, const tsr_tensor *parts,
+                                       int n_parts, tsr_tensor bias);
 
 /*
  * out[r, c] = x[r, c] / sqrt(mean_c(x[r, :]^2) + eps) * weight[c]     (Zhang & Sennrich, arXiv

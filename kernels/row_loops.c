@@ -11,24 +11,81 @@ static void widen(double *restrict out, const float *restrict x, int64_t n)
     }
 }
 
-static void narrow(float *restrict out, const double *restrict x, int64_t n)
+/* The sum of parts is exact (kernels/ops.h). It starts at zero, so that it is never a negative
+ * zero, which would tell the number of ranks. */
+TSR_INLINE double total(const double *const *parts, int n_parts, int64_t c)
+{
+    double sum = 0.0;
+
+    for (int p = 0; p < n_parts; p++) {
+        sum += parts[p][c];
+    }
+    return sum;
+}
+
+TSR_INLINE void narrow_parts(float *restrict out, const double *const *parts, int n_parts,
+                             int64_t n)
 {
     for (int64_t c = 0; c < n; c++) {
-        out[c] = (float)x[c];
+        out[c] = (float)total(parts, n_parts, c);
     }
 }
 
-static void add_sums(float *restrict x, const double *restrict sums, const float *restrict bias,
-                     int64_t n)
+TSR_INLINE void add_parts(float *restrict x, const double *const *parts, int n_parts,
+                          const float *restrict bias, int64_t n)
 {
     if (bias == NULL) {
         for (int64_t c = 0; c < n; c++) {
-            x[c] = x[c] + (float)sums[c];
+            x[c] = x[c] + (float)total(parts, n_parts, c);
         }
         return;
     }
     for (int64_t c = 0; c < n; c++) {
-        x[c] = x[c] + ((float)sums[c] + bias[c]);
+        x[c] = x[c] + ((float)total(parts, n_parts, c) + bias[c]);
+    }
+}
+
+/* Each number of parts by itself, so that the compiler sees it. */
+static void narrow(float *out, const double *const *parts, int n_parts, int64_t n)
+{
+    const double *const fixed[TSR_MAX_PARTS] = {parts[0], parts[n_parts > 1 ? 1 : 0],
+                                                parts[n_parts > 2 ? 2 : 0], parts[n_parts - 1]};
+
+    switch (n_parts) {
+    case 1:
+        narrow_parts(out, fixed, 1, n);
+        break;
+    case 2:
+        narrow_parts(out, fixed, 2, n);
+        break;
+    case 3:
+        narrow_parts(out, fixed, 3, n);
+        break;
+    default:
+        narrow_parts(out, fixed, 4, n);
+        break;
+    }
+}
+
+static void add_sums(float *x, const double *const *parts, int n_parts, const float *bias,
+                     int64_t n)
+{
+    const double *const fixed[TSR_MAX_PARTS] = {parts[0], parts[n_parts > 1 ? 1 : 0],
+                                                parts[n_parts > 2 ? 2 : 0], parts[n_parts - 1]};
+
+    switch (n_parts) {
+    case 1:
+        add_parts(x, fixed, 1, bias, n);
+        break;
+    case 2:
+        add_parts(x, fixed, 2, bias, n);
+        break;
+    case 3:
+        add_parts(x, fixed, 3, bias, n);
+        break;
+    default:
+        add_parts(x, fixed, 4, bias, n);
+        break;
     }
 }
 

@@ -9,8 +9,10 @@
 
 typedef struct tsr_row_loops {
     void (*widen)(double *out, const float *x, int64_t n);
-    void (*narrow)(float *out, const double *x, int64_t n);
-    void (*add_sums)(float *x, const double *sums, const float *bias, int64_t n); /* bias or NULL */
+    void (*narrow)(float *out, const double *const *parts, int n_parts, int64_t n);
+    /* bias or NULL */
+    void (*add_sums)(float *x, const double *const *parts, int n_parts, const float *bias,
+                     int64_t n);
     void (*rmsnorm)(float *out, const float *x, const float *weight, int64_t n,
                     float eps);                                                /* out may be x */
     void (*swiglu)(float *out, const float *gate, const float *up, int64_t n); /* out may be gate */

@@ -52,6 +52,14 @@ tsr_status tsr_comm_create_way(tsr_comm **out, tsr_world *world, size_t largest,
     if (way == TSR_COMM_SHARED) {
         TSR_TRY_GOTO(st, fail, tsr_comm_shared_open(comm, largest));
     }
+    comm->largest = largest;
+    if (!comm->direct) {
+        comm->own = tsr_alloc_pages(largest * sizeof(*comm->own));
+        st = comm->own != NULL
+                 ? TSR_OK
+                 : tsr_fail(TSR_ERR_NOMEM, "no memory for sums of %zu numbers", largest);
+        TSR_TRY_GOTO(st, fail, tsr_world_agree(world, st));
+    }
     *out = comm;
     return TSR_OK;
 
@@ -66,6 +74,7 @@ void tsr_comm_destroy(tsr_comm *comm)
         return;
     }
     tsr_comm_shared_close(comm);
+    tsr_free_pages(comm->own, comm->largest * sizeof(*comm->own));
     tsr_free(comm);
 }
 
@@ -77,4 +86,27 @@ const char *tsr_comm_describe(const tsr_comm *comm)
 tsr_status tsr_comm_all_reduce(tsr_comm *comm, double *values, size_t n_values)
 {
     return all_reduces[comm->way](comm, values, n_values);
+}
+
+double *tsr_comm_part(const tsr_comm *comm)
+{
+    return comm->direct ? tsr_comm_shared_part(comm) : comm->own;
+}
+
+tsr_status tsr_comm_meet(tsr_comm *comm, size_t n_values, const double **parts, int *n_parts)
+{
+    if (n_values > comm->largest) {
+        return tsr_fail(TSR_ERR_ARG, "a sum of %zu numbers; %zu is the most", n_values,
+                        comm->largest);
+    }
+    if (comm->world->broken) {
+        return tsr_fail(TSR_ERR_COMM, "the ranks cannot meet after an earlier failure");
+    }
+    if (comm->direct) {
+        *n_parts = comm->world->n_ranks;
+        return tsr_comm_shared_meet(comm, parts);
+    }
+    *n_parts = 1;
+    parts[0] = comm->own;
+    return tsr_comm_all_reduce(comm, comm->own, n_values);
 }

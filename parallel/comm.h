@@ -29,6 +29,21 @@ void tsr_comm_destroy(tsr_comm *comm); /* all ranks together; NULL is fine */
 
 const char *tsr_comm_describe(const tsr_comm *comm); /* "one rank", "shared memory", "MPI" */
 
+enum {
+    TSR_COMM_MOST_PARTS = 4 /* ranks of one host whose parts whoever needs the sum adds up itself */
+};
+
+/*
+ * A sum over ranks without copies, in two steps. First each rank writes its part, [largest] doubles
+ * at most, to the memory that tsr_comm_part() names: ask for it anew before each sum. Then all
+ * meet, and the sum is that of parts[0 .. n_parts), each n_values long, in that order; they may be
+ * read until the next meeting. A few ranks of one host find each other's parts there; else there is
+ * one part, the sum itself. parts  [TSR_COMM_MOST_PARTS]
+ */
+double *tsr_comm_part(const tsr_comm *comm);
+TSR_MUST_CHECK tsr_status tsr_comm_meet(tsr_comm *comm, size_t n_values, const double **parts,
+                                        int *n_parts);
+
 /* values[i] becomes the sum over ranks of values[i], on every rank, in place. */
 TSR_MUST_CHECK tsr_status tsr_comm_all_reduce(tsr_comm *comm, double *values, size_t n_values);
 

@@ -25,6 +25,7 @@ enum {
     LINE_VALUES = LINE_BYTES / 8,
     N_SETS = 2,
     PIECE_MOST = 16384, // doubles: an area and the values it adds to stay in a second-level cache
+    DIRECT_BYTES_MOST = 48 << 20, // of all areas: shared memory is often limited to 64 MiB
     // Reading so many doubles of others takes as long as meeting once more (about half a
     // microsecond).
     MEETING_VALUES = 700
@@ -45,8 +46,14 @@ tsr_status tsr_comm_shared_open(tsr_comm *comm, size_t largest)
     const size_t n_flag_bytes = n_ranks * sizeof(flag);
 
     comm->piece = whole_lines(largest < 1 ? 1 : (largest < PIECE_MOST ? largest : PIECE_MOST));
+    comm->area = whole_lines(largest < 1 ? 1 : largest);
+    comm->direct = n_ranks <= TSR_COMM_MOST_PARTS &&
+                   comm->area <= DIRECT_BYTES_MOST / sizeof(double) / n_ranks / N_SETS;
+    if (!comm->direct) {
+        comm->area = comm->piece;
+    }
     return tsr_world_share(comm->world, &comm->win, &comm->memory,
-                           n_flag_bytes + N_SETS * n_ranks * comm->piece * sizeof(double),
+                           n_flag_bytes + N_SETS * n_ranks * comm->area * sizeof(double),
                            n_flag_bytes);
 }
 
@@ -63,7 +70,7 @@ static double *area_of(const tsr_comm *comm, int rank)
     const size_t n_ranks = (size_t)comm->world->n_ranks;
     double *areas = (double *)((flag *)comm->memory + n_ranks);
 
-    return areas + ((size_t)comm->turn * n_ranks + (size_t)rank) * comm->piece;
+    return areas + ((size_t)comm->turn * n_ranks + (size_t)rank) * comm->area;
 }
 
 static tsr_status meet(tsr_comm *comm)
@@ -145,6 +152,21 @@ static bool sharing_pays(size_t n, int n_ranks)
     const size_t ranks = (size_t)n_ranks;
 
     return n * (ranks - 1) * (ranks - 2) / ranks > MEETING_VALUES;
+}
+
+double *tsr_comm_shared_part(const tsr_comm *comm)
+{
+    return area_of(comm, comm->world->rank);
+}
+
+tsr_status tsr_comm_shared_meet(tsr_comm *comm, const double **parts)
+{
+    TSR_TRY(meet(comm));
+    for (int rank = 0; rank < comm->world->n_ranks; rank++) {
+        parts[rank] = area_of(comm, rank);
+    }
+    comm->turn = (comm->turn + 1) % N_SETS;
+    return TSR_OK;
 }
 
 tsr_status tsr_comm_shared_all_reduce(tsr_comm *comm, double *values, size_t n_values)

@@ -21,7 +21,11 @@ struct tsr_comm {
     /* The shared window (comm_shared.c). */
     MPI_Win win;
     void *memory;
-    size_t piece;     /* doubles that a rank's area holds */
+    size_t area;  /* doubles that a rank's area holds */
+    size_t piece; /* doubles that are summed at once in areas; at most `area` */
+    bool direct;  /* a part of the largest size is written into its area by whoever makes it */
+    double *own;  /* [largest] this rank's part where it is not direct; owned */
+    size_t largest;
     uint64_t n_meets; /* times that all ranks have met in the window */
     int turn;         /* which of the two sets of areas is next */
 };
@@ -32,6 +36,10 @@ TSR_MUST_CHECK tsr_status tsr_comm_create_way(tsr_comm **out, tsr_world *world, 
 
 TSR_MUST_CHECK tsr_status tsr_comm_shared_open(tsr_comm *comm, size_t largest);
 void tsr_comm_shared_close(tsr_comm *comm);
+
+/* Direct: this rank's area; and, after a meeting, everybody's. */
+double *tsr_comm_shared_part(const tsr_comm *comm);
+TSR_MUST_CHECK tsr_status tsr_comm_shared_meet(tsr_comm *comm, const double **parts);
 
 typedef tsr_status tsr_comm_all_reduce_fn(tsr_comm *comm, double *values, size_t n_values);
 

@@ -52,16 +52,54 @@ static int64_t smallest_bundle(const tsr_shard_shape *shape)
     return TSR_SHARD_GROUP / common_divisor(TSR_SHARD_GROUP, shape->head_dim);
 }
 
+/* The KV heads that a run of query heads reads. */
+static tsr_range kv_heads_of(const tsr_shard_shape *shape, tsr_range heads)
+{
+    const int64_t group = shape->n_heads / shape->n_kv_heads;
+    const int64_t first = heads.first / group;
+    const int64_t last = (heads.first + heads.count - 1) / group;
+
+    return (tsr_range){.first = first, .count = heads.count > 0 ? last - first + 1 : 0};
+}
+
+/* The most query heads, and the most KV heads, that any rank has when units of so many are dealt
+ * out. */
+static void most_heads(const tsr_shard_shape *shape, int64_t unit, int n_ranks, int64_t *query,
+                       int64_t *kv)
+{
+    *query = 0;
+    *kv = 0;
+    for (int rank = 0; rank < n_ranks; rank++) {
+        const tsr_range heads = tsr_shard_deal(shape->n_heads, unit, rank, n_ranks);
+        const int64_t n_kv = kv_heads_of(shape, heads).count;
+
+        *query = heads.count > *query ? heads.count : *query;
+        *kv = n_kv > *kv ? n_kv : *kv;
+    }
+}
+
 /* Query heads that are dealt out together. */
 static int64_t heads_a_unit(const tsr_shard_shape *shape, int n_ranks)
 {
     const int64_t smallest = smallest_bundle(shape);
     const int64_t group = shape->n_heads / shape->n_kv_heads;
     const int64_t whole_groups = smallest / common_divisor(smallest, group) * group;
+    int64_t query_by_groups;
+    int64_t kv_by_groups;
+    int64_t query_by_bundles;
+    int64_t kv_by_bundles;
 
-    // Whole KV groups while there is one for every rank: then no KV head is kept twice. Else a KV
-    // head kept by two ranks is a smaller loss than a rank with nothing to do.
-    return units_in(shape->n_heads, whole_groups) >= n_ranks ? whole_groups : smallest;
+    // A KV head kept by two ranks is a smaller loss than a rank with nothing to do.
+    if (units_in(shape->n_heads, whole_groups) < n_ranks) {
+        return smallest;
+    }
+    // Else whole KV groups, so that no KV head is kept twice; unless cutting them takes query heads
+    // from the busiest rank and gives no rank more KV heads: ranks wait for the slowest twice a
+    // layer.
+    most_heads(shape, whole_groups, n_ranks, &query_by_groups, &kv_by_groups);
+    most_heads(shape, smallest, n_ranks, &query_by_bundles, &kv_by_bundles);
+    return query_by_bundles < query_by_groups && kv_by_bundles <= kv_by_groups ? smallest
+                                                                               : whole_groups;
 }
 
 tsr_range tsr_shard_deal(int64_t n_items, int64_t unit, int rank, int n_ranks)
@@ -96,17 +134,10 @@ tsr_status tsr_shard_check(const tsr_shard_shape *shape)
 
 tsr_shard tsr_shard_of(const tsr_shard_shape *shape, int rank, int n_ranks)
 {
-    const int64_t group = shape->n_heads / shape->n_kv_heads;
     tsr_shard shard;
 
     shard.heads = tsr_shard_deal(shape->n_heads, heads_a_unit(shape, n_ranks), rank, n_ranks);
-    shard.kv_heads.first = shard.heads.first / group;
-    shard.kv_heads.count = 0;
-    if (shard.heads.count > 0) {
-        const int64_t last = (shard.heads.first + shard.heads.count - 1) / group;
-
-        shard.kv_heads.count = last - shard.kv_heads.first + 1;
-    }
+    shard.kv_heads = kv_heads_of(shape, shard.heads);
     shard.ff = tsr_shard_deal(shape->ff_dim, tsr_shard_ff_grain(shape), rank, n_ranks);
     shard.vocab =
         tsr_shard_deal(shape->n_vocab, tsr_shard_vocab_unit(shape->n_vocab), rank, n_ranks);

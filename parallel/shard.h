@@ -9,7 +9,9 @@
  * bundle is a KV group (one KV head and the query heads that read it; several groups when their
  * columns are no multiple of the quantisation group). When ranks outnumber these, query heads are
  * dealt out one by one (or in the smallest bundles that are whole quantisation groups) and a KV
- * head is kept by every neighbour that reads it.
+ * head is kept by every neighbour that reads it. The same is done where it takes query heads from
+ * the busiest rank and gives no rank more KV heads than whole groups would: 9 heads over 3 KV heads
+ * on 2 ranks go 5 + 4 with 2 KV heads each, not 6 + 3 with 2 and 1.
  *
  * Grains. A row-split matrix is summed a grain at a time; a grain is a fixed run of input columns,
  * the same for every n, and a rank owns whole grains.

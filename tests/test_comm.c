@@ -89,6 +89,58 @@ static void a_call_larger_than_promised_is_cut_into_pieces(void **state)
     }
 }
 
+/* Parts that stay where they were written: whoever needs the sum adds them. */
+static void check_parts(tsr_comm_way way)
+{
+    enum {
+        LARGEST = 1000
+    };
+    static const size_t counts[] = {1, 576, 0, LARGEST, 17};
+    const double *parts[TSR_COMM_MOST_PARTS];
+    tsr_comm *comm = NULL;
+    int n_parts;
+
+    assert_int_equal(tsr_comm_create_way(&comm, world, LARGEST, way), TSR_OK);
+    for (int round = 0; round < 200; round++) {
+        const size_t n = counts[(size_t)round % (sizeof(counts) / sizeof(counts[0]))];
+        double *own = tsr_comm_part(comm);
+
+        for (size_t i = 0; i < n; i++) {
+            own[i] = term(tsr_world_rank(world), i, round);
+        }
+        for (volatile int i = 0; round % 5 == tsr_world_rank(world) && i < 3000;) {
+            i = i + 1; // late in its own rounds: the others must not write over what it still reads
+        }
+        assert_int_equal(tsr_comm_meet(comm, n, parts, &n_parts), TSR_OK);
+        assert_int_equal(n_parts, way == TSR_COMM_SHARED ? tsr_world_size(world) : 1);
+        for (size_t i = 0; i < n; i++) {
+            double sum = 0.0;
+            double expected = 0.0;
+
+            for (int p = 0; p < n_parts; p++) {
+                sum += parts[p][i];
+            }
+            for (int rank = 0; rank < tsr_world_size(world); rank++) {
+                expected += term(rank, i, round);
+            }
+            assert_true(sum == expected);
+        }
+    }
+    assert_int_equal(tsr_comm_meet(comm, LARGEST + 1, parts, &n_parts), TSR_ERR_ARG);
+    tsr_comm_destroy(comm);
+}
+
+static void parts_meet_without_copies(void **state)
+{
+    (void)state;
+    check_parts(TSR_COMM_MPI);
+    if (tsr_world_size(world) > 1) {
+        check_parts(TSR_COMM_SHARED);
+    } else {
+        check_parts(TSR_COMM_ALONE);
+    }
+}
+
 static void ranks_that_come_at_different_times_get_their_own_rounds_sums(void **state)
 {
     tsr_comm *comm = NULL;
@@ -178,6 +230,7 @@ int main(void)
         cmocka_unit_test(mpi_sums_over_all_ranks),
         cmocka_unit_test(shared_memory_sums_over_all_ranks),
         cmocka_unit_test(a_call_larger_than_promised_is_cut_into_pieces),
+        cmocka_unit_test(parts_meet_without_copies),
         cmocka_unit_test(ranks_that_come_at_different_times_get_their_own_rounds_sums),
         cmocka_unit_test(two_comms_live_side_by_side),
         cmocka_unit_test(a_comm_says_how_it_works),

@@ -130,11 +130,11 @@ static tsr_status embed(operands *o)
 }
 static tsr_status narrow(operands *o)
 {
-    return tsr_narrow(o->dev, o->x, o->sums);
+    return tsr_narrow(o->dev, o->x, &o->sums, 1);
 }
 static tsr_status add_sums(operands *o)
 {
-    return tsr_add_sums(o->dev, o->x, o->sums, o->vector);
+    return tsr_add_sums(o->dev, o->x, &o->sums, 1, o->vector);
 }
 static tsr_status rmsnorm(operands *o)
 {
@@ -432,8 +432,8 @@ static void operands_of_no_rows_need_no_memory(void **state)
 
     (void)state;
     make_operands(&o);
-    assert_int_equal(tsr_narrow(o.dev, f32, f64), TSR_OK);
-    assert_int_equal(tsr_add_sums(o.dev, f32, f64, none), TSR_OK);
+    assert_int_equal(tsr_narrow(o.dev, f32, &f64, 1), TSR_OK);
+    assert_int_equal(tsr_add_sums(o.dev, f32, &f64, 1, none), TSR_OK);
     assert_int_equal(tsr_rmsnorm(o.dev, f32, f32, o.vector, 0), TSR_OK);
     assert_int_equal(tsr_swiglu(o.dev, f32, f32, f32), TSR_OK);
     assert_int_equal(tsr_attention(o.dev, heads, heads, &o.kv, &batch, &o.shape), TSR_OK);

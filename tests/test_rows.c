@@ -33,28 +33,58 @@ static void on_all_shapes(void (*check)(tsr_device *dev, int64_t n_rows, int64_t
     }
 }
 
-static void check_narrow(tsr_device *dev, int64_t n_rows, int64_t n_cols)
+/* Parts of a sum on the grid of 2^-28, as products with grains give them. */
+static void make_parts(tsr_tensor *parts, int n_parts, int64_t n_rows, int64_t n_cols,
+                       uint64_t *seed)
 {
-    uint64_t seed = 1;
-    const tsr_tensor sums = make_random(TSR_DTYPE_F64, n_rows, n_cols, &seed);
-    const tsr_tensor x = make_window(TSR_DTYPE_F32, n_rows, n_cols);
-
-    for (int64_t r = 0; r < n_rows; r++) {
-        for (int64_t c = 0; c < n_cols; c++) {
-            f64_row(sums, r)[c] *= 1.0 + 1e-9; // not an f32
+    for (int p = 0; p < n_parts; p++) {
+        parts[p] = make_random(TSR_DTYPE_F64, n_rows, n_cols, seed);
+        for (int64_t r = 0; r < n_rows; r++) {
+            for (int64_t c = 0; c < n_cols; c++) {
+                f64_row(parts[p], r)[c] = nearbyint(f64_row(parts[p], r)[c] * 0x1p28) * 0x1p-28;
+            }
         }
     }
-    assert_int_equal(tsr_narrow(dev, x, sums), TSR_OK);
-    for (int64_t r = 0; r < n_rows; r++) {
-        for (int64_t c = 0; c < n_cols; c++) {
-            assert_true(f32_row(x, r)[c] == (float)f64_row(sums, r)[c]);
-        }
-    }
-    free_window(sums);
-    free_window(x);
 }
 
-static void narrowing_rounds_once(void **state)
+/* Exact in any order: here from the last part to the first. */
+static double whole_sum(const tsr_tensor *parts, int n_parts, int64_t r, int64_t c)
+{
+    double sum = 0;
+
+    for (int p = n_parts - 1; p >= 0; p--) {
+        sum += f64_row(parts[p], r)[c];
+    }
+    return sum;
+}
+
+static void free_parts(const tsr_tensor *parts, int n_parts)
+{
+    for (int p = 0; p < n_parts; p++) {
+        free_window(parts[p]);
+    }
+}
+
+static void check_narrow(tsr_device *dev, int64_t n_rows, int64_t n_cols)
+{
+    for (int n_parts = 1; n_parts <= TSR_MAX_PARTS; n_parts++) {
+        uint64_t seed = 1;
+        tsr_tensor parts[TSR_MAX_PARTS];
+        const tsr_tensor x = make_window(TSR_DTYPE_F32, n_rows, n_cols);
+
+        make_parts(parts, n_parts, n_rows, n_cols, &seed);
+        assert_int_equal(tsr_narrow(dev, x, parts, n_parts), TSR_OK);
+        for (int64_t r = 0; r < n_rows; r++) {
+            for (int64_t c = 0; c < n_cols; c++) {
+                assert_true(f32_row(x, r)[c] == (float)whole_sum(parts, n_parts, r, c));
+            }
+        }
+        free_parts(parts, n_parts);
+        free_window(x);
+    }
+}
+
+static void narrowing_adds_the_parts_and_rounds_once(void **state)
 {
     (void)state;
     on_all_shapes(check_narrow);
@@ -62,32 +92,36 @@ static void narrowing_rounds_once(void **state)
 
 static void check_add_sums(tsr_device *dev, int64_t n_rows, int64_t n_cols)
 {
-    for (int with_bias = 0; with_bias < 2; with_bias++) {
-        uint64_t seed = 2;
-        const tsr_tensor sums = make_random(TSR_DTYPE_F64, n_rows, n_cols, &seed);
-        const tsr_tensor bias = make_random(TSR_DTYPE_F32, 1, n_cols, &seed);
-        const tsr_tensor x = make_random(TSR_DTYPE_F32, n_rows, n_cols, &seed);
-        const tsr_tensor none = {.data = NULL};
-        uint64_t again = 2;
-        const tsr_tensor sums_before = make_random(TSR_DTYPE_F64, n_rows, n_cols, &again);
-        const tsr_tensor bias_before = make_random(TSR_DTYPE_F32, 1, n_cols, &again);
-        const tsr_tensor before = make_random(TSR_DTYPE_F32, n_rows, n_cols, &again);
+    for (int n_parts = 1; n_parts <= TSR_MAX_PARTS; n_parts++) {
+        for (int with_bias = 0; with_bias < 2; with_bias++) {
+            uint64_t seed = 2;
+            uint64_t again;
+            tsr_tensor parts[TSR_MAX_PARTS];
+            tsr_tensor bias;
+            tsr_tensor x;
+            tsr_tensor before;
 
-        assert_int_equal(tsr_add_sums(dev, x, sums, with_bias != 0 ? bias : none), TSR_OK);
-        for (int64_t r = 0; r < n_rows; r++) {
-            for (int64_t c = 0; c < n_cols; c++) {
-                const float sum = (float)f64_row(sums, r)[c];
-                const float added = with_bias != 0 ? sum + f32_row(bias, 0)[c] : sum;
+            make_parts(parts, n_parts, n_rows, n_cols, &seed);
+            bias = make_random(TSR_DTYPE_F32, 1, n_cols, &seed);
+            again = seed;
+            x = make_random(TSR_DTYPE_F32, n_rows, n_cols, &seed);
+            before = make_random(TSR_DTYPE_F32, n_rows, n_cols, &again);
+            assert_int_equal(tsr_add_sums(dev, x, parts, n_parts,
+                                          with_bias != 0 ? bias : (tsr_tensor){.data = NULL}),
+                             TSR_OK);
+            for (int64_t r = 0; r < n_rows; r++) {
+                for (int64_t c = 0; c < n_cols; c++) {
+                    const float sum = (float)whole_sum(parts, n_parts, r, c);
+                    const float added = with_bias != 0 ? sum + f32_row(bias, 0)[c] : sum;
 
-                assert_true(f32_row(x, r)[c] == f32_row(before, r)[c] + added);
+                    assert_true(f32_row(x, r)[c] == f32_row(before, r)[c] + added);
+                }
             }
+            free_parts(parts, n_parts);
+            free_window(bias);
+            free_window(x);
+            free_window(before);
         }
-        free_window(sums);
-        free_window(bias);
-        free_window(x);
-        free_window(sums_before);
-        free_window(bias_before);
-        free_window(before);
     }
 }
 
@@ -395,7 +429,7 @@ static void every_set_rounds_to_the_cache_as_the_host_does(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(narrowing_rounds_once),
+        cmocka_unit_test(narrowing_adds_the_parts_and_rounds_once),
         cmocka_unit_test(sums_are_added_with_and_without_bias),
         cmocka_unit_test(rmsnorm_is_what_the_formula_says_in_every_set),
         cmocka_unit_test(swiglu_is_what_the_formula_says_in_every_set),
