@@ -267,7 +267,7 @@ int main(void)
         cmocka_unit_test(the_model_ends_where_it_says),
     };
 
-    if (getenv("TSR_TEST_MODEL") == NULL) {
+    if (getenv("TSR_TEST_MODEL") == NULL || *getenv("TSR_TEST_MODEL") == '\0') {
         print_message("skipped: TSR_TEST_MODEL names no SmolLM2 model file\n");
         return 77;
     }
