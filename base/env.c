@@ -49,6 +49,13 @@ static bool any_set(const char *const *names, size_t n_names)
     return false;
 }
 
+bool tsr_env_wants_no_color(void)
+{
+    const char *value = getenv("NO_COLOR");
+
+    return value != NULL && *value != '\0';
+}
+
 bool tsr_env_under_mpi(void)
 {
     // What Open MPI's mpirun, PMIx launchers (srun --mpi=pmix) and PMI launchers set for a process.
@@ -59,7 +66,8 @@ bool tsr_env_under_mpi(void)
 
 bool tsr_env_bound_by_default(void)
 {
-    // What mpirun (4.1) hands to the processes of its options --bind-to, --map-by, --cpu-set and --rankfile.
+    // What mpirun (4.1) hands to the processes of its options --bind-to, --map-by, --cpu-set and
+    // --rankfile.
     static const char *const wishes[] = {
         "OMPI_MCA_hwloc_base_binding_policy", "OMPI_MCA_rmaps_base_mapping_policy",
         "OMPI_MCA_hwloc_base_cpu_set", "OMPI_MCA_rmaps_rank_file_path", "OMPI_MCA_orte_rankfile"};

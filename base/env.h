@@ -40,6 +40,9 @@ const char *tsr_env_text(tsr_env_id id);
 /* The same as a whole number; the default, with a warning in the log, when it is not one. */
 int64_t tsr_env_number(tsr_env_id id);
 
+/* Does whoever runs this want no colours (NO_COLOR, see no-color.org)? */
+bool tsr_env_wants_no_color(void);
+
 /* Was this process started by mpirun, srun or another MPI launcher? */
 bool tsr_env_under_mpi(void);
 

@@ -17,6 +17,12 @@ typedef struct tsr_text {
     size_t capacity;
 } tsr_text;
 
+/* Some bytes of a text. */
+typedef struct tsr_text_run {
+    size_t start;
+    size_t n_bytes;
+} tsr_text_run;
+
 /* Errors: NOMEM; the text is then as it was. */
 TSR_MUST_CHECK tsr_status tsr_text_append(tsr_text *text, const char *bytes, size_t n_bytes);
 

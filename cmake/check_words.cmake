@@ -58,6 +58,7 @@ word("(^|[^a-z_])(exit|_exit|abort) *\\("                     launch/main.c para
 word("(clock_gettime|nanosleep) *\\("                         base/clock.c)
 word("pcre2_"                                                 engine/)
 word("json_[a-z]"                                             engine/ launch/)
+word("((^|[^A-Z_])EL_[A-Z]|histedit)"                         launch/line_editor.c)
 word("(socket|listen|accept) *\\("                            launch/)
 
 if(n_bad GREATER 0 OR n_files EQUAL 0)

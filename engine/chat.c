@@ -199,13 +199,22 @@ static span trimmed(span s)
     return end > start ? (span){.at = s.at + start, .n = end - start} : (span){.at = s.at, .n = 0};
 }
 
-static tsr_status append_message(tsr_text *out, const chat_marks *marks, const char *role,
-                                 span content)
+/* A message's content, and where it came to stand. */
+static tsr_status append_content(tsr_text *out, tsr_text_run *where, span content)
+{
+    if (where != NULL) {
+        *where = (tsr_text_run){.start = out->n_bytes, .n_bytes = content.n};
+    }
+    return tsr_text_append(out, content.at, content.n);
+}
+
+static tsr_status append_message(tsr_text *out, tsr_text_run *where, const chat_marks *marks,
+                                 const char *role, span content)
 {
     TSR_TRY(append_words(out, marks->open));
     TSR_TRY(append_words(out, role));
     TSR_TRY(append_words(out, marks->middle));
-    TSR_TRY(tsr_text_append(out, content.at, content.n));
+    TSR_TRY(append_content(out, where, content));
     return append_words(out, marks->close);
 }
 
@@ -252,7 +261,8 @@ static span fixed_date(span s)
  * Llama 3.1 and later: every conversation begins with a system message that has two dates in it,
  * and behind them the user's own system message or nothing.
  */
-static tsr_status append_dated_system(tsr_text *out, span template_text, span content)
+static tsr_status append_dated_system(tsr_text *out, tsr_text_run *where, span template_text,
+                                      span content)
 {
     const chat_marks *marks = &marks_of[CHAT_FORM_LLAMA3];
     const span day = fixed_date(template_text);
@@ -264,7 +274,7 @@ static tsr_status append_dated_system(tsr_text *out, span template_text, span co
     TSR_TRY(append_quoted(out, quoted(template_text, "Today Date: ")));
     TSR_TRY(tsr_text_append(out, day.at, day.n));
     TSR_TRY(append_words(out, "\n\n"));
-    TSR_TRY(tsr_text_append(out, content.at, content.n));
+    TSR_TRY(append_content(out, where, content));
     return append_words(out, marks->close);
 }
 
@@ -283,8 +293,8 @@ static tsr_status append_opening(tsr_text *out, chat_form form, span template_te
     return append_words(out, marks_of[form].middle);
 }
 
-static tsr_status render(tsr_text *out, span template_text, const tsr_chat_message *messages,
-                         int n_messages)
+static tsr_status render(tsr_text *out, tsr_text_run *contents, span template_text,
+                         const tsr_chat_message *messages, int n_messages)
 {
     const bool trim = trims(template_text);
     const bool dated = has(template_text, "Cutting Knowledge Date: ") &&
@@ -298,7 +308,7 @@ static tsr_status render(tsr_text *out, span template_text, const tsr_chat_messa
         span content = has_system ? span_of(messages[0].content) : span_of("");
 
         content = trim ? trimmed(content) : content;
-        TSR_TRY(append_dated_system(out, template_text, content));
+        TSR_TRY(append_dated_system(out, has_system ? contents : NULL, template_text, content));
         first = has_system;
     } else if (form == CHAT_FORM_CHATML && !has_system) {
         TSR_TRY(append_default_system(out, template_text));
@@ -306,14 +316,14 @@ static tsr_status render(tsr_text *out, span template_text, const tsr_chat_messa
     for (int i = first; i < n_messages; i++) {
         const span content = span_of(messages[i].content);
 
-        TSR_TRY(append_message(out, &marks_of[form], messages[i].role,
-                               trim ? trimmed(content) : content));
+        TSR_TRY(append_message(out, contents != NULL ? &contents[i] : NULL, &marks_of[form],
+                               messages[i].role, trim ? trimmed(content) : content));
     }
     return append_opening(out, form, template_text);
 }
 
-tsr_status tsr_chat_render(tsr_text *out, const char *template_text, size_t template_bytes,
-                           const tsr_chat_message *messages, int n_messages)
+tsr_status tsr_chat_render(tsr_text *out, tsr_text_run *contents, const char *template_text,
+                           size_t template_bytes, const tsr_chat_message *messages, int n_messages)
 {
     const size_t n_before = out->n_bytes;
     tsr_status st;
@@ -331,7 +341,8 @@ tsr_status tsr_chat_render(tsr_text *out, const char *template_text, size_t temp
                             i, role);
         }
     }
-    st = render(out, (span){.at = template_text, .n = template_bytes}, messages, n_messages);
+    st = render(out, contents, (span){.at = template_text, .n = template_bytes}, messages,
+                n_messages);
     if (st != TSR_OK && out->bytes != NULL) {
         out->n_bytes = n_before;
         out->bytes[n_before] = 0;
@@ -347,5 +358,6 @@ const char *tsr_chat_form_name(const char *template_text, size_t template_bytes)
     if (template_bytes == 0) {
         return "none";
     }
-    return recognise(&form, (span){template_text, template_bytes}) == TSR_OK ? names[form] : "unknown";
+    return recognise(&form, (span){template_text, template_bytes}) == TSR_OK ? names[form]
+                                                                             : "unknown";
 }

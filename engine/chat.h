@@ -18,25 +18,26 @@
 #define TSR_ENGINE_CHAT_H
 
 #include "base/text.h"
+#include "engine/tessera.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-typedef struct tsr_chat_message {
-    const char *role; /* "system", "user" or "assistant" */
-    const char *content;
-} tsr_chat_message;
-
 /*
  * Append the conversation and the opening of the assistant's answer. When the template itself puts
- * a default system message before a conversation that has none, so does this. template_text  the
- * model's own (tokenizer.chat_template) Errors: UNSUPPORTED (another form; the message quotes its
+ * a default system message before a conversation that has none, so does this.
+ *
+ *   template_text  the model's own (tokenizer.chat_template)
+ *   contents       [n_messages] where in `out` each message's content came to stand, which is not
+ *                  the template's words but somebody's; may be NULL
+ *
+ * Errors: UNSUPPORTED (another form; the message quotes its
  * beginning), ARG (unknown role), NOMEM.
  */
-TSR_MUST_CHECK tsr_status tsr_chat_render(tsr_text *out, const char *template_text,
-                                          size_t template_bytes, const tsr_chat_message *messages,
-                                          int n_messages);
+TSR_MUST_CHECK tsr_status tsr_chat_render(tsr_text *out, tsr_text_run *contents,
+                                          const char *template_text, size_t template_bytes,
+                                          const tsr_chat_message *messages, int n_messages);
 
 /* "ChatML", "Llama 3", "unknown" or, for an empty template, "none". */
 const char *tsr_chat_form_name(const char *template_text, size_t template_bytes);

@@ -294,8 +294,9 @@ tsr_status tsr_model_detokenize(const tsr_model *model, const int32_t *ids, int6
     return TSR_OK;
 }
 
-tsr_status tsr_model_prompt_ids(const tsr_model *model, const char *text, size_t n_bytes,
-                                int32_t **ids, int64_t *n_ids)
+/* BOS where the model wants it, and the text's ids. */
+static tsr_status prompt_ids(const tsr_model *model, const char *text, size_t n_bytes,
+                             const tsr_text_run *plain, int n_plain, int32_t **ids, int64_t *n_ids)
 {
     tsr_ids list = {0};
     tsr_status st = TSR_OK;
@@ -304,7 +305,7 @@ tsr_status tsr_model_prompt_ids(const tsr_model *model, const char *text, size_t
         st = tsr_ids_append(&list, tsr_tokenizer_bos(model->tokenizer));
     }
     if (st == TSR_OK) {
-        st = tsr_tokenizer_encode(model->tokenizer, &list, text, n_bytes, true);
+        st = tsr_tokenizer_encode_marked(model->tokenizer, &list, text, n_bytes, plain, n_plain);
     }
     if (st != TSR_OK) {
         tsr_ids_clear(&list);
@@ -315,18 +316,38 @@ tsr_status tsr_model_prompt_ids(const tsr_model *model, const char *text, size_t
     return TSR_OK;
 }
 
+tsr_status tsr_model_prompt_ids(const tsr_model *model, const char *text, size_t n_bytes,
+                                int32_t **ids, int64_t *n_ids)
+{
+    return prompt_ids(model, text, n_bytes, NULL, 0, ids, n_ids);
+}
+
+tsr_status tsr_model_conversation_ids(const tsr_model *model, const tsr_chat_message *messages,
+                                      int n_messages, int32_t **ids, int64_t *n_ids)
+{
+    tsr_text_run *contents = tsr_alloc(n_messages > 0 ? (size_t)n_messages : 0, sizeof(*contents));
+    tsr_text rendered = {0};
+    tsr_status st = TSR_OK;
+
+    if (contents == NULL) {
+        return tsr_fail(TSR_ERR_NOMEM, "no memory for a conversation of %d messages", n_messages);
+    }
+    TSR_TRY_GOTO(st, done,
+                 tsr_chat_render(&rendered, contents, model->template_text.bytes,
+                                 model->template_text.n_bytes, messages, n_messages));
+    st = prompt_ids(model, rendered.bytes, rendered.n_bytes, contents, n_messages, ids, n_ids);
+
+done:
+    tsr_text_clear(&rendered);
+    tsr_free(contents);
+    return st;
+}
+
 tsr_status tsr_model_chat_ids(const tsr_model *model, const char *system, const char *user,
                               int32_t **ids, int64_t *n_ids)
 {
     const tsr_chat_message messages[] = {{"system", system}, {"user", user}};
     const int first = system == NULL ? 1 : 0;
-    tsr_text rendered = {0};
-    tsr_status st = tsr_chat_render(&rendered, model->template_text.bytes,
-                                    model->template_text.n_bytes, messages + first, 2 - first);
 
-    if (st == TSR_OK) {
-        st = tsr_model_prompt_ids(model, rendered.bytes, rendered.n_bytes, ids, n_ids);
-    }
-    tsr_text_clear(&rendered);
-    return st;
+    return tsr_model_conversation_ids(model, messages + first, 2 - first, ids, n_ids);
 }

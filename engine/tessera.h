@@ -120,9 +120,22 @@ TSR_API TSR_MUST_CHECK tsr_status tsr_model_detokenize(const tsr_model *model, c
                                                        int64_t n_ids, bool show_special,
                                                        char **text, size_t *n_bytes);
 
-/* The ids of a conversation in the model's own chat form, the answer's opening included; BOS where
- * the model wants it. system may be NULL. Errors: UNSUPPORTED (a template of another form), NOMEM.
+typedef struct tsr_chat_message {
+    const char *role; /* "system", "user" or "assistant" */
+    const char *content;
+} tsr_chat_message;
+
+/*
+ * The ids of a conversation in the model's own chat form, the answer's opening included; BOS where
+ * the model wants it. Contents are plain text: a control token written in one is not that token.
+ * Errors: ARG (no message, an unknown role), UNSUPPORTED (a template of another form), NOMEM.
  */
+TSR_API TSR_MUST_CHECK tsr_status tsr_model_conversation_ids(const tsr_model *model,
+                                                             const tsr_chat_message *messages,
+                                                             int n_messages, int32_t **ids,
+                                                             int64_t *n_ids);
+
+/* The same for one question. system may be NULL. */
 TSR_API TSR_MUST_CHECK tsr_status tsr_model_chat_ids(const tsr_model *model, const char *system,
                                                      const char *user, int32_t **ids,
                                                      int64_t *n_ids);

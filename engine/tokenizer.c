@@ -253,11 +253,58 @@ static tsr_status take_piece(void *state, const char *piece, size_t n_bytes)
     return tsr_bpe_merge(e->tok->bpe, &e->work, e->out, piece, n_bytes);
 }
 
-static tsr_status encode_all(encoding *e, const char *text, size_t n_bytes, bool match_special)
+/* A text, the runs of it in which control tokens are not recognised, and what comes next in it. */
+typedef struct marked_text {
+    const tsr_special *special;
+    const char *text;
+    size_t n_bytes;
+    const tsr_text_run *plain; // [n_plain]
+    int n_plain;
+    int n_passed;              // of the plain runs
+    tsr_special_match any;     // the first between plain runs
+    tsr_special_match defined; // the first user-defined one, wherever
+} marked_text;
+
+/* The first match at or after `from` that lies between plain runs. */
+static tsr_special_match find_between(marked_text *m, size_t from)
 {
-    for (size_t at = 0; at < n_bytes;) {
-        const tsr_special_match match =
-            tsr_special_find(e->tok->special, text, n_bytes, at, match_special);
+    for (; m->n_passed < m->n_plain; m->n_passed++) {
+        const tsr_text_run *run = &m->plain[m->n_passed];
+
+        if (from < run->start) {
+            const tsr_special_match match =
+                tsr_special_find(m->special, m->text, run->start, from, true);
+
+            if (match.id >= 0) {
+                return match;
+            }
+        }
+        from = from < run->start + run->n_bytes ? run->start + run->n_bytes : from;
+    }
+    return tsr_special_find(m->special, m->text, m->n_bytes, from, true);
+}
+
+/* What is found is kept until it is passed, so that a text is searched once and no more. */
+static tsr_special_match next_special(marked_text *m, size_t at)
+{
+    if (m->any.start < at || at == 0) {
+        m->any = find_between(m, at);
+    }
+    if (m->defined.start < at || at == 0) {
+        m->defined = tsr_special_find(m->special, m->text, m->n_bytes, at, false);
+    }
+    if (m->defined.start != m->any.start) {
+        return m->defined.start < m->any.start ? m->defined : m->any;
+    }
+    return m->defined.n_bytes > m->any.n_bytes ? m->defined : m->any;
+}
+
+static tsr_status encode_all(encoding *e, marked_text *m)
+{
+    const char *text = m->text;
+
+    for (size_t at = 0; at < m->n_bytes;) {
+        const tsr_special_match match = next_special(m, at);
 
         TSR_TRY(tsr_pretokenizer_split(e->tok->pre, text + at, match.start - at, take_piece, e));
         if (match.id >= 0) {
@@ -268,10 +315,16 @@ static tsr_status encode_all(encoding *e, const char *text, size_t n_bytes, bool
     return TSR_OK;
 }
 
-tsr_status tsr_tokenizer_encode(const tsr_tokenizer *tokenizer, tsr_ids *out, const char *text,
-                                size_t n_bytes, bool match_special)
+tsr_status tsr_tokenizer_encode_marked(const tsr_tokenizer *tokenizer, tsr_ids *out,
+                                       const char *text, size_t n_bytes, const tsr_text_run *plain,
+                                       int n_plain)
 {
     encoding e = {.tok = tokenizer, .out = out};
+    marked_text m = {.special = tokenizer->special,
+                     .text = text,
+                     .n_bytes = n_bytes,
+                     .plain = plain,
+                     .n_plain = n_plain};
     const int64_t n_before = out->n_ids;
     tsr_status st;
 
@@ -279,13 +332,22 @@ tsr_status tsr_tokenizer_encode(const tsr_tokenizer *tokenizer, tsr_ids *out, co
         return tsr_fail(TSR_ERR_ARG, "a text of %zu bytes is too long: at most %d", n_bytes,
                         INT32_MAX);
     }
-    st = encode_all(&e, text, n_bytes, match_special);
+    st = encode_all(&e, &m);
     if (st != TSR_OK) {
         out->n_ids = n_before;
     }
     tsr_bpe_work_clear(&e.work);
     tsr_text_clear(&e.letters);
     return st;
+}
+
+tsr_status tsr_tokenizer_encode(const tsr_tokenizer *tokenizer, tsr_ids *out, const char *text,
+                                size_t n_bytes, bool match_special)
+{
+    const tsr_text_run whole = {.start = 0, .n_bytes = n_bytes};
+
+    return tsr_tokenizer_encode_marked(tokenizer, out, text, n_bytes, &whole,
+                                       match_special ? 0 : 1);
 }
 
 /* ---- tokens to text ----------------------------------------------------------------------------

@@ -53,6 +53,18 @@ TSR_MUST_CHECK tsr_status tsr_tokenizer_encode(const tsr_tokenizer *tokenizer, t
                                                const char *text, size_t n_bytes,
                                                bool match_special);
 
+/*
+ * The same, with special tokens recognised in the text but for its plain runs: none is found that
+ * has a byte there. Where no run has the text of one in it, the ids are those of the whole text.
+ *
+ *   plain  [n_plain] in the order of the text, without overlap
+ *
+ * Errors: NOMEM.
+ */
+TSR_MUST_CHECK tsr_status tsr_tokenizer_encode_marked(const tsr_tokenizer *tokenizer, tsr_ids *out,
+                                                      const char *text, size_t n_bytes,
+                                                      const tsr_text_run *plain, int n_plain);
+
 /* Append the bytes of one token; special tokens give nothing unless show_special. ARG: id out of
  * range. */
 TSR_MUST_CHECK tsr_status tsr_tokenizer_decode(const tsr_tokenizer *tokenizer, tsr_text *out,

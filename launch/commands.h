@@ -43,6 +43,7 @@ int tsr_call_usage(const tsr_call *call, const char *format, ...)
 int tsr_call_end(const tsr_call *call, tsr_status st);
 
 int tsr_cmd_generate_run(const tsr_call *call);
+int tsr_cmd_chat_run(const tsr_call *call);
 int tsr_cmd_tokenize_run(const tsr_call *call);
 int tsr_cmd_detokenize_run(const tsr_call *call);
 int tsr_cmd_perplexity_run(const tsr_call *call);

@@ -85,6 +85,11 @@ fail:
     return st;
 }
 
+tsr_status tsr_input_some(const char *name, char *at, size_t room, size_t *n)
+{
+    return read_some(STDIN_FILENO, name, at, room, n);
+}
+
 tsr_status tsr_input_read(const char *path, char **text, size_t *n_bytes)
 {
     tsr_status st;

@@ -23,6 +23,10 @@ enum {
  */
 TSR_MUST_CHECK tsr_status tsr_input_read(const char *path, char **text, size_t *n_bytes);
 
+/* The next bytes of stdin, at most `room`; *n is 0 at its end. `name` is for the message. Errors:
+ * IO, CANCELLED. */
+TSR_MUST_CHECK tsr_status tsr_input_some(const char *name, char *at, size_t room, size_t *n);
+
 #ifdef __cplusplus
 }
 #endif

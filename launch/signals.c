@@ -6,6 +6,12 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "base/clock.h"
+
+enum {
+    SETTLE_US = 20000
+};
+
 static tsr_world *watched;
 static volatile sig_atomic_t last;
 static struct sigaction before_int;
@@ -50,7 +56,23 @@ void tsr_signals_watch(tsr_world *world)
 
 bool tsr_signals_asked(void)
 {
-    return last != 0 || (watched != NULL && tsr_world_asked_to_end(watched));
+    // A world knows at the same moment whether its interrupt can be taken back; `last` comes
+    // sooner.
+    return watched != NULL ? tsr_world_asked_to_end(watched) : last != 0;
+}
+
+bool tsr_signals_take_interrupt(void)
+{
+    if (watched == NULL || !tsr_world_take_interrupt(watched)) {
+        return false;
+    }
+    if (last == SIGINT) {
+        last = 0;
+    }
+    // A terminal that is told to stop drops what is on its way to the screen, some of it after it
+    // has sent the signal: what is said next must not be among that.
+    tsr_clock_sleep_us(SETTLE_US);
+    return true;
 }
 
 int tsr_signals_number(void)

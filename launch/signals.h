@@ -25,6 +25,10 @@ void tsr_signals_watch(tsr_world *world);
 /* Has this process, or its world, been asked to end? False without a world. */
 bool tsr_signals_asked(void);
 
+/* Take one SIGINT back that alone has asked (tsr_world_take_interrupt()); false if there is none.
+ */
+bool tsr_signals_take_interrupt(void);
+
 /* SIGINT or SIGTERM, whichever came last; SIGTERM if none came to this process. */
 int tsr_signals_number(void);
 

@@ -87,7 +87,9 @@ void tsr_watch_note(tsr_watch *watch, const char *what, int64_t number)
 
 bool tsr_watch_asked_to_end(const tsr_watch *watch)
 {
-    return atomic_load_explicit(&watch->table->asked_to_end, memory_order_relaxed) != 0;
+    return watch->place.n_ranks > 1
+               ? atomic_load_explicit(&watch->table->asked_to_end, memory_order_relaxed) != 0
+               : tsr_watch_signals_asked();
 }
 
 bool tsr_watch_claim(tsr_watch *watch)

@@ -49,6 +49,9 @@ void tsr_watch_close(tsr_watch *watch);
 void tsr_watch_note(tsr_watch *watch, const char *what, int64_t number);
 bool tsr_watch_asked_to_end(const tsr_watch *watch); /* any rank of this host was */
 
+/* tsr_world_take_interrupt(). */
+bool tsr_watch_take_interrupt(tsr_watch *watch);
+
 /* Look at the others at once and again for wait_us. Does not return if one is lost. */
 void tsr_watch_look_for(tsr_watch *watch, int64_t wait_us);
 

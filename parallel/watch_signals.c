@@ -21,6 +21,8 @@
 #endif
 
 enum {
+    BY_INTERRUPT = 1, // what has asked so far
+    BY_OTHER = 2,
     SAME_ASK_NS = 200000000 // a launcher and a terminal may both pass on one Ctrl-C
 };
 
@@ -47,6 +49,7 @@ enum {
 // object.
 static _Atomic(tsr_watch *) listener;
 static _Atomic int64_t asked_ns;
+static _Atomic int asked_by;
 static struct sigaction before[N_WATCHED];
 
 static void on_ask(int number)
@@ -63,12 +66,31 @@ static void on_ask(int number)
             _exit(128 + number);
         }
         atomic_store(&watch->table->asked_to_end, 1);
+        // Last, and what a rank alone goes by: who sees it may take all of it back, though the
+        // signal came to another thread.
+        (void)atomic_fetch_or(&asked_by, number == SIGINT ? BY_INTERRUPT : BY_OTHER);
         if (watch->bell >= 0) {
             // The launcher sends SIGTERM also when a rank has died: look who.
             (void)!write(watch->bell, &one, sizeof(one));
         }
     }
     errno = kept_errno;
+}
+
+bool tsr_watch_take_interrupt(tsr_watch *watch)
+{
+    int only = BY_INTERRUPT;
+
+    if (watch->place.n_ranks > 1 || !atomic_compare_exchange_strong(&asked_by, &only, 0)) {
+        return false;
+    }
+    atomic_store(&asked_ns, 0);
+    return true;
+}
+
+bool tsr_watch_signals_asked(void)
+{
+    return atomic_load_explicit(&asked_by, memory_order_relaxed) != 0;
 }
 
 /* Lines are put together by hand: printf may not be called in a signal handler. */
@@ -147,6 +169,7 @@ tsr_status tsr_watch_signals_open(tsr_watch *watch)
     }
     watch->in_signals = true;
     atomic_store(&asked_ns, 0);
+    atomic_store(&asked_by, 0);
     for (int i = 0; i < N_WATCHED; i++) {
         struct sigaction action;
 

@@ -59,5 +59,6 @@ void tsr_watch_table_read_note(const tsr_watch_cell *cell, char *text);
  * IO. */
 TSR_MUST_CHECK tsr_status tsr_watch_signals_open(tsr_watch *watch);
 void tsr_watch_signals_close(tsr_watch *watch);
+bool tsr_watch_signals_asked(void); /* was this process itself asked to end? */
 
 #endif

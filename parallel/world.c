@@ -464,6 +464,11 @@ void tsr_world_note(tsr_world *world, const char *what, int64_t number)
     tsr_watch_note(world->watch, what, number);
 }
 
+bool tsr_world_take_interrupt(tsr_world *world)
+{
+    return tsr_watch_take_interrupt(world->watch);
+}
+
 bool tsr_world_asked_to_end(const tsr_world *world)
 {
     return tsr_watch_asked_to_end(world->watch);

@@ -82,6 +82,13 @@ void tsr_world_note(tsr_world *world, const char *what, int64_t number);
  * thread. */
 bool tsr_world_asked_to_end(const tsr_world *world);
 
+/*
+ * Was it SIGINT alone that asked, and is this rank the whole world? Then take it back: nobody is
+ * asked to end, and the next one is a first one again. For a program in which Ctrl-C stops what it
+ * is at and not the program; among ranks, one that took it back could not know of the others.
+ */
+bool tsr_world_take_interrupt(tsr_world *world);
+
 /* After the ranks have met in a step no rank may leave on its own: report `status` with this
  * thread's last message as the fault of this rank and end the whole job, at once. Does not return.
  */

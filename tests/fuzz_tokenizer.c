@@ -103,7 +103,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
         const tsr_chat_message messages[] = {{"user", " \xc2\xa0hi\xff "}, {"assistant", ""}};
         tsr_text text = {0};
 
-        if (tsr_chat_render(&text, (const char *)bytes + 1, n_bytes - 1, messages, 2) == TSR_OK) {
+        if (tsr_chat_render(&text, NULL, (const char *)bytes + 1, n_bytes - 1, messages, 2) ==
+            TSR_OK) {
             must(text.n_bytes > 0);
         }
         tsr_text_clear(&text);

@@ -47,7 +47,7 @@ static void every_known_form_gives_what_the_template_itself_gives(void **state)
         const int n = read_messages(messages, json_object_get(one, "messages"));
         tsr_text text = {0};
 
-        assert_int_equal(tsr_chat_render(&text, json_string_value(template_text),
+        assert_int_equal(tsr_chat_render(&text, NULL, json_string_value(template_text),
                                          json_string_length(template_text), messages, n),
                          TSR_OK);
         if (strcmp(text.bytes, json_string_value(json_object_get(one, "text"))) != 0) {
@@ -82,7 +82,7 @@ static void another_form_is_refused_and_its_beginning_quoted(void **state)
     (void)state;
     assert_int_equal(tsr_text_append(&text, "before", 6), TSR_OK);
     for (size_t i = 0; i < sizeof(other) / sizeof(other[0]); i++) {
-        assert_int_equal(tsr_chat_render(&text, other[i], strlen(other[i]), &hello, 1),
+        assert_int_equal(tsr_chat_render(&text, NULL, other[i], strlen(other[i]), &hello, 1),
                          TSR_ERR_UNSUPPORTED);
         assert_non_null(strstr(tsr_status_message(), other[i]));
         assert_string_equal(text.bytes, "before");
@@ -96,9 +96,9 @@ static void a_conversation_needs_messages_of_known_roles(void **state)
     tsr_text text = {0};
 
     (void)state;
-    assert_int_equal(tsr_chat_render(&text, chatml, strlen(chatml), unknown, 2), TSR_ERR_ARG);
+    assert_int_equal(tsr_chat_render(&text, NULL, chatml, strlen(chatml), unknown, 2), TSR_ERR_ARG);
     assert_non_null(strstr(tsr_status_message(), "wizard"));
-    assert_int_equal(tsr_chat_render(&text, chatml, strlen(chatml), &hello, 0), TSR_ERR_ARG);
+    assert_int_equal(tsr_chat_render(&text, NULL, chatml, strlen(chatml), &hello, 0), TSR_ERR_ARG);
     assert_null(text.bytes);
 }
 
@@ -108,7 +108,7 @@ static void the_text_is_appended(void **state)
 
     (void)state;
     assert_int_equal(tsr_text_append(&text, "> ", 2), TSR_OK);
-    assert_int_equal(tsr_chat_render(&text, chatml, strlen(chatml), &hello, 1), TSR_OK);
+    assert_int_equal(tsr_chat_render(&text, NULL, chatml, strlen(chatml), &hello, 1), TSR_OK);
     assert_string_equal(text.bytes, "> <|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n");
     tsr_text_clear(&text);
 }
@@ -130,7 +130,7 @@ static void a_template_cut_anywhere_is_never_read_past_its_end(void **state)
 
             assert_non_null(cut);
             memcpy(cut, whole, n);
-            st = tsr_chat_render(&text, cut, n, &hello, 1);
+            st = tsr_chat_render(&text, NULL, cut, n, &hello, 1);
             assert_true(st == TSR_OK || st == TSR_ERR_UNSUPPORTED);
             tsr_text_clear(&text);
             free(cut);
@@ -142,7 +142,7 @@ static void a_template_cut_anywhere_is_never_read_past_its_end(void **state)
 static tsr_status render(void *unused)
 {
     tsr_text text = {0};
-    const tsr_status st = tsr_chat_render(&text, chatml, strlen(chatml), &hello, 1);
+    const tsr_status st = tsr_chat_render(&text, NULL, chatml, strlen(chatml), &hello, 1);
 
     (void)unused;
     tsr_text_clear(&text);

@@ -112,6 +112,18 @@ static void every_edge_case_gives_the_ids_of_one_of_the_references(void **state)
     assert_true(each_line(TSR_TEST_DATA "/tokenizer/smollm2_edge.jsonl", check_edge, *state) >= 10);
 }
 
+static int read_messages(tsr_chat_message *messages, const json_t *list)
+{
+    assert_in_range(json_array_size(list), 1, 16);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *message = json_array_get(list, i);
+
+        messages[i].role = json_string_value(json_object_get(message, "role"));
+        messages[i].content = json_string_value(json_object_get(message, "content"));
+    }
+    return (int)json_array_size(list);
+}
+
 static void check_chat(const model *m, const json_t *line)
 {
     const json_t *list = json_object_get(line, "messages");
@@ -120,17 +132,11 @@ static void check_chat(const model *m, const json_t *line)
     tsr_text text = {0};
     tsr_ids ids = {0};
 
-    assert_in_range(json_array_size(list), 1, 16);
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *message = json_array_get(list, i);
-
-        messages[i].role = json_string_value(json_object_get(message, "role"));
-        messages[i].content = json_string_value(json_object_get(message, "content"));
-    }
+    (void)read_messages(messages, list);
     assert_true(tsr_gguf_string(m->gguf, "tokenizer.chat_template", &form));
-    assert_int_equal(
-        tsr_chat_render(&text, form.bytes, form.n_bytes, messages, (int)json_array_size(list)),
-        TSR_OK);
+    assert_int_equal(tsr_chat_render(&text, NULL, form.bytes, form.n_bytes, messages,
+                                     (int)json_array_size(list)),
+                     TSR_OK);
     assert_string_equal(text.bytes, json_string_value(json_object_get(line, "text")));
     assert_int_equal(tsr_tokenizer_encode(m->tok, &ids, text.bytes, text.n_bytes, true), TSR_OK);
     assert_true(same_ids(&ids, json_object_get(line, "prompt_ids")));
@@ -141,6 +147,80 @@ static void check_chat(const model *m, const json_t *line)
 static void every_chat_prompt_is_rendered_byte_for_byte(void **state)
 {
     assert_int_equal(each_line(TSR_TEST_DATA "/chat/smollm2.jsonl", check_chat, *state), 5);
+}
+
+/* The ids of a conversation, with what is said in it kept plain. */
+static tsr_ids ask(const model *m, const tsr_chat_message *messages, int n, tsr_text *text)
+{
+    tsr_text_run runs[16];
+    tsr_gguf_text form;
+    tsr_ids ids = {0};
+
+    assert_true(tsr_gguf_string(m->gguf, "tokenizer.chat_template", &form));
+    assert_int_equal(tsr_chat_render(text, runs, form.bytes, form.n_bytes, messages, n), TSR_OK);
+    assert_int_equal(tsr_tokenizer_encode_marked(m->tok, &ids, text->bytes, text->n_bytes, runs, n),
+                     TSR_OK);
+    return ids;
+}
+
+/* A line of the reference that is a chat. */
+static void check_question(const model *m, const json_t *line)
+{
+    const json_t *list = json_object_get(line, "messages");
+    tsr_chat_message messages[16];
+    tsr_text text = {0};
+    tsr_ids ids;
+
+    if (strcmp(json_string_value(json_object_get(line, "kind")), "chat") != 0) {
+        return;
+    }
+    ids = ask(m, messages, read_messages(messages, list), &text);
+    assert_true(same_ids(&ids, json_object_get(line, "prompt_ids")));
+    tsr_ids_clear(&ids);
+    tsr_text_clear(&text);
+}
+
+static bool holds_special(const model *m, const char *text)
+{
+    tsr_ids matched = {0};
+    tsr_ids plain = {0};
+    bool differ;
+
+    assert_int_equal(tsr_tokenizer_encode(m->tok, &matched, text, strlen(text), true), TSR_OK);
+    assert_int_equal(tsr_tokenizer_encode(m->tok, &plain, text, strlen(text), false), TSR_OK);
+    differ = matched.n_ids != plain.n_ids;
+    tsr_ids_clear(&matched);
+    tsr_ids_clear(&plain);
+    return differ;
+}
+
+/* Every vector's text as what somebody asks. */
+static void check_asked_vector(const model *m, const json_t *line)
+{
+    const char *content = json_string_value(json_object_get(line, "text"));
+    const tsr_chat_message messages[] = {{"user", content}, {"assistant", content}, {"user", "So"}};
+    tsr_text text = {0};
+    tsr_ids whole = {0};
+    tsr_ids ids = ask(m, messages, 3, &text);
+
+    assert_int_equal(tsr_tokenizer_encode(m->tok, &whole, text.bytes, text.n_bytes, true), TSR_OK);
+    if (!holds_special(m, content)) {
+        assert_int_equal(ids.n_ids, whole.n_ids);
+        assert_memory_equal(ids.ids, whole.ids, (size_t)ids.n_ids * sizeof(*ids.ids));
+    } else {
+        assert_true(ids.n_ids > whole.n_ids);
+    }
+    tsr_ids_clear(&whole);
+    tsr_ids_clear(&ids);
+    tsr_text_clear(&text);
+}
+
+static void a_conversation_has_the_ids_of_its_whole_text(void **state)
+{
+    assert_int_equal(each_line(TSR_TEST_DATA "/reference/greedy.jsonl", check_question, *state),
+                     10);
+    assert_true(each_line(TSR_TEST_DATA "/tokenizer/smollm2.jsonl", check_asked_vector, *state) >
+                10);
 }
 
 static void the_model_ends_where_it_says(void **state)
@@ -183,10 +263,11 @@ int main(void)
         cmocka_unit_test(every_vector_gives_its_ids_and_its_text_back),
         cmocka_unit_test(every_edge_case_gives_the_ids_of_one_of_the_references),
         cmocka_unit_test(every_chat_prompt_is_rendered_byte_for_byte),
+        cmocka_unit_test(a_conversation_has_the_ids_of_its_whole_text),
         cmocka_unit_test(the_model_ends_where_it_says),
     };
 
-    if (getenv("TSR_TEST_MODEL") == NULL) {
+    if (getenv("TSR_TEST_MODEL") == NULL || *getenv("TSR_TEST_MODEL") == '\0') {
         print_message("skipped: TSR_TEST_MODEL names no SmolLM2 model file\n");
         return 77;
     }

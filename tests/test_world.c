@@ -134,6 +134,24 @@ static void the_failure_of_the_lowest_rank_becomes_everybodys(void **state)
     assert_int_equal(tsr_world_agree(world, TSR_OK), TSR_OK);
 }
 
+static void an_interrupt_can_be_taken_back_where_there_is_one_rank(void **state)
+{
+    (void)state;
+    assert_false(tsr_world_take_interrupt(world));
+    if (tsr_world_size(world) > 1) {
+        return;
+    }
+    // Without taking them back the second one would end the process.
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(raise(SIGINT), 0);
+        assert_true(tsr_world_asked_to_end(world));
+        tsr_clock_sleep_us(210000);
+        assert_true(tsr_world_take_interrupt(world));
+        assert_false(tsr_world_asked_to_end(world));
+        assert_false(tsr_world_take_interrupt(world));
+    }
+}
+
 static void asking_any_rank_of_the_host_to_end_asks_all(void **state)
 {
     (void)state;
@@ -144,6 +162,7 @@ static void asking_any_rank_of_the_host_to_end_asks_all(void **state)
     }
     assert_int_equal(tsr_world_agree(world, TSR_OK), TSR_OK);
     assert_true(tsr_world_asked_to_end(world));
+    assert_false(tsr_world_take_interrupt(world)); // it was more than an interrupt
     tsr_clock_sleep_us(250000); // the watches look: an asked rank is not a lost one
     assert_int_equal(tsr_world_agree(world, TSR_OK), TSR_OK);
 }
@@ -222,6 +241,7 @@ int main(void)
         cmocka_unit_test(parts_of_different_length_stand_end_to_end),
         cmocka_unit_test(all_agree_when_all_is_well),
         cmocka_unit_test(the_failure_of_the_lowest_rank_becomes_everybodys),
+        cmocka_unit_test(an_interrupt_can_be_taken_back_where_there_is_one_rank),
         cmocka_unit_test(asking_any_rank_of_the_host_to_end_asks_all),
         cmocka_unit_test(a_process_has_one_world),
         cmocka_unit_test(faults_are_read_as_rank_kind_and_step),
