@@ -34,7 +34,8 @@ struct tsr_engine {
     tsr_leader *leader; /* NULL on followers */
 
     tsr_step step;
-    int32_t *message; /* [tsr_step_max_ints + the first message's size] */
+    int32_t *message; /* [message_ints]; grows to the largest step that is met */
+    size_t message_ints;
     int64_t n_steps;
     int64_t step_ns;  /* leader: of all steps */
     int64_t ranks_ns; /* of these what passed from sending a step to having all findings */

@@ -1,7 +1,5 @@
-#include "engine/engine.h"
+#include "engine/leader.h"
 
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -9,38 +7,6 @@
 #include "base/log.h"
 
 static const double MOST_DEADLINE_S = 1e9; // 31 years
-
-/* The leader's side of one generation. */
-typedef struct generation {
-    tsr_event_fn *on_event;
-    void *ctx;
-    tsr_text text;      /* decoded and not yet shown: at most an unfinished character */
-    int64_t n_shown;    /* tokens of the request that were reported */
-    int64_t scored_ns;  /* when the last of them was */
-    int64_t started_ns; /* of the first step it was in */
-    int64_t last_ns;    /* of the last token */
-    bool wants_logits;
-} generation;
-
-/* A token of a row and its logit. */
-typedef struct scored {
-    float logit;
-    int32_t id;
-} scored;
-
-struct tsr_leader {
-    tsr_scheduler *scheduler;
-    int32_t *candidate_ids;  /* [n_vocab] */
-    float *candidate_logits; /* [n_vocab] */
-    float *masses;           /* [2 * all units] */
-    int *cursor;             /* [n_ranks] */
-    int32_t *next;           /* [max_seqs] */
-    tsr_request **live;      /* what was submitted and has not ended, [n_live], in no order */
-    int n_live;
-    int live_capacity;
-    int64_t next_id;
-    int64_t n_preempted;
-};
 
 static void end_request(tsr_leader *leader, tsr_request *request);
 
@@ -135,7 +101,7 @@ static tsr_status keep_live(tsr_engine *e, tsr_request *request)
 /* Forget a request that the scheduler no longer holds. */
 static void end_request(tsr_leader *leader, tsr_request *request)
 {
-    generation *g = request->user;
+    tsr_wish *g = request->user;
 
     for (int i = 0; i < leader->n_live; i++) {
         if (leader->live[i] == request) {
@@ -145,9 +111,86 @@ static void end_request(tsr_leader *leader, tsr_request *request)
     }
     if (g != NULL) {
         tsr_text_clear(&g->text);
+        tsr_adjust_destroy(g->adjust);
+        tsr_stops_destroy(g->stops);
+        tsr_free(g->top);
         tsr_free(g);
     }
     tsr_request_destroy(request);
+}
+
+/* What changes the logits of a generation: penalties, biases, and its end tokens for a while. */
+static tsr_status make_adjust(const tsr_engine *e, tsr_wish *g, const tsr_generation *wish)
+{
+    const tsr_tokenizer *tokenizer = tsr_model_tokenizer(e->model);
+    const int n_vocab = (int)tsr_model_config(e->model)->shape.n_vocab;
+    tsr_adjust_settings settings = {
+        .repetition = wish->repetition_penalty == 0 ? 1 : wish->repetition_penalty,
+        .presence = wish->presence_penalty,
+        .frequency = wish->frequency_penalty,
+        .bias_ids = wish->bias_ids,
+        .biases = wish->biases,
+        .n_biases = wish->n_biases,
+        .ban_until = wish->min_tokens,
+    };
+    int32_t *banned = NULL;
+    tsr_status st;
+
+    if (wish->min_tokens > 0) {
+        banned = tsr_alloc((size_t)n_vocab + (size_t)wish->n_stop_ids, sizeof(*banned));
+        if (banned == NULL) {
+            return tsr_fail(TSR_ERR_NOMEM, "no memory for a list of end tokens");
+        }
+        for (int id = 0; id < n_vocab && !wish->ignore_end; id++) {
+            if (tsr_tokenizer_is_end(tokenizer, id)) {
+                banned[settings.n_banned++] = id;
+            }
+        }
+        for (int i = 0; i < wish->n_stop_ids; i++) {
+            banned[settings.n_banned++] = wish->stop_ids[i];
+        }
+        settings.banned = banned;
+    }
+    st = tsr_adjust_is_wanted(&settings) ? tsr_adjust_create(&g->adjust, &settings, n_vocab)
+                                         : TSR_OK;
+    tsr_free(banned);
+    return st;
+}
+
+/* How a generation ends, what its logits become, and what is told of them. */
+static tsr_status make_wish(const tsr_engine *e, tsr_request *request, const tsr_generation *wish)
+{
+    const int n_vocab = (int)tsr_model_config(e->model)->shape.n_vocab;
+    tsr_wish *g = request->user;
+
+    *g = (tsr_wish){.on_event = wish->on_event,
+                    .ctx = wish->ctx,
+                    .n_shown = request->n_prompt,
+                    .wants_logits = wish->want_logits,
+                    .min_tokens = wish->min_tokens,
+                    .include_stop = wish->include_stop,
+                    .wants_logprobs = wish->want_logprobs,
+                    .n_top = wish->want_logprobs ? wish->n_top : 0};
+    if (wish->min_tokens < 0) {
+        return tsr_fail(TSR_ERR_ARG, "min_tokens is %d, it must be 0 or more", wish->min_tokens);
+    }
+    if (wish->n_top < 0 || wish->n_top > TSR_MOST_TOP) {
+        return tsr_fail(TSR_ERR_ARG, "log-probabilities of the %d best, 0 to %d are possible",
+                        wish->n_top, TSR_MOST_TOP);
+    }
+    TSR_TRY(tsr_request_stop_at(request, wish->stop_ids, wish->n_stop_ids, n_vocab));
+    request->keep_stop = wish->include_stop;
+    TSR_TRY(make_adjust(e, g, wish));
+    if (wish->n_stops != 0) {
+        TSR_TRY(tsr_stops_create(&g->stops, wish->stops, wish->stop_bytes, wish->n_stops));
+    }
+    if (g->n_top > 0) {
+        g->top = tsr_alloc((size_t)g->n_top, sizeof(*g->top));
+        if (g->top == NULL) {
+            return tsr_fail(TSR_ERR_NOMEM, "no memory for %d candidates", g->n_top);
+        }
+    }
+    return TSR_OK;
 }
 
 tsr_status tsr_engine_submit(tsr_engine *e, const tsr_generation *wish, int64_t *id)
@@ -157,6 +200,7 @@ tsr_status tsr_engine_submit(tsr_engine *e, const tsr_generation *wish, int64_t 
         .top_k = wish->top_k,
         .top_p = wish->top_p == 0 ? 1 : wish->top_p,
         .min_p = wish->min_p,
+        .typical_p = wish->typical_p,
         .seed = wish->seed,
     };
     tsr_request *request = NULL;
@@ -182,15 +226,12 @@ tsr_status tsr_engine_submit(tsr_engine *e, const tsr_generation *wish, int64_t 
     if (wish->deadline_s > 0) {
         request->deadline_ns = request->submitted_ns + (int64_t)(wish->deadline_s * 1e9);
     }
-    request->user = tsr_alloc(1, sizeof(generation));
+    request->user = tsr_alloc(1, sizeof(tsr_wish));
     if (request->user == NULL) {
         st = tsr_fail(TSR_ERR_NOMEM, "no memory for a generation");
         goto fail;
     }
-    *(generation *)request->user = (generation){.on_event = wish->on_event,
-                                                .ctx = wish->ctx,
-                                                .n_shown = request->n_prompt,
-                                                .wants_logits = wish->want_logits};
+    TSR_TRY_GOTO(st, fail, make_wish(e, request, wish));
     TSR_TRY_GOTO(st, fail, keep_live(e, request));
     TSR_TRY_GOTO(st, fail, tsr_scheduler_submit(e->leader->scheduler, request));
     *id = e->leader->next_id++;
@@ -214,28 +255,57 @@ void tsr_engine_cancel(tsr_engine *e, int64_t id)
 /* ---- events ------------------------------------------------------------------------------------
  */
 
-static void tell(const tsr_request *request, tsr_event *event)
+void tsr_leader_tell(const tsr_request *request, tsr_event *event)
 {
-    const generation *g = request->user;
+    const tsr_wish *g = request->user;
 
     event->id = request->id;
     g->on_event(g->ctx, event);
 }
 
+/* The last bytes of a generation's text, from `first` on, are new. Returns how many of all may be
+ * shown now; *stops: a stop string is complete, and the text ends before it or with it. */
+static size_t search_stops(tsr_wish *g, size_t first, bool *stops)
+{
+    size_t used, match_bytes;
+
+    *stops = g->stops != NULL && first < g->text.n_bytes &&
+             tsr_stops_feed(g->stops, &g->stop_state, g->text.bytes + first,
+                            g->text.n_bytes - first, &used, &match_bytes);
+    if (*stops) {
+        g->text.n_bytes = first + used - (g->include_stop ? 0 : match_bytes);
+        return g->text.n_bytes;
+    }
+    return g->text.n_bytes - (g->stops != NULL ? tsr_stops_held(g->stops, g->stop_state) : 0);
+}
+
 /* A token more: its text, as far as it may be shown. */
 static void tell_token(tsr_engine *e, tsr_request *request, int32_t token)
 {
-    generation *g = request->user;
-    tsr_event event = {.kind = TSR_EVENT_TOKEN, .token = token};
+    tsr_wish *g = request->user;
+    tsr_event event = {.kind = TSR_EVENT_TOKEN,
+                       .token = token,
+                       .logprob = g->logprob,
+                       .top = g->top,
+                       .n_top = g->n_top_found};
+    const size_t n_before = g->text.n_bytes;
+    bool stops = false;
     size_t whole;
 
     if (tsr_tokenizer_decode(tsr_model_tokenizer(e->model), &g->text, token, false) != TSR_OK) {
         tsr_log_error("a token's text is lost: %s", tsr_status_message());
     }
-    whole = tsr_tokenizer_whole_utf8(g->text.bytes, g->text.n_bytes);
+    whole = g->text.n_bytes;
+    if (g->n_shown - request->n_prompt > g->min_tokens) {
+        whole = search_stops(g, n_before, &stops);
+    }
+    if (stops) {
+        tsr_scheduler_stop(e->leader->scheduler, request);
+    }
+    whole = tsr_tokenizer_whole_utf8(g->text.bytes, whole);
     event.text = g->text.bytes;
     event.text_bytes = whole;
-    tell(request, &event);
+    tsr_leader_tell(request, &event);
     if (whole > 0) {
         memmove(g->text.bytes, g->text.bytes + whole, g->text.n_bytes - whole);
         g->text.n_bytes -= whole;
@@ -249,7 +319,7 @@ static double seconds(int64_t from_ns, int64_t to_ns)
 
 static void tell_end(tsr_request *request)
 {
-    generation *g = request->user;
+    tsr_wish *g = request->user;
     const int64_t prompt_done = g->scored_ns > 0 ? g->scored_ns : request->first_token_ns;
     tsr_event event = {
         .kind = TSR_EVENT_END,
@@ -270,182 +340,11 @@ static void tell_end(tsr_request *request)
                            (double)(event.n_generated - 1);
     }
 
-    tell(request, &event);
+    tsr_leader_tell(request, &event);
 }
 
-/* ---- sampling, on the leader -------------------------------------------------------------------
+/* ---- steps -------------------------------------------------------------------------------------
  */
-
-/* The n_best best of all ranks, from each rank's own; returns how many there are. */
-static int merge_candidates(tsr_engine *e, const tsr_findings *f, int wanted)
-{
-    const int n_ranks = tsr_world_size(e->world);
-    int n = 0;
-
-    memset(e->leader->cursor, 0, (size_t)n_ranks * sizeof(*e->leader->cursor));
-    while (n < f->n_best) {
-        int from = -1;
-        int32_t best_id = -1;
-        float best = 0;
-
-        for (int rank = 0; rank < n_ranks; rank++) {
-            const int32_t *row =
-                e->gathered + (size_t)rank * f->n_words + (size_t)wanted * f->row_words;
-            const int at = e->leader->cursor[rank];
-            float logit;
-
-            if (at == f->n_best || row[at] < 0) {
-                continue;
-            }
-            memcpy(&logit, &row[f->n_best + at], sizeof(logit));
-            // Ranks hold rising runs of ids, so the first rank wins among equals: lower id first.
-            if (from < 0 || logit > best) {
-                from = rank;
-                best = logit;
-                best_id = row[at];
-            }
-        }
-        if (from < 0) {
-            break;
-        }
-        e->leader->cursor[from]++;
-        e->leader->candidate_ids[n] = best_id;
-        e->leader->candidate_logits[n] = best;
-        n++;
-    }
-    return n;
-}
-
-/* log of the sum over the vocabulary of exp(logit * sharpness), from the masses of its units in
- * order. */
-static double log_mass(tsr_engine *e, const tsr_findings *f, int wanted)
-{
-    const tsr_config *config = tsr_model_config(e->model);
-    const int64_t unit = tsr_shard_vocab_unit(config->shape.n_vocab);
-    const int n_ranks = tsr_world_size(e->world);
-    int64_t n_units = 0;
-
-    for (int rank = 0; rank < n_ranks; rank++) {
-        const int32_t *row =
-            e->gathered + (size_t)rank * f->n_words + (size_t)wanted * f->row_words;
-        const int64_t n_cols = (int64_t)(e->row_parts[rank] / sizeof(float));
-        const int64_t own = (n_cols + unit - 1) / unit;
-
-        memcpy(e->leader->masses + 2 * n_units, row + 2 * f->n_best + 1,
-               (size_t)(2 * own) * sizeof(float));
-        n_units += own;
-    }
-    return tsr_sampler_log_mass(e->leader->masses, n_units, (double)e->step.sharpness[wanted]);
-}
-
-static float target_logit(const tsr_engine *e, const tsr_findings *f, int wanted)
-{
-    float largest = -INFINITY;
-
-    for (int rank = 0; rank < tsr_world_size(e->world); rank++) {
-        const int32_t *row =
-            e->gathered + (size_t)rank * f->n_words + (size_t)wanted * f->row_words;
-        float logit;
-
-        memcpy(&logit, &row[2 * f->n_best], sizeof(logit));
-        largest = logit > largest ? logit : largest;
-    }
-    return largest;
-}
-
-static int by_falling_logit(const void *left, const void *right)
-{
-    const scored *a = left;
-    const scored *b = right;
-
-    if (a->logit != b->logit) {
-        return a->logit > b->logit ? -1 : 1;
-    }
-    return a->id < b->id ? -1 : 1;
-}
-
-/* The whole row as candidates, sorted. Rare: only when a row's candidates could not decide. */
-static tsr_status sort_whole_row(tsr_engine *e)
-{
-    const size_t n = (size_t)tsr_model_config(e->model)->shape.n_vocab;
-    scored *row = tsr_alloc(n, sizeof(*row));
-
-    if (row == NULL) {
-        return tsr_fail(TSR_ERR_NOMEM, "no memory to sort %zu logits", n);
-    }
-    for (size_t i = 0; i < n; i++) {
-        row[i] = (scored){isnan(e->whole_row[i]) ? -INFINITY : e->whole_row[i], (int32_t)i};
-    }
-    qsort(row, n, sizeof(*row), by_falling_logit);
-    for (size_t i = 0; i < n; i++) {
-        e->leader->candidate_ids[i] = row[i].id;
-        e->leader->candidate_logits[i] = row[i].logit;
-    }
-    tsr_free(row);
-    return TSR_OK;
-}
-
-static tsr_status sample(tsr_engine *e, const tsr_findings *f, int wanted,
-                         const tsr_request *request, int32_t *token)
-{
-    const int n_vocab = (int)tsr_model_config(e->model)->shape.n_vocab;
-    tsr_candidates candidates = {
-        .ids = e->leader->candidate_ids,
-        .logits = e->leader->candidate_logits,
-        .n = merge_candidates(e, f, wanted),
-        .log_mass = log_mass(e, f, wanted),
-    };
-
-    candidates.all = candidates.n == n_vocab;
-    if (tsr_sampler_pick(&request->sampling, request->n_tokens, &candidates, token) ==
-        TSR_SAMPLER_DECIDED) {
-        return TSR_OK;
-    }
-    TSR_TRY(tsr_turn_ask(e, wanted));
-    TSR_TRY(sort_whole_row(e));
-    candidates.n = n_vocab;
-    candidates.all = true;
-    (void)tsr_sampler_pick(&request->sampling, request->n_tokens, &candidates, token);
-    return TSR_OK;
-}
-
-static void tell_score(tsr_engine *e, const tsr_findings *f, int wanted, tsr_request *request,
-                       int64_t position)
-{
-    generation *g = request->user;
-    tsr_event event = {
-        .kind = TSR_EVENT_SCORE, .position = position, .token = e->step.targets[wanted]};
-
-    (void)merge_candidates(e, f, wanted);
-    event.best = e->leader->candidate_ids[0];
-    if (event.token >= 0) {
-        event.logprob = (double)target_logit(e, f, wanted) - log_mass(e, f, wanted);
-    }
-    g->scored_ns = tsr_clock_ns();
-    tell(request, &event);
-}
-
-/* One wanted row: scores are told, the last row gives the next token. */
-static tsr_status use_row(tsr_engine *e, const tsr_findings *f, int wanted, int s)
-{
-    tsr_request *request = tsr_scheduler_request_of(e->leader->scheduler, s);
-    generation *g = request->user;
-    const int64_t position = e->step.first_pos[s] + (e->step.wanted[wanted] - e->step.row_start[s]);
-
-    if (g->wants_logits && position == request->n_prompt - 1) {
-        tsr_event event = {.kind = TSR_EVENT_LOGITS, .position = position, .logits = e->whole_row};
-
-        TSR_TRY(tsr_turn_ask(e, wanted));
-        g->wants_logits = false;
-        tell(request, &event);
-    }
-    if (request->score && position >= request->n_scored && position < request->n_prompt) {
-        tell_score(e, f, wanted, request, position);
-    }
-    return position == request->n_tokens - 1 && tsr_scheduler_samples(e->leader->scheduler, s)
-               ? sample(e, f, wanted, request, &e->leader->next[s])
-               : TSR_OK;
-}
 
 static bool token_ends(void *ctx, int32_t token)
 {
@@ -459,7 +358,7 @@ static void tell_all(tsr_engine *e)
     tsr_request *request;
 
     for (int s = 0; s < e->step.n_seqs; s++) {
-        generation *g;
+        tsr_wish *g;
 
         request = tsr_scheduler_request_of(e->leader->scheduler, s);
         g = request->user;
@@ -488,7 +387,7 @@ static tsr_status lead_step(tsr_engine *e)
         while (e->step.wanted[w] >= e->step.row_start[s + 1]) {
             s++;
         }
-        TSR_TRY(use_row(e, &findings, w, s));
+        TSR_TRY(tsr_choose_row(e, &findings, w, s));
     }
     return e->step.may_ask ? tsr_turn_ask(e, -1) : TSR_OK;
 }
@@ -505,12 +404,13 @@ tsr_status tsr_engine_step(tsr_engine *e, bool *busy)
         int64_t done;
 
         for (int s = 0; s < e->step.n_seqs; s++) {
-            generation *g = tsr_scheduler_request_of(e->leader->scheduler, s)->user;
+            tsr_wish *g = tsr_scheduler_request_of(e->leader->scheduler, s)->user;
 
             g->started_ns = g->started_ns == 0 ? began : g->started_ns;
             e->step.may_ask = e->step.may_ask || g->wants_logits;
         }
-        st = lead_step(e);
+        st = tsr_choose_prepare(e);
+        st = st == TSR_OK ? lead_step(e) : st;
         if (st != TSR_OK) {
             tsr_world_abort(e->world, st);
         }

@@ -6,7 +6,8 @@
 #include "base/alloc.h"
 
 enum {
-    FIRST_ROOM = 64 // tokens that can be generated before the list has to grow
+    FIRST_ROOM = 64, // tokens that can be generated before the list has to grow
+    MOST_STOP_IDS = 1024
 };
 
 tsr_status tsr_request_create(tsr_request **out, const int32_t *prompt, int64_t n_prompt,
@@ -46,6 +47,37 @@ fail:
                     (long long)n_prompt);
 }
 
+tsr_status tsr_request_stop_at(tsr_request *request, const int32_t *ids, int n, int n_vocab)
+{
+    if (n < 0 || n > MOST_STOP_IDS) {
+        return tsr_fail(TSR_ERR_ARG, "%d stop ids, %d are possible", n, MOST_STOP_IDS);
+    }
+    for (int i = 0; i < n; i++) {
+        if (ids[i] < 0 || ids[i] >= n_vocab) {
+            return tsr_fail(TSR_ERR_ARG, "stop id %d is not in [0, %d)", (int)ids[i], n_vocab);
+        }
+    }
+    if (n > 0) {
+        request->stop_ids = tsr_alloc((size_t)n, sizeof(*request->stop_ids));
+        if (request->stop_ids == NULL) {
+            return tsr_fail(TSR_ERR_NOMEM, "request: no memory for %d stop ids", n);
+        }
+        memcpy(request->stop_ids, ids, (size_t)n * sizeof(*ids));
+        request->n_stop_ids = n;
+    }
+    return TSR_OK;
+}
+
+bool tsr_request_stops_at(const tsr_request *request, int32_t token)
+{
+    for (int i = 0; i < request->n_stop_ids; i++) {
+        if (request->stop_ids[i] == token) {
+            return true;
+        }
+    }
+    return false;
+}
+
 tsr_status tsr_request_append(tsr_request *request, int32_t token)
 {
     if (request->n_tokens == request->capacity) {
@@ -70,6 +102,7 @@ void tsr_request_destroy(tsr_request *request)
         return;
     }
     assert(request->blocks.n_blocks == 0);
+    tsr_free(request->stop_ids);
     tsr_free(request->tokens);
     tsr_free(request);
 }

@@ -42,8 +42,11 @@ typedef struct tsr_request {
     int64_t id;
     int priority; /* higher goes first; 0 is usual */
     tsr_sampling sampling;
-    int max_tokens;  /* to generate; 0: none (scoring only) */
-    bool ignore_end; /* go on after an end token */
+    int max_tokens;    /* to generate; 0: none (scoring only) */
+    bool ignore_end;   /* go on after an end token */
+    int32_t *stop_ids; /* owned, [n_stop_ids]: tokens that end the answer as well */
+    int n_stop_ids;
+    bool keep_stop; /* such a token is kept */
     bool score; /* the logits of every prompt position are wanted, with the next token as target */
 
     int32_t *tokens; /* owned, [capacity]: the prompt, then what was generated */
@@ -81,6 +84,12 @@ typedef struct tsr_request {
  * (temperature 0, top_p 1). Errors: ARG (empty prompt, max_tokens < 0), NOMEM. */
 TSR_MUST_CHECK tsr_status tsr_request_create(tsr_request **out, const int32_t *prompt,
                                              int64_t n_prompt, int max_tokens);
+
+/* Further tokens that end its answer, copied; once. Errors: ARG (an id not in [0, n_vocab), too
+ * many), NOMEM. */
+TSR_MUST_CHECK tsr_status tsr_request_stop_at(tsr_request *request, const int32_t *ids, int n,
+                                              int n_vocab);
+bool tsr_request_stops_at(const tsr_request *request, int32_t token);
 
 /* One more token. Errors: NOMEM (the request is as it was). */
 TSR_MUST_CHECK tsr_status tsr_request_append(tsr_request *request, int32_t token);

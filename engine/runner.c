@@ -5,6 +5,10 @@
 
 #include "base/alloc.h"
 
+enum {
+    CHANGE_WORDS = 5 // of each changed logit
+};
+
 struct tsr_runner {
     tsr_decoder *decoder; /* owned */
     tsr_decoder_parts parts;
@@ -22,15 +26,21 @@ struct tsr_runner {
     size_t words_capacity;
     float *row;        /* [own vocabulary] on the host; owned */
     tsr_tensor wanted; /* i32 [1, n_wanted] of the step run last, on the device */
+
+    /* The changes to this rank's logits of some rows; all owned and grown when more are met. */
+    int32_t *changes_host; /* [5 * changes_room]: rows, ids, factors, adds, what was before */
+    int32_t *changes;      /* the same on the device */
+    int changes_room;
 };
 
 /* One step's integers on the device. Order in `inputs`: tokens, positions, row_start, first_pos,
- * lanes, wanted, sharpness. */
+ * lanes, wanted, sharpness, ones. */
 typedef struct inputs {
     tsr_tensor tokens;
     tsr_tensor positions;
     tsr_tensor wanted;
     tsr_tensor sharpness; /* f32 */
+    tsr_tensor ones;      /* f32: the sharpness of rows looked at as they are */
     tsr_batch batch;
 } inputs;
 
@@ -72,7 +82,8 @@ tsr_status tsr_runner_create(tsr_runner **out, const tsr_decoder_parts *parts, t
 
         runner->n_units = n_units > runner->n_units ? n_units : runner->n_units;
     }
-    runner->host_ints = 4 * (size_t)limits->max_rows + 3 * (size_t)limits->max_seqs + 1;
+    runner->host_ints =
+        4 * (size_t)limits->max_rows + 3 * (size_t)limits->max_seqs + 1 + TSR_DECODER_HEAD_ROWS;
     runner->host = tsr_alloc(runner->host_ints, sizeof(*runner->host));
     runner->row = tsr_alloc((size_t)parts->shard->vocab.count, sizeof(*runner->row));
     runner->tables = tsr_device_alloc(parts->dev, table_ints(limits) * sizeof(*runner->tables));
@@ -99,6 +110,9 @@ void tsr_runner_destroy(tsr_runner *runner)
     }
     tsr_decoder_destroy(runner->decoder);
     tsr_free(runner->words);
+    tsr_free(runner->changes_host);
+    tsr_device_free(runner->parts.dev, runner->changes,
+                    CHANGE_WORDS * (size_t)runner->changes_room * sizeof(*runner->changes));
     tsr_device_free(runner->parts.dev, runner->inputs, runner->host_ints * sizeof(*runner->inputs));
     tsr_device_free(runner->parts.dev, runner->tables,
                     table_ints(&runner->limits) * sizeof(*runner->tables));
@@ -165,6 +179,15 @@ static tsr_status load_inputs(tsr_runner *runner, const tsr_step *step, inputs *
     in->wanted = put(runner, &used, step->wanted, step->n_wanted);
     in->sharpness = put(runner, &used, step->sharpness, step->n_wanted);
     in->sharpness.dtype = TSR_DTYPE_F32;
+    if (step->n_raw > 0) {
+        float ones[TSR_DECODER_HEAD_ROWS];
+
+        for (int i = 0; i < TSR_DECODER_HEAD_ROWS; i++) {
+            ones[i] = 1.0F;
+        }
+        in->ones = put(runner, &used, ones, TSR_DECODER_HEAD_ROWS);
+        in->ones.dtype = TSR_DTYPE_F32;
+    }
     return tsr_device_upload(runner->parts.dev, runner->inputs, runner->host,
                              used * sizeof(int32_t));
 }
@@ -174,7 +197,11 @@ static tsr_status make_room(tsr_runner *runner, const tsr_step *step, tsr_findin
     findings->n_best = step->n_best;
     findings->n_units = runner->n_units;
     findings->row_words = row_words(runner, step->n_best);
-    findings->n_words = findings->row_words * (size_t)step->n_wanted;
+    findings->n_raw_best = step->n_raw_best;
+    findings->raw_at = findings->row_words * (size_t)step->n_wanted;
+    findings->raw_words =
+        2 * (size_t)step->n_raw_best + (size_t)step->n_best + 2 * (size_t)runner->n_units;
+    findings->n_words = findings->raw_at + findings->raw_words * (size_t)step->n_raw;
     // Grows to the largest step that is met and stays: in the long run no step allocates.
     if (findings->n_words > runner->words_capacity) {
         int32_t *grown = tsr_alloc_resize(runner->words, findings->n_words, sizeof(*grown));
@@ -199,44 +226,244 @@ static tsr_tensor columns(tsr_tensor row, int64_t first, int64_t n)
     return row;
 }
 
-/* The candidates, target logits and masses of `n` wanted rows that begin with number `first`. */
-static tsr_status find_best(tsr_runner *runner, const tsr_step *step, const inputs *in,
-                            const tsr_findings *f, int first, int n)
-{
-    const tsr_device_kind kind = tsr_device_kind_of(runner->parts.dev);
-    const tsr_range vocab = runner->parts.shard->vocab;
-    int32_t *words = runner->words + (size_t)first * f->row_words;
-    const int64_t stride = (int64_t)f->row_words;
-    const tsr_tensor ids = {words, TSR_DTYPE_I32, kind, n, f->n_best, stride};
-    const tsr_tensor values = {words + f->n_best, TSR_DTYPE_F32, kind, n, f->n_best, stride};
-    const tsr_tensor masses = {words + 2 * f->n_best + 1,      TSR_DTYPE_F32, kind, n,
-                               2 * (int64_t)runner->own_units, stride};
-    tsr_tensor logits;
+/* Some wanted rows whose logits exist, and which of the step's lists are about them. */
+typedef struct chunk {
+    int first; // number of the first wanted row
+    int n;
+    tsr_tensor logits; // f32 [n, own vocabulary]
+    int raw, raw_end;  // of step->raw
+    int adjusted, adjusted_end;
+    int n_changes; // of own logits
+} chunk;
 
-    TSR_TRY(tsr_decoder_logits(runner->decoder, &logits, columns(in->wanted, first, n)));
-    TSR_TRY(tsr_top_k(runner->parts.dev, ids, values, masses, logits,
-                      columns(in->sharpness, first, n), vocab.first, runner->unit_cols));
-    for (int i = 0; i < n; i++) {
-        const int64_t target = step->targets[first + i] - vocab.first;
-        float *row = (float *)(void *)(words + (size_t)i * f->row_words);
-        float *rest = row + 2 * f->n_best + 1;
+/* Masses that units of other ranks would take: nothing. */
+static void fill_masses(const tsr_runner *runner, float *masses)
+{
+    for (int u = runner->own_units; u < runner->n_units; u++) {
+        masses[2 * u] = -INFINITY;
+        masses[2 * u + 1] = 0;
+    }
+}
+
+static tsr_status find_targets(tsr_runner *runner, const tsr_step *step, const tsr_findings *f,
+                               const chunk *c)
+{
+    const tsr_range vocab = runner->parts.shard->vocab;
+
+    for (int i = 0; i < c->n; i++) {
+        const int64_t target = step->targets[c->first + i] - vocab.first;
+        float *row = (float *)(void *)(runner->words + (size_t)(c->first + i) * f->row_words);
 
         row[2 * f->n_best] = -INFINITY;
-        if (step->targets[first + i] >= 0 && target >= 0 && target < vocab.count) {
-            TSR_TRY(tsr_device_download(runner->parts.dev, &row[2 * f->n_best],
-                                        (const float *)logits.data + i * logits.stride + target,
-                                        sizeof(float)));
+        if (step->targets[c->first + i] >= 0 && target >= 0 && target < vocab.count) {
+            TSR_TRY(tsr_device_download(
+                runner->parts.dev, &row[2 * f->n_best],
+                (const float *)c->logits.data + i * c->logits.stride + target, sizeof(float)));
         }
-        for (int u = runner->own_units; u < runner->n_units; u++) {
-            rest[2 * u] = -INFINITY;
-            rest[2 * u + 1] = 0;
+    }
+    return TSR_OK;
+}
+
+/* The first look at those rows that are looked at twice: neighbours together. */
+static tsr_status find_raw(tsr_runner *runner, const tsr_step *step, const inputs *in,
+                           const tsr_findings *f, const chunk *c)
+{
+    const tsr_device_kind kind = tsr_device_kind_of(runner->parts.dev);
+    const int64_t stride = (int64_t)f->raw_words;
+    int n;
+
+    for (int r = c->raw; r < c->raw_end; r += n) {
+        int32_t *words = runner->words + f->raw_at + (size_t)r * f->raw_words;
+        tsr_tensor logits = c->logits;
+        tsr_tensor ids, values, masses;
+
+        for (n = 1; r + n < c->raw_end && step->raw[r + n] == step->raw[r] + n; n++) {
         }
+        logits.data = (float *)logits.data + (step->raw[r] - c->first) * logits.stride;
+        logits.n_rows = n;
+        ids = (tsr_tensor){words, TSR_DTYPE_I32, kind, n, f->n_raw_best, stride};
+        values = (tsr_tensor){words + f->n_raw_best, TSR_DTYPE_F32, kind, n, f->n_raw_best, stride};
+        masses = (tsr_tensor){words + 2 * f->n_raw_best + f->n_best, TSR_DTYPE_F32, kind, n,
+                              2 * (int64_t)runner->own_units,        stride};
+        TSR_TRY(tsr_top_k(runner->parts.dev, ids, values, masses, logits, columns(in->ones, 0, n),
+                          runner->parts.shard->vocab.first, runner->unit_cols));
+    }
+    return TSR_OK;
+}
+
+/* The entries [*first, *end) of a changed row that are about this rank's part of the vocabulary. */
+static void own_entries(const tsr_runner *runner, const tsr_step *step, int adjusted, int *first,
+                        int *end)
+{
+    const tsr_range vocab = runner->parts.shard->vocab;
+    const int64_t edges[] = {vocab.first, vocab.first + vocab.count};
+    int found[2];
+
+    for (int edge = 0; edge < 2; edge++) {
+        int low = step->adjust_start[adjusted];
+        int high = step->adjust_start[adjusted + 1];
+
+        while (low < high) {
+            const int middle = low + (high - low) / 2;
+
+            if (step->entry_ids[middle] < edges[edge]) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        found[edge] = low;
+    }
+    *first = found[0];
+    *end = found[1];
+}
+
+static tsr_status make_changes_room(tsr_runner *runner, int n)
+{
+    tsr_device *dev = runner->parts.dev;
+    const size_t n_ints = CHANGE_WORDS * (size_t)n;
+
+    if (n <= runner->changes_room) {
+        return TSR_OK;
+    }
+    tsr_free(runner->changes_host);
+    tsr_device_free(dev, runner->changes,
+                    CHANGE_WORDS * (size_t)runner->changes_room * sizeof(*runner->changes));
+    runner->changes_room = n;
+    runner->changes_host = tsr_alloc(n_ints, sizeof(*runner->changes_host));
+    runner->changes = tsr_device_alloc(dev, n_ints * sizeof(*runner->changes));
+    if (runner->changes_host == NULL || runner->changes == NULL) {
+        return tsr_fail(TSR_ERR_NOMEM, "no memory to change %d logits", n);
+    }
+    return TSR_OK;
+}
+
+/* Part `which` of the changes on the device. */
+static tsr_tensor changes_part(const tsr_runner *runner, const chunk *c, int which, tsr_dtype dtype)
+{
+    return tsr_tensor_of(runner->changes + which * c->n_changes, dtype,
+                         tsr_device_kind_of(runner->parts.dev), 1, c->n_changes);
+}
+
+/* The changes to own logits of the chunk are made; what those were comes back to the host. */
+static tsr_status adjust(tsr_runner *runner, const tsr_step *step, chunk *c)
+{
+    const size_t word = sizeof(int32_t);
+    tsr_device *dev = runner->parts.dev;
+    int first, end;
+    int at = 0;
+    size_t n;
+
+    c->n_changes = 0;
+    for (int a = c->adjusted; a < c->adjusted_end; a++) {
+        own_entries(runner, step, a, &first, &end);
+        c->n_changes += end - first;
+    }
+    if (c->n_changes == 0) {
+        return TSR_OK;
+    }
+    n = (size_t)c->n_changes;
+    TSR_TRY(make_changes_room(runner, 2 * c->n_changes));
+    for (int a = c->adjusted; a < c->adjusted_end; a++) {
+        own_entries(runner, step, a, &first, &end);
+        for (int i = first; i < end; i++, at++) {
+            runner->changes_host[at] = step->adjusted[a] - c->first;
+            runner->changes_host[n + (size_t)at] = step->entry_ids[i];
+            memcpy(&runner->changes_host[2 * n + (size_t)at], &step->entry_factors[i], word);
+            memcpy(&runner->changes_host[3 * n + (size_t)at], &step->entry_adds[i], word);
+        }
+    }
+    TSR_TRY(tsr_device_upload(dev, runner->changes, runner->changes_host, 4 * n * word));
+    TSR_TRY(tsr_adjust_logits(
+        dev, c->logits, changes_part(runner, c, 4, TSR_DTYPE_F32),
+        changes_part(runner, c, 0, TSR_DTYPE_I32), changes_part(runner, c, 1, TSR_DTYPE_I32),
+        changes_part(runner, c, 2, TSR_DTYPE_F32), changes_part(runner, c, 3, TSR_DTYPE_F32),
+        runner->parts.shard->vocab.first));
+    return c->raw < c->raw_end ? tsr_device_download(dev, runner->changes_host + 4 * n,
+                                                     runner->changes + 4 * n, n * word)
+                               : TSR_OK;
+}
+
+/* What the logit of a candidate of a wanted row was before it was changed, if it was. */
+static int32_t logit_before(const tsr_runner *runner, const chunk *c, int row, int32_t id,
+                            int32_t now)
+{
+    const int32_t *rows = runner->changes_host;
+    const int32_t *ids = rows + c->n_changes;
+    int low = 0;
+    int high = c->n_changes;
+
+    while (low < high) {
+        const int middle = low + (high - low) / 2;
+
+        if (rows[middle] < row || (rows[middle] == row && ids[middle] < id)) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low < c->n_changes && rows[low] == row && ids[low] == id ? rows[4 * c->n_changes + low]
+                                                                    : now;
+}
+
+/* The candidates of rows that are looked at twice get the logits that they had at first. */
+static void trace_back(tsr_runner *runner, const tsr_step *step, const tsr_findings *f,
+                       const chunk *c)
+{
+    for (int r = c->raw; r < c->raw_end; r++) {
+        const int32_t *found = runner->words + (size_t)step->raw[r] * f->row_words;
+        int32_t *words = runner->words + f->raw_at + (size_t)r * f->raw_words;
+
+        for (int k = 0; k < f->n_best; k++) {
+            words[2 * f->n_raw_best + k] =
+                logit_before(runner, c, step->raw[r] - c->first, found[k], found[f->n_best + k]);
+        }
+        fill_masses(runner, (float *)(void *)(words + 2 * f->n_raw_best + f->n_best));
+    }
+}
+
+/* The part of a rising list that lies below `end`, from *from on. */
+static int end_below(const int32_t *list, int from, int n, int end)
+{
+    while (from < n && list[from] < end) {
+        from++;
+    }
+    return from;
+}
+
+/* All that is to be found of the chunk's rows; c->raw_end and c->adjusted_end are then where the
+ * next chunk begins. */
+static tsr_status find_best(tsr_runner *runner, const tsr_step *step, const inputs *in,
+                            const tsr_findings *f, chunk *c)
+{
+    const tsr_device_kind kind = tsr_device_kind_of(runner->parts.dev);
+    int32_t *words = runner->words + (size_t)c->first * f->row_words;
+    const int64_t stride = (int64_t)f->row_words;
+    const tsr_tensor ids = {words, TSR_DTYPE_I32, kind, c->n, f->n_best, stride};
+    const tsr_tensor values = {words + f->n_best, TSR_DTYPE_F32, kind, c->n, f->n_best, stride};
+    const tsr_tensor masses = {words + 2 * f->n_best + 1,      TSR_DTYPE_F32, kind, c->n,
+                               2 * (int64_t)runner->own_units, stride};
+
+    c->raw_end = end_below(step->raw, c->raw, step->n_raw, c->first + c->n);
+    c->adjusted_end = end_below(step->adjusted, c->adjusted, step->n_adjusted, c->first + c->n);
+    TSR_TRY(tsr_decoder_logits(runner->decoder, &c->logits, columns(in->wanted, c->first, c->n)));
+    TSR_TRY(find_targets(runner, step, f, c));
+    TSR_TRY(find_raw(runner, step, in, f, c));
+    TSR_TRY(adjust(runner, step, c));
+    TSR_TRY(tsr_top_k(runner->parts.dev, ids, values, masses, c->logits,
+                      columns(in->sharpness, c->first, c->n), runner->parts.shard->vocab.first,
+                      runner->unit_cols));
+    trace_back(runner, step, f, c);
+    for (int i = 0; i < c->n; i++) {
+        fill_masses(runner,
+                    (float *)(void *)(words + (size_t)i * f->row_words + 2 * f->n_best + 1));
     }
     return TSR_OK;
 }
 
 tsr_status tsr_runner_run(tsr_runner *runner, const tsr_step *step, tsr_findings *findings)
 {
+    chunk c = {0};
     inputs in;
 
     TSR_TRY(apply_changes(runner, step));
@@ -246,11 +473,13 @@ tsr_status tsr_runner_run(tsr_runner *runner, const tsr_step *step, tsr_findings
     }
     TSR_TRY(load_inputs(runner, step, &in));
     TSR_TRY(tsr_decoder_forward(runner->decoder, in.tokens, in.positions, &in.batch));
-    for (int first = 0; first < step->n_wanted; first += TSR_DECODER_HEAD_ROWS) {
-        const int left = step->n_wanted - first;
+    for (; c.first < step->n_wanted; c.first += c.n) {
+        const int left = step->n_wanted - c.first;
 
-        TSR_TRY(find_best(runner, step, &in, findings, first,
-                          left < TSR_DECODER_HEAD_ROWS ? left : TSR_DECODER_HEAD_ROWS));
+        c.n = left < TSR_DECODER_HEAD_ROWS ? left : TSR_DECODER_HEAD_ROWS;
+        c.raw = c.raw_end;
+        c.adjusted = c.adjusted_end;
+        TSR_TRY(find_best(runner, step, &in, findings, &c));
     }
     runner->wanted = in.wanted;
     return tsr_device_sync(runner->parts.dev);

@@ -23,12 +23,19 @@ typedef struct tsr_runner tsr_runner;
  * (f32; -infinity when another rank has it), [2 * n_units] masses (f32): (largest, sum) of each
  * vocabulary unit here, unused ones (-infinity, 0). row_words and n_units are the same on all
  * ranks.
+ *
+ * Behind them the rows that were looked at twice (step->raw), each of raw_words words, as they were
+ * before any change and at sharpness 1: [n_raw_best] ids, [n_raw_best] logits, [n_best] the logits
+ * that the row's candidates above had, [2 * n_units] masses.
  */
 typedef struct tsr_findings {
     const int32_t *words;
     size_t n_words;
     size_t row_words;
+    size_t raw_at; /* where the first of them starts */
+    size_t raw_words;
     int n_best;
+    int n_raw_best;
     int n_units;
 } tsr_findings;
 
@@ -43,8 +50,8 @@ void tsr_runner_destroy(tsr_runner *runner); /* NULL is fine */
 TSR_MUST_CHECK tsr_status tsr_runner_run(tsr_runner *runner, const tsr_step *step,
                                          tsr_findings *findings);
 
-/* After tsr_runner_run(): this rank's logits of wanted row i, on the host, [own vocabulary]; good
- * until the next call. */
+/* After tsr_runner_run(): this rank's logits of wanted row i, unchanged, on the host, [own
+ * vocabulary]; good until the next call. */
 TSR_MUST_CHECK tsr_status tsr_runner_row(tsr_runner *runner, int i, const float **logits);
 
 #ifdef __cplusplus

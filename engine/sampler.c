@@ -32,6 +32,10 @@ tsr_status tsr_sampler_check(const tsr_sampling *sampling)
     if (!(sampling->min_p >= 0.0f && sampling->min_p <= 1.0f)) {
         return tsr_fail(TSR_ERR_ARG, "min_p is %g, it must be in [0, 1]", (double)sampling->min_p);
     }
+    if (!(sampling->typical_p >= 0.0f && sampling->typical_p <= 1.0f)) {
+        return tsr_fail(TSR_ERR_ARG, "typical_p is %g, it must be in [0, 1]",
+                        (double)sampling->typical_p);
+    }
     return TSR_OK;
 }
 
@@ -191,6 +195,58 @@ static kept apply_filters(const tsr_sampling *sampling, row *r, double total)
     return keep;
 }
 
+/* The first of tokens [begin, end) with which their mass exceeds the uniform number's part of it.
+ */
+static int index_among(row *r, int begin, int end, double uniform)
+{
+    double mass = 0.0;
+    double reached = 0.0;
+    int i;
+
+    for (i = begin; i < end; i++) {
+        mass += weight(r, i);
+    }
+    for (i = begin; i < end - 1; i++) {
+        reached += weight(r, i);
+        if (reached > uniform * mass) {
+            break;
+        }
+    }
+    return i;
+}
+
+/*
+ * Of the first n tokens those whose surprise is nearest to the entropy, until they have typical_p
+ * of the mass: surprise rises along the row, so they are a run [*begin, *end). Of two equally near
+ * the likelier is first.
+ */
+static void typical_run(row *r, int n, double typical_p, int *begin, int *end)
+{
+    const double mass = mass_of_first(r, n);
+    double entropy = 0.0;
+    double reached = 0.0;
+    int left, right;
+
+    for (int i = 0; i < n && weight(r, i) > 0.0; i++) {
+        entropy -= weight(r, i) / mass * log(weight(r, i) / mass);
+    }
+    for (right = 0; right < n && -log(weight(r, right) / mass) < entropy; right++) {
+    }
+    left = right; // what is kept is [left, right)
+    while (reached < typical_p * mass && right - left < n) {
+        const double above = left > 0 ? entropy + log(weight(r, left - 1) / mass) : INFINITY;
+        const double below = right < n ? -log(weight(r, right) / mass) - entropy : INFINITY;
+
+        if (left > 0 && above <= below) {
+            reached += weight(r, --left);
+        } else {
+            reached += weight(r, right++);
+        }
+    }
+    *begin = left;
+    *end = right;
+}
+
 tsr_sampler_verdict tsr_sampler_pick(const tsr_sampling *sampling, int64_t position,
                                      const tsr_candidates *candidates, int32_t *token)
 {
@@ -210,6 +266,14 @@ tsr_sampler_verdict tsr_sampler_pick(const tsr_sampling *sampling, int64_t posit
     uniform = tsr_sampler_uniform(sampling->seed, position, 0);
     keep = apply_filters(sampling, &r, total);
 
+    if (sampling->typical_p > 0.0f && sampling->typical_p < 1.0f) {
+        if (keep.low != keep.high || keep.high > n) {
+            return TSR_SAMPLER_UNDECIDED; // the entropy is of all that is kept
+        }
+        typical_run(&r, keep.high, (double)sampling->typical_p, &first, &last);
+        *token = candidates->ids[index_among(&r, first, last, uniform)];
+        return TSR_SAMPLER_DECIDED;
+    }
     first = index_exceeding(&r, keep.low < n ? keep.low : n, uniform * keep.mass.low);
     last = index_exceeding(&r, keep.high < n ? keep.high : n, uniform * keep.mass.high);
     if (keep.high > n && last >= n) {

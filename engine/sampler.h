@@ -3,10 +3,10 @@
  * device.
  *
  * temperature 0 takes the best candidate. Otherwise the distribution softmax(logits *
- * sharpness) is cut by top-k, then top-p, then min-p, and one uniform number picks by inverse
- * distribution over the candidates in falling order. The number depends on (seed, position) alone,
- * through a counter-based generator (Philox4x32-10: Salmon et al., SC'11), so a token never depends
- * on its neighbours.
+ * sharpness) is cut by top-k, then top-p, then min-p, then typical-p, and one uniform number picks
+ * by inverse distribution over the candidates in falling order. The number depends on (seed,
+ * position) alone, through a counter-based generator (Philox4x32-10: Salmon et al., SC'11), so a
+ * token never depends on its neighbours.
  *
  * Usually the gathered candidates decide; when the answer may lie beyond them, UNDECIDED is
  * returned and the caller gets the whole row.
@@ -25,6 +25,9 @@ typedef struct tsr_sampling {
     int top_k;         /* 0: all */
     float top_p;       /* (0, 1]; 1: all */
     float min_p;       /* [0, 1]; 0: all. Keeps tokens with p >= min_p * p(best) */
+    float typical_p;   /* [0, 1]; 0 or 1: all. Keeps the tokens whose surprise -log p is nearest to
+                          the   entropy of what the other filters left, until they have this mass
+                          (Meister et   al., arXiv 2202.00666) */
     uint64_t seed;
 } tsr_sampling;
 

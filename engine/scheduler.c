@@ -181,6 +181,16 @@ static int put_back(tsr_scheduler *s, int i)
     return rows;
 }
 
+void tsr_scheduler_stop(tsr_scheduler *s, tsr_request *r)
+{
+    assert(!s->is_out);
+    if (r->state != TSR_REQUEST_ENDED) {
+        end(s, r, TSR_REASON_STOP);
+    } else if (r->reason == TSR_REASON_LENGTH) {
+        r->reason = TSR_REASON_STOP; // its last token has ended the answer
+    }
+}
+
 void tsr_scheduler_cancel(tsr_scheduler *s, tsr_request *r)
 {
     if (r->state == TSR_REQUEST_ENDED) {
@@ -433,7 +443,9 @@ bool tsr_scheduler_samples(const tsr_scheduler *s, int seq)
 static void take_token(tsr_scheduler *s, tsr_request *r, int32_t token,
                        bool (*ends)(void *ctx, int32_t token), void *ctx)
 {
-    if (!r->ignore_end && ends(ctx, token)) {
+    const bool stops = tsr_request_stops_at(r, token);
+
+    if ((stops && !r->keep_stop) || (!stops && !r->ignore_end && ends(ctx, token))) {
         end(s, r, TSR_REASON_STOP);
         return;
     }
@@ -447,7 +459,9 @@ static void take_token(tsr_scheduler *s, tsr_request *r, int32_t token,
         r->longest_gap_ns = s->now_ns - r->last_token_ns;
     }
     r->last_token_ns = s->now_ns;
-    if (r->n_tokens >= longest(s, r)) {
+    if (stops) {
+        end(s, r, TSR_REASON_STOP);
+    } else if (r->n_tokens >= longest(s, r)) {
         end(s, r, TSR_REASON_LENGTH);
     }
 }

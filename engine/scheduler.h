@@ -85,6 +85,10 @@ TSR_MUST_CHECK tsr_status tsr_scheduler_submit(tsr_scheduler *scheduler, tsr_req
  * which has been planned and not committed ends with the commit, without a token from it. */
 void tsr_scheduler_cancel(tsr_scheduler *scheduler, tsr_request *request);
 
+/* The text of a request is complete: it ends now (STOP), between a commit and the next plan. One
+ * that has ended for its length in that commit has stopped, too. */
+void tsr_scheduler_stop(tsr_scheduler *scheduler, tsr_request *request);
+
 /* Fill `step` (reset first). False: nothing to run now and nothing to drop. A step that has
  * sequences must be committed before the next is planned. Requests may end in it (DEADLINE: those
  * whose time is over, waiting or running; FAILED). */

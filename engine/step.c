@@ -17,7 +17,15 @@ enum {
     AT_N_WANTED,
     AT_N_BEST,
     AT_MAY_ASK,
+    AT_N_RAW,
+    AT_N_RAW_BEST,
+    AT_N_ADJUSTED,
+    AT_N_ENTRIES,
     HEAD_INTS
+};
+
+enum {
+    MOST_ENTRIES = INT32_MAX / 8 // so that a message's count of ints fits
 };
 
 _Static_assert(sizeof(float) == sizeof(int32_t), "a sharpness travels as the bits of one int");
@@ -49,7 +57,7 @@ tsr_status tsr_step_init(tsr_step *step, const tsr_step_limits *limits)
     max_rows = (size_t)limits->max_rows;
     max_seqs = (size_t)limits->max_seqs;
     n_ids = (size_t)limits->n_block_ids;
-    made.memory = tsr_alloc(4 * max_rows + 4 * max_seqs + 1 + 4 * n_ids, sizeof(*made.memory));
+    made.memory = tsr_alloc(5 * max_rows + 6 * max_seqs + 2 + 4 * n_ids, sizeof(*made.memory));
     if (made.memory == NULL) {
         return tsr_fail(TSR_ERR_NOMEM, "step: no memory for %d rows and %d block ids",
                         limits->max_rows, limits->n_block_ids);
@@ -63,7 +71,10 @@ tsr_status tsr_step_init(tsr_step *step, const tsr_step_limits *limits)
     made.wanted = at += max_seqs;
     made.targets = at += max_rows;
     made.sharpness = (float *)(at += max_rows);
-    made.dropped = at += max_rows;
+    made.raw = at += max_rows;
+    made.adjusted = at += max_rows;
+    made.adjust_start = at += max_seqs;
+    made.dropped = at += max_seqs + 1;
     made.append_lane = at += n_ids;
     made.append_index = at += n_ids;
     made.append_block = at + n_ids;
@@ -74,6 +85,7 @@ tsr_status tsr_step_init(tsr_step *step, const tsr_step_limits *limits)
 
 void tsr_step_clear(tsr_step *step)
 {
+    tsr_free(step->entry_memory);
     tsr_free(step->memory);
     *step = (tsr_step){0};
 }
@@ -89,19 +101,67 @@ void tsr_step_reset(tsr_step *step)
     step->n_wanted = 0;
     step->n_best = 1;
     step->may_ask = 0;
+    step->n_raw = 0;
+    step->n_raw_best = 1;
+    step->n_adjusted = 0;
+    step->adjust_start[0] = 0;
+    step->n_entries = 0;
+}
+
+tsr_status tsr_step_reserve(tsr_step *step, int64_t n)
+{
+    int64_t room = 2 * (int64_t)step->max_entries;
+    tsr_step had = *step;
+    int32_t *made;
+
+    if (n <= step->max_entries) {
+        return TSR_OK;
+    }
+    room = room < n ? n : room;
+    made = room > MOST_ENTRIES ? NULL : tsr_alloc((size_t)room * 3, sizeof(*made));
+    if (made == NULL) {
+        return tsr_fail(TSR_ERR_NOMEM, "step: no memory to change %lld logits", (long long)n);
+    }
+    step->entry_memory = made;
+    step->max_entries = (int32_t)room;
+    step->entry_ids = made;
+    step->entry_factors = (float *)(made + room);
+    step->entry_adds = (float *)(made + 2 * room);
+    if (had.n_entries > 0) {
+        const size_t n_bytes = (size_t)had.n_entries * sizeof(*made);
+
+        memcpy(step->entry_ids, had.entry_ids, n_bytes);
+        memcpy(step->entry_factors, had.entry_factors, n_bytes);
+        memcpy(step->entry_adds, had.entry_adds, n_bytes);
+    }
+    tsr_free(had.entry_memory);
+    return TSR_OK;
 }
 
 size_t tsr_step_max_ints(const tsr_step_limits *limits)
 {
-    return HEAD_INTS + 4 * (size_t)limits->max_rows + 3 * (size_t)limits->max_seqs +
-           4 * (size_t)limits->n_block_ids;
+    // A sequence has one row at most whose logits are changed, each of them once.
+    return HEAD_INTS + 5 * (size_t)limits->max_rows + 5 * (size_t)limits->max_seqs +
+           4 * (size_t)limits->n_block_ids + 3 * (size_t)limits->max_seqs * (size_t)limits->n_vocab;
+}
+
+size_t tsr_step_n_ints(const tsr_step *step)
+{
+    if (step->kind != TSR_STEP_RUN) {
+        return HEAD_INTS;
+    }
+    return HEAD_INTS + (size_t)step->n_rows + 3 * (size_t)step->n_seqs + (size_t)step->n_dropped +
+           3 * (size_t)step->n_appended + 3 * (size_t)step->n_wanted + (size_t)step->n_raw +
+           2 * (size_t)step->n_adjusted + 3 * (size_t)step->n_entries;
 }
 
 /* ---- writing ---- */
 
 static int32_t *put(int32_t *to, const void *ints, int32_t n)
 {
-    memcpy(to, ints, (size_t)n * sizeof(*to));
+    if (n > 0) {
+        memcpy(to, ints, (size_t)n * sizeof(*to));
+    }
     return to + n;
 }
 
@@ -118,6 +178,10 @@ size_t tsr_step_pack(const tsr_step *step, int32_t *message)
     message[AT_N_WANTED] = runs ? step->n_wanted : 0;
     message[AT_N_BEST] = step->n_best;
     message[AT_MAY_ASK] = step->may_ask;
+    message[AT_N_RAW] = runs ? step->n_raw : 0;
+    message[AT_N_RAW_BEST] = step->n_raw_best;
+    message[AT_N_ADJUSTED] = runs ? step->n_adjusted : 0;
+    message[AT_N_ENTRIES] = runs ? step->n_entries : 0;
     if (runs) {
         at = put(at, step->tokens, step->n_rows);
         at = put(at, step->row_start + 1, step->n_seqs); // the first is always 0
@@ -130,6 +194,12 @@ size_t tsr_step_pack(const tsr_step *step, int32_t *message)
         at = put(at, step->wanted, step->n_wanted);
         at = put(at, step->targets, step->n_wanted);
         at = put(at, step->sharpness, step->n_wanted);
+        at = put(at, step->raw, step->n_raw);
+        at = put(at, step->adjusted, step->n_adjusted);
+        at = put(at, step->adjust_start + 1, step->n_adjusted); // the first is always 0
+        at = put(at, step->entry_ids, step->n_entries);
+        at = put(at, step->entry_factors, step->n_entries);
+        at = put(at, step->entry_adds, step->n_entries);
     }
     message[AT_N_INTS] = (int32_t)(at - message);
     return (size_t)(at - message);
@@ -151,6 +221,12 @@ typedef struct packed {
     const int32_t *wanted;
     const int32_t *targets;
     const int32_t *sharpness; // bits of floats
+    const int32_t *raw;
+    const int32_t *adjusted;
+    const int32_t *adjust_ends;
+    const int32_t *entry_ids;
+    const int32_t *entry_factors; // bits of floats
+    const int32_t *entry_adds;    // bits of floats
 } packed;
 
 static tsr_status check_count(const char *what, int32_t n, int64_t max)
@@ -160,6 +236,14 @@ static tsr_status check_count(const char *what, int32_t n, int64_t max)
                         (long long)max);
     }
     return TSR_OK;
+}
+
+static float float_at(const int32_t *bits, int32_t i)
+{
+    float value;
+
+    memcpy(&value, &bits[i], sizeof(value));
+    return value;
 }
 
 static tsr_status check_indices(const char *what, const int32_t *values, int32_t n, int32_t first,
@@ -199,9 +283,17 @@ static tsr_status open_message(packed *in, const tsr_step_limits *limits, const 
         return tsr_fail(TSR_ERR_FORMAT, "step: %d candidates of a vocabulary of %d",
                         (int)message[AT_N_BEST], limits->n_vocab);
     }
+    TSR_TRY(check_count("rows looked at twice", message[AT_N_RAW], message[AT_N_WANTED]));
+    TSR_TRY(check_indices("candidate count of the first look", &message[AT_N_RAW_BEST], 1, 1,
+                          limits->n_vocab + 1));
+    TSR_TRY(check_count("changed rows", message[AT_N_ADJUSTED], limits->max_seqs));
+    TSR_TRY(check_count("changed rows", message[AT_N_ADJUSTED], message[AT_N_WANTED]));
+    TSR_TRY(check_count("changed logits", message[AT_N_ENTRIES],
+                        (int64_t)message[AT_N_ADJUSTED] * limits->n_vocab));
     n_needed = HEAD_INTS + (int64_t)message[AT_N_ROWS] + 3 * (int64_t)message[AT_N_SEQS] +
                message[AT_N_DROPPED] + 3 * (int64_t)message[AT_N_APPENDED] +
-               3 * (int64_t)message[AT_N_WANTED];
+               3 * (int64_t)message[AT_N_WANTED] + message[AT_N_RAW] +
+               2 * (int64_t)message[AT_N_ADJUSTED] + 3 * (int64_t)message[AT_N_ENTRIES];
     if (message[AT_N_INTS] != n_needed || (size_t)n_needed > n_ints) {
         return tsr_fail(TSR_ERR_FORMAT,
                         "step: the counts ask for %lld ints, the message says %d and has %zu",
@@ -218,7 +310,13 @@ static tsr_status open_message(packed *in, const tsr_step_limits *limits, const 
     in->append_block = at += message[AT_N_APPENDED];
     in->wanted = at += message[AT_N_APPENDED];
     in->targets = at += message[AT_N_WANTED];
-    in->sharpness = at + message[AT_N_WANTED];
+    in->sharpness = at += message[AT_N_WANTED];
+    in->raw = at += message[AT_N_WANTED];
+    in->adjusted = at += message[AT_N_RAW];
+    in->adjust_ends = at += message[AT_N_ADJUSTED];
+    in->entry_ids = at += message[AT_N_ADJUSTED];
+    in->entry_factors = at += message[AT_N_ENTRIES];
+    in->entry_adds = at + message[AT_N_ENTRIES];
     return TSR_OK;
 }
 
@@ -269,25 +367,70 @@ static tsr_status check_wanted(const packed *in, const tsr_step_limits *limits)
 
     TSR_TRY(check_indices("target", in->targets, in->head[AT_N_WANTED], -1, limits->n_vocab));
     for (int32_t i = 0; i < in->head[AT_N_WANTED]; i++) {
-        float sharpness;
-
         if (in->wanted[i] < least || in->wanted[i] >= in->head[AT_N_ROWS]) {
             return tsr_fail(TSR_ERR_FORMAT, "step: wanted row %d is row %d, not in [%d, %d)",
                             (int)i, (int)in->wanted[i], (int)least, (int)in->head[AT_N_ROWS]);
         }
         least = in->wanted[i] + 1;
-        memcpy(&sharpness, &in->sharpness[i], sizeof(sharpness));
-        if (!isfinite(sharpness) || !(sharpness > 0.0f)) {
+        if (!isfinite(float_at(in->sharpness, i)) || !(float_at(in->sharpness, i) > 0.0f)) {
             return tsr_fail(TSR_ERR_FORMAT, "step: wanted row %d has sharpness %g", (int)i,
-                            (double)sharpness);
+                            (double)float_at(in->sharpness, i));
         }
+    }
+    return TSR_OK;
+}
+
+/* Numbers of wanted rows, each above the one before it. */
+static tsr_status check_rising(const char *what, const int32_t *rows, int32_t n, int32_t n_wanted)
+{
+    for (int32_t i = 0; i < n; i++) {
+        const int32_t least = i == 0 ? 0 : rows[i - 1] + 1;
+
+        if (rows[i] < least || rows[i] >= n_wanted) {
+            return tsr_fail(TSR_ERR_FORMAT, "step: %s %d is wanted row %d, not in [%d, %d)", what,
+                            (int)i, (int)rows[i], (int)least, (int)n_wanted);
+        }
+    }
+    return TSR_OK;
+}
+
+static tsr_status check_entries(const packed *in, const tsr_step_limits *limits)
+{
+    int32_t at = 0;
+
+    for (int32_t a = 0; a < in->head[AT_N_ADJUSTED]; a++) {
+        int32_t least = 0;
+
+        if (in->adjust_ends[a] < at || in->adjust_ends[a] > in->head[AT_N_ENTRIES]) {
+            return tsr_fail(TSR_ERR_FORMAT, "step: changed row %d has entries %d to %d of %d",
+                            (int)a, (int)at, (int)in->adjust_ends[a], (int)in->head[AT_N_ENTRIES]);
+        }
+        for (; at < in->adjust_ends[a]; at++) {
+            const float factor = float_at(in->entry_factors, at);
+
+            if (in->entry_ids[at] < least || in->entry_ids[at] >= limits->n_vocab) {
+                return tsr_fail(TSR_ERR_FORMAT, "step: entry %d is of token %d, not in [%d, %d)",
+                                (int)at, (int)in->entry_ids[at], (int)least, limits->n_vocab);
+            }
+            least = in->entry_ids[at] + 1;
+            if (!isfinite(factor) || !(factor > 0.0F) || isnan(float_at(in->entry_adds, at))) {
+                return tsr_fail(TSR_ERR_FORMAT, "step: entry %d has factor %g and addend %g",
+                                (int)at, (double)factor, (double)float_at(in->entry_adds, at));
+            }
+        }
+    }
+    if (at != in->head[AT_N_ENTRIES]) {
+        return tsr_fail(TSR_ERR_FORMAT, "step: %d of %d entries belong to a row", (int)at,
+                        (int)in->head[AT_N_ENTRIES]);
     }
     return TSR_OK;
 }
 
 static void get(void *ints, const int32_t *from, int32_t n)
 {
-    memcpy(ints, from, (size_t)n * sizeof(*from));
+    if (n > 0) {
+        memcpy(ints, from, (size_t)n * sizeof(*from));
+    }
 }
 
 tsr_status tsr_step_unpack(tsr_step *step, const int32_t *message, size_t n_ints)
@@ -307,6 +450,10 @@ tsr_status tsr_step_unpack(tsr_step *step, const int32_t *message, size_t n_ints
     TSR_TRY(check_indices("appended block", in.append_block, message[AT_N_APPENDED], 0,
                           limits->n_block_ids));
     TSR_TRY(check_wanted(&in, limits));
+    TSR_TRY(check_rising("row looked at twice", in.raw, message[AT_N_RAW], message[AT_N_WANTED]));
+    TSR_TRY(check_rising("changed row", in.adjusted, message[AT_N_ADJUSTED], message[AT_N_WANTED]));
+    TSR_TRY(check_entries(&in, limits));
+    TSR_TRY(tsr_step_reserve(step, message[AT_N_ENTRIES]));
 
     step->kind = message[AT_KIND];
     step->n_rows = message[AT_N_ROWS];
@@ -316,6 +463,10 @@ tsr_status tsr_step_unpack(tsr_step *step, const int32_t *message, size_t n_ints
     step->n_wanted = message[AT_N_WANTED];
     step->n_best = message[AT_N_BEST];
     step->may_ask = message[AT_MAY_ASK];
+    step->n_raw = message[AT_N_RAW];
+    step->n_raw_best = message[AT_N_RAW_BEST];
+    step->n_adjusted = message[AT_N_ADJUSTED];
+    step->n_entries = message[AT_N_ENTRIES];
     get(step->tokens, in.tokens, step->n_rows);
     step->row_start[0] = 0;
     get(step->row_start + 1, in.row_ends, step->n_seqs);
@@ -328,5 +479,12 @@ tsr_status tsr_step_unpack(tsr_step *step, const int32_t *message, size_t n_ints
     get(step->wanted, in.wanted, step->n_wanted);
     get(step->targets, in.targets, step->n_wanted);
     get(step->sharpness, in.sharpness, step->n_wanted);
+    get(step->raw, in.raw, step->n_raw);
+    get(step->adjusted, in.adjusted, step->n_adjusted);
+    step->adjust_start[0] = 0;
+    get(step->adjust_start + 1, in.adjust_ends, step->n_adjusted);
+    get(step->entry_ids, in.entry_ids, step->n_entries);
+    get(step->entry_factors, in.entry_factors, step->n_entries);
+    get(step->entry_adds, in.entry_adds, step->n_entries);
     return TSR_OK;
 }

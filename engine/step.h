@@ -63,10 +63,27 @@ typedef struct tsr_step {
     int32_t *targets; /* [n_wanted] a token whose logit is asked for as well, or -1 */
     float *sharpness; /* [n_wanted] 1 / temperature for the masses; 1 for greedy */
     int32_t n_best;   /* candidates wanted of each row, >= 1 */
-    int32_t may_ask;  /* 1: the leader may ask for whole rows of logits after the candidates */
+    /* Wanted rows that are looked at twice: first as they are, at sharpness 1. */
+    int32_t n_raw;
+    int32_t *raw;       /* [n_raw] which of the wanted, rising */
+    int32_t n_raw_best; /* candidates of each in that first look, >= 1 */
 
-    int32_t *memory; /* owned: all arrays lie in it */
-    int32_t *marks;  /* [max_seqs] for tsr_step_unpack() alone: zero between calls */
+    /* Wanted rows some of whose logits are changed (tsr_adjust_logits() of kernels/ops.h) before
+     * the candidates are found. */
+    int32_t n_adjusted;
+    int32_t *adjusted;     /* [n_adjusted] which of the wanted, rising */
+    int32_t *adjust_start; /* [n_adjusted + 1] the entries of each */
+    int32_t n_entries;     /* in all: adjust_start[n_adjusted] */
+    int32_t *entry_ids;    /* [n_entries] tokens, rising within a row */
+    float *entry_factors;  /* [n_entries] above 0 */
+    float *entry_adds;     /* [n_entries] */
+
+    int32_t may_ask; /* 1: the leader may ask for whole rows of logits after the candidates */
+
+    int32_t *memory;       /* owned: all arrays lie in it, but for the entries */
+    int32_t *entry_memory; /* owned: the entries */
+    int32_t max_entries;   /* that it has room for */
+    int32_t *marks;        /* [max_seqs] for tsr_step_unpack() alone: zero between calls */
 } tsr_step;
 
 /* All arrays sized for the limits; everything else zero. Errors: ARG, NOMEM. */
@@ -76,18 +93,25 @@ void tsr_step_clear(tsr_step *step); /* frees; fine on {0} */
 /* Back to an empty RUN step; arrays stay. */
 void tsr_step_reset(tsr_step *step);
 
-/* The most int32 that a packed step can take: a bound in whole, so the buffer may be large; what a
- * step takes in fact follows what it changes. */
+/* Room for n entries in all; those that are there stay. It grows to the largest step that is met
+ * and stays. Errors: NOMEM. */
+TSR_MUST_CHECK tsr_status tsr_step_reserve(tsr_step *step, int64_t n);
+
+/* The most int32 that a packed step can take: a bound in whole and far above what any step takes;
+ * what a step takes in fact follows what it changes. */
 size_t tsr_step_max_ints(const tsr_step_limits *limits);
 
-/* Write the step to message [tsr_step_max_ints()]; returns how many ints were written. message[0]
+/* What this step takes. */
+size_t tsr_step_n_ints(const tsr_step *step);
+
+/* Write the step to message [tsr_step_n_ints()]; returns how many ints were written. message[0]
  * is that number. */
 size_t tsr_step_pack(const tsr_step *step, int32_t *message);
 
 /*
  * Read a packed step into an initialised one; on failure that is as it was. Every count and every
  * index is checked against the limits, so that what follows may trust them. n_ints: how many ints
- * there are to read; those past message[0] are not looked at. Errors: FORMAT.
+ * there are to read; those past message[0] are not looked at. Errors: FORMAT, NOMEM.
  */
 TSR_MUST_CHECK tsr_status tsr_step_unpack(tsr_step *step, const int32_t *message, size_t n_ints);
 

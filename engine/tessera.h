@@ -166,12 +166,24 @@ TSR_API bool tsr_engine_is_leader(const tsr_engine *engine);
 TSR_API const tsr_model *tsr_engine_model(const tsr_engine *engine); /* borrowed */
 
 typedef enum tsr_event_kind {
-    TSR_EVENT_TOKEN,  /* one token more: token, text (what may be shown so far; may be empty) */
-    TSR_EVENT_SCORE,  /* of a scored prompt: position, token, logprob, best */
+    TSR_EVENT_TOKEN,  /* one token more: token, text (what may be shown so far; may be empty); with
+                         want_logprobs: logprob, top */
+    TSR_EVENT_SCORE,  /* of a scored prompt: position, token, logprob, best; with want_logprobs: top
+                       */
     TSR_EVENT_LOGITS, /* asked for with want_logits: position, logits [n_vocab] */
     TSR_EVENT_END,    /* the last one: text that was held back, reason, timings */
     TSR_EVENT_KIND_COUNT
 } tsr_event_kind;
+
+/* A token that was possible, and how likely it was. */
+typedef struct tsr_top_token {
+    int32_t id;
+    double logprob;
+} tsr_top_token;
+
+enum {
+    TSR_MOST_TOP = 1024 /* of them, of one row */
+};
 
 typedef struct tsr_event {
     tsr_event_kind kind;
@@ -181,10 +193,15 @@ typedef struct tsr_event {
     size_t text_bytes;
     int64_t position; /* SCORE: of the row; the next token's log-probability is that of `token`; -1
                          behind the last prompt token: logprob is not set */
-    double logprob;   /* natural logarithm, at temperature 1 */
-    int32_t best;     /* the likeliest token after this position */
+    double logprob; /* natural logarithm, as the model says it: at temperature 1, before any filter,
+                       penalty or bias */
+    const tsr_top_token
+        *top; /* [n_top] the likeliest, likewise: best first, good during the call */
+    int n_top;
+    int32_t best; /* the likeliest token after this position */
     const float *logits;
-    const char *reason;  /* END: "stop", "length", "cancelled", "deadline" or "error" */
+    const char *reason;  /* END: "stop" (an end token, a stop id or a stop string), "length",
+                             "cancelled", "deadline" or "error" */
     const char *message; /* END with "error": why */
     int64_t n_prompt;    /* END, as are the following */
     int64_t n_generated;
@@ -212,8 +229,27 @@ typedef struct tsr_generation {
                           seconds longer, so that all get their turn */
     double deadline_s; /* from submit: ends with "deadline" then, however far it is; 0: none */
     bool ignore_end;   /* go on after an end token */
-    bool score;        /* a SCORE event for every prompt position */
-    bool want_logits;  /* a LOGITS event for the last prompt position */
+
+    float typical_p;          /* 0 or 1: all */
+    float repetition_penalty; /* 0 or 1: off; over the prompt and what was generated */
+    float presence_penalty;   /* 0: off; over what was generated, as is the next */
+    float frequency_penalty;
+    const int32_t *bias_ids; /* [n_biases] no token twice; copied, as are all that follow */
+    const float *biases;     /* [n_biases] added to those tokens' logits */
+    int n_biases;
+    int min_tokens;          /* end tokens and stop ids are impossible before so many are generated,
+                                and their text is not searched for stop strings */
+    const int32_t *stop_ids; /* [n_stop_ids] tokens that end the answer like an end token */
+    int n_stop_ids;
+    const char *const *stops; /* [n_stops] texts that end the answer, wherever tokens meet */
+    const size_t *stop_bytes; /* [n_stops] their lengths; NULL: they end with a 0 */
+    int n_stops;
+    bool include_stop;  /* the stop string is part of the text, the stop id one of the tokens */
+    bool want_logprobs; /* TOKEN and SCORE events say how likely tokens were */
+    int n_top;          /* and the likeliest so many; at most TSR_MOST_TOP */
+
+    bool score;       /* a SCORE event for every prompt position */
+    bool want_logits; /* a LOGITS event for the last prompt position */
     tsr_event_fn *on_event;
     void *ctx;
 } tsr_generation;

@@ -1,5 +1,7 @@
 #include "engine/engine.h"
 
+#include <string.h>
+
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "kernels/machine.h"
@@ -10,15 +12,29 @@ enum {
     MEASURE_MS = 200
 };
 
+static tsr_status make_message_room(tsr_engine *e, size_t n_ints)
+{
+    int32_t *grown;
+
+    if (n_ints <= e->message_ints) {
+        return TSR_OK;
+    }
+    grown = tsr_alloc_resize(e->message, n_ints, sizeof(*grown));
+    if (grown == NULL) {
+        return tsr_fail(TSR_ERR_NOMEM, "no memory for a step of %zu words", n_ints);
+    }
+    memset(grown + e->message_ints, 0, (n_ints - e->message_ints) * sizeof(*grown));
+    e->message = grown;
+    e->message_ints = n_ints;
+    return TSR_OK;
+}
+
 tsr_status tsr_turn_prepare(tsr_engine *e)
 {
     const tsr_shard_shape *shape = &tsr_model_config(e->model)->shape;
     const int n_ranks = tsr_world_size(e->world);
 
-    e->message = tsr_alloc(tsr_step_max_ints(&e->step.limits) + HEAD_INTS, sizeof(*e->message));
-    if (e->message == NULL) {
-        return tsr_fail(TSR_ERR_NOMEM, "no memory for the steps' message");
-    }
+    TSR_TRY(make_message_room(e, HEAD_INTS));
     if (!tsr_world_is_leader(e->world)) {
         return TSR_OK;
     }
@@ -49,6 +65,7 @@ static tsr_status share_step(tsr_engine *e)
     size_t n_ints = 0;
 
     if (tsr_world_is_leader(e->world)) {
+        TSR_TRY(make_message_room(e, tsr_step_n_ints(&e->step)));
         n_ints = tsr_step_pack(&e->step, e->message);
         e->sent_ns = tsr_clock_ns();
     }
@@ -58,6 +75,7 @@ static tsr_status share_step(tsr_engine *e)
         if (e->message[0] < 0 || n_ints > tsr_step_max_ints(&e->step.limits)) {
             return tsr_fail(TSR_ERR_FORMAT, "a step of %d words", e->message[0]);
         }
+        TSR_TRY(make_message_room(e, n_ints));
     }
     if (n_ints > HEAD_INTS) {
         TSR_TRY(tsr_world_broadcast(e->world, e->message + HEAD_INTS,

@@ -35,6 +35,9 @@ typedef tsr_status tsr_attention_fn(tsr_device *dev, tsr_tensor out, tsr_tensor 
                                     const tsr_attention_shape *shape);
 typedef tsr_status tsr_gather_rows_fn(tsr_device *dev, tsr_tensor out, tsr_tensor x,
                                       tsr_tensor rows);
+typedef tsr_status tsr_adjust_logits_fn(tsr_device *dev, tsr_tensor logits, tsr_tensor before,
+                                        tsr_tensor rows, tsr_tensor ids, tsr_tensor factors,
+                                        tsr_tensor adds, int64_t first_id);
 typedef tsr_status tsr_top_k_fn(tsr_device *dev, tsr_tensor ids, tsr_tensor values,
                                 tsr_tensor masses, tsr_tensor logits, tsr_tensor sharpness,
                                 int64_t first_id, int64_t unit_cols);
@@ -66,6 +69,7 @@ typedef struct tsr_backend {
     tsr_kv_write_fn *kv_write;
     tsr_attention_fn *attention;
     tsr_gather_rows_fn *gather_rows;
+    tsr_adjust_logits_fn *adjust_logits;
     tsr_top_k_fn *top_k;
 } tsr_backend;
 
@@ -83,6 +87,7 @@ tsr_rope_fn tsr_rope_cpu;
 tsr_kv_write_fn tsr_kv_write_cpu;
 tsr_attention_fn tsr_attention_cpu;
 tsr_gather_rows_fn tsr_gather_rows_cpu;
+tsr_adjust_logits_fn tsr_adjust_logits_cpu;
 tsr_top_k_fn tsr_top_k_cpu;
 
 tsr_scratch_fn tsr_embed_cpu_scratch;

@@ -69,6 +69,7 @@ static const tsr_backend backend = {
     .kv_write = tsr_kv_write_cpu,
     .attention = tsr_attention_cpu,
     .gather_rows = tsr_gather_rows_cpu,
+    .adjust_logits = tsr_adjust_logits_cpu,
     .top_k = tsr_top_k_cpu,
 };
 

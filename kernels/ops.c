@@ -351,6 +351,27 @@ tsr_status tsr_gather_rows(tsr_device *dev, tsr_tensor out, tsr_tensor x, tsr_te
     return dev->backend->gather_rows(dev, out, x, rows);
 }
 
+tsr_status tsr_adjust_logits(tsr_device *dev, tsr_tensor logits, tsr_tensor before, tsr_tensor rows,
+                             tsr_tensor ids, tsr_tensor factors, tsr_tensor adds, int64_t first_id)
+{
+    const int64_t n = rows.n_cols;
+
+    TSR_TRY(check_tensor(dev, "adjust_logits", "logits", logits, TSR_DTYPE_F32, ANY, ANY));
+    TSR_TRY(check_tensor(dev, "adjust_logits", "rows", rows, TSR_DTYPE_I32, 1, ANY));
+    TSR_TRY(check_tensor(dev, "adjust_logits", "ids", ids, TSR_DTYPE_I32, 1, n));
+    TSR_TRY(check_tensor(dev, "adjust_logits", "factors", factors, TSR_DTYPE_F32, 1, n));
+    TSR_TRY(check_tensor(dev, "adjust_logits", "adds", adds, TSR_DTYPE_F32, 1, n));
+    TSR_TRY(check_tensor(dev, "adjust_logits", "before", before, TSR_DTYPE_F32, 1, n));
+    if (first_id < 0 || first_id > INT32_MAX - logits.n_cols) {
+        return tsr_fail(TSR_ERR_ARG, "adjust_logits: ids from %lld on for %lld columns",
+                        (long long)first_id, (long long)logits.n_cols);
+    }
+    if (n == 0) {
+        return TSR_OK;
+    }
+    return dev->backend->adjust_logits(dev, logits, before, rows, ids, factors, adds, first_id);
+}
+
 tsr_status tsr_top_k(tsr_device *dev, tsr_tensor ids, tsr_tensor values, tsr_tensor masses,
                      tsr_tensor logits, tsr_tensor sharpness, int64_t first_id, int64_t unit_cols)
 {

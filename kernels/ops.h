@@ -197,6 +197,20 @@ TSR_MUST_CHECK tsr_status tsr_gather_rows(tsr_device *dev, tsr_tensor out, tsr_t
                                           tsr_tensor rows);
 
 /*
+ * Change single logits, in place: entry i changes the logit x of token ids[i] in row rows[i] to
+ *     (x > 0 ? x / factors[i] : x * factors[i]) + adds[i]
+ * with each step rounded to f32, and before[i] becomes what x was. A factor above 1 makes a token
+ * less likely whatever the sign of its logit (Keskar et al., arXiv 1909.05858); an addend of
+ * -infinity makes it impossible.
+ *   logits f32 [n, own vocabulary] of tokens from first_id on;  before f32 [1, m];
+ *   rows i32 [1, m];  ids i32 [1, m];  factors f32 [1, m], above 0;  adds f32 [1, m]
+ * No two entries name the same logit.
+ */
+TSR_MUST_CHECK tsr_status tsr_adjust_logits(tsr_device *dev, tsr_tensor logits, tsr_tensor before,
+                                            tsr_tensor rows, tsr_tensor ids, tsr_tensor factors,
+                                            tsr_tensor adds, int64_t first_id);
+
+/*
  * The k best of each row and what the softmax needs to know of the rest.
  *   ids i32 [n, k]      first_id + column, by falling logit, lower id first among equals; -1 past
  * the end values f32 [n, k]   their logits; -infinity past the end masses f32 [n, 2 * units]  of

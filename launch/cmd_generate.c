@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "launch/args_number.h"
 #include "launch/commands.h"
+#include "launch/decoding.h"
 #include "launch/input.h"
 #include "launch/out.h"
 #include "launch/reply.h"
@@ -28,6 +29,7 @@ typedef struct generate_options {
     int64_t priority;
     double deadline_s;
     bool json;
+    tsr_decoding_options decoding;
     tsr_session_options session;
 } generate_options;
 
@@ -68,7 +70,9 @@ static const tsr_args_option sampling_table[] = {
      "seconds after which an answer ends as far as it is; 0: none (default 0)"},
     {"--json", NULL, TSR_ARGS_FLAG, FIELD(json), 0, 0, NULL,
      "one JSON object a prompt, a line each: prompt_ids, ids, text, finish_reason, timings "
-     "(load_ms, ttft_ms, prompt_tok_per_s, generation_tok_per_s, itl_ms, itl_max_ms)"},
+     "(load_ms, ttft_ms, prompt_tok_per_s, generation_tok_per_s, itl_ms, itl_max_ms), choices "
+     "(index, "
+     "ids, text, finish_reason, logprob, logprobs)"},
 };
 
 typedef struct prompt_text {
@@ -81,6 +85,7 @@ typedef struct generating {
     const generate_options *options;
     const tsr_args_list *list; /* the one that was given */
     prompt_text *texts;        /* [list->n], on the leader */
+    tsr_decoding decoding;     /* borrowed */
     tsr_reply_set replies;
     double wall_s;
 } generating;
@@ -144,9 +149,23 @@ static tsr_status make_prompt(const tsr_model *model, const generating *g, int i
     return tsr_model_prompt_ids(model, from->text, from->n_bytes, &reply->prompt, &reply->n_prompt);
 }
 
-static tsr_status submit(tsr_engine *engine, const generate_options *options, tsr_reply *reply)
+/* The prompt's text, where the answer will follow. */
+static tsr_status echo_prompt(const tsr_model *model, tsr_reply *reply)
 {
-    const tsr_generation generation = {
+    char *text;
+    size_t n_bytes;
+    tsr_status st;
+
+    TSR_TRY(tsr_model_detokenize(model, reply->prompt, reply->n_prompt, false, &text, &n_bytes));
+    st = tsr_text_append(&reply->text, text, n_bytes);
+    tsr_tessera_free(text);
+    return st;
+}
+
+static tsr_status submit(tsr_engine *engine, const generating *g, tsr_reply *reply)
+{
+    const generate_options *options = g->options;
+    tsr_generation generation = {
         .prompt = reply->prompt,
         .n_prompt = reply->n_prompt,
         .max_tokens = (int)options->max_tokens,
@@ -165,6 +184,12 @@ static tsr_status submit(tsr_engine *engine, const generate_options *options, ts
 
     if (reply->n_prompt == 0) {
         return tsr_fail(TSR_ERR_ARG, "the prompt is empty: there is nothing to go on from");
+    }
+    tsr_decoding_put(&generation, &options->decoding, &g->decoding);
+    generation.want_logprobs = options->json; // a choice says how likely it was as a whole
+    generation.score = options->decoding.echo && options->json;
+    if (options->decoding.echo && !options->json) {
+        TSR_TRY(echo_prompt(tsr_engine_model(engine), reply));
     }
     reply->submitted_ns = tsr_clock_ns();
     return tsr_engine_submit(engine, &generation, &id);
@@ -222,6 +247,9 @@ static tsr_status lead(tsr_engine *engine, void *ctx)
     bool busy = true;
 
     g->replies.load_s = tsr_engine_describe(engine).load_s;
+    g->replies.model = tsr_engine_model(engine);
+    g->replies.with_logprobs = g->options->decoding.logprobs >= 0;
+    g->replies.with_prompt = g->options->decoding.echo;
     for (int i = 0; i < g->replies.n; i++) {
         tsr_reply *reply = &g->replies.replies[i];
 
@@ -230,7 +258,7 @@ static tsr_status lead(tsr_engine *engine, void *ctx)
     for (int i = 0; i < g->replies.n; i++) {
         tsr_reply *reply = &g->replies.replies[i];
 
-        TSR_TRY(about(g, reply, submit(engine, g->options, reply)));
+        TSR_TRY(about(g, reply, submit(engine, g, reply)));
     }
     while (st == TSR_OK && busy && g->replies.n_ended < g->replies.n && !tsr_out_ended()) {
         st = tsr_engine_step(engine, &busy);
@@ -252,7 +280,7 @@ static tsr_status lead(tsr_engine *engine, void *ctx)
 }
 
 /* A fault of the line that the table of options cannot see; NULL if there is none. */
-static const char *fault_of_line(const generate_options *options)
+static const char *fault_of_line(const generate_options *options, tsr_decoding *decoding)
 {
     const int kinds =
         (options->texts.n > 0 ? 1 : 0) + (options->files.n > 0 ? 1 : 0) + (options->ids.n > 0);
@@ -272,6 +300,9 @@ static const char *fault_of_line(const generate_options *options)
     if (options->system != NULL && !options->chat) {
         return "--system needs --chat";
     }
+    if (options->decoding.logprobs >= 0 && !options->json) {
+        return "--logprobs needs --json";
+    }
     for (int i = 0; i < options->ids.n; i++) {
         const char *value = options->ids.values[i];
         int32_t *ids;
@@ -282,12 +313,12 @@ static const char *fault_of_line(const generate_options *options)
         }
         tsr_free(ids);
     }
-    return NULL;
+    return tsr_decoding_read(decoding, &options->decoding) != TSR_OK ? tsr_status_message() : NULL;
 }
 
-static int run(const tsr_call *call, const generate_options *options)
+static int run(const tsr_call *call, const generate_options *options, const tsr_decoding *decoding)
 {
-    generating g = {.options = options};
+    generating g = {.options = options, .decoding = *decoding};
     tsr_status st;
 
     g.list = options->texts.n > 0   ? &options->texts
@@ -309,6 +340,7 @@ int tsr_cmd_generate_run(const tsr_call *call)
         {"Prompt (one of the first three; given several times, they run as one batch)",
          prompt_table, sizeof(prompt_table) / sizeof(prompt_table[0]), 0},
         {"Answer", sampling_table, sizeof(sampling_table) / sizeof(sampling_table[0]), 0},
+        tsr_decoding_group(FIELD(decoding)),
         tsr_session_group(FIELD(session)),
     };
     const tsr_args_spec spec = {
@@ -319,22 +351,26 @@ int tsr_cmd_generate_run(const tsr_call *call)
                  "name.\nWith mpirun the model is split over the ranks; the text is the same on "
                  "any number of them.",
         .groups = groups,
-        .n_groups = 3,
+        .n_groups = 4,
         .examples =
             "  tessera generate --model model.gguf --prompt 'Once upon a time' --max-tokens 64\n"
             "  tessera generate --model model.gguf --chat --prompt 'Why is the sky blue?'\n"
             "  mpirun -n 2 tessera generate --model model.gguf --prompt-file a.txt --prompt-file "
             "b.txt --json\n",
     };
-    generate_options options = {.max_tokens = 256, .top_p = 1.0};
+    generate_options options = {
+        .max_tokens = 256, .top_p = 1.0, .decoding = tsr_decoding_defaults()};
+    tsr_decoding decoding = {0};
     const char *fault;
     int exit_status;
 
     if (!tsr_call_parse(call, &spec, &options, &exit_status)) {
         return exit_status;
     }
-    fault = fault_of_line(&options);
-    exit_status = fault != NULL ? tsr_call_usage(call, "%s", fault) : run(call, &options);
+    fault = fault_of_line(&options, &decoding);
+    exit_status =
+        fault != NULL ? tsr_call_usage(call, "%s", fault) : run(call, &options, &decoding);
+    tsr_decoding_clear(&decoding);
     tsr_args_clear(&spec, &options);
     return exit_status;
 }

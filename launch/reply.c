@@ -1,5 +1,6 @@
 #include "launch/reply.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -40,6 +41,8 @@ void tsr_reply_set_clear(tsr_reply_set *set)
         }
         tsr_ids_clear(&set->replies[i].ids);
         tsr_text_clear(&set->replies[i].text);
+        tsr_likely_clear(&set->replies[i].likely);
+        tsr_likely_clear(&set->replies[i].likely_prompt);
     }
     tsr_free(set->replies);
     *set = (tsr_reply_set){0};
@@ -48,6 +51,28 @@ void tsr_reply_set_clear(tsr_reply_set *set)
 static double per_second(int64_t n, double seconds)
 {
     return n > 0 && seconds > 0.0 ? (double)n / seconds : 0.0;
+}
+
+static json_t *text_value(const tsr_reply *reply)
+{
+    return tsr_out_json_text(reply->text.bytes != NULL ? reply->text.bytes : "",
+                             reply->text.n_bytes);
+}
+
+static json_t *choice_object(const tsr_reply *reply)
+{
+    json_t *object = json_pack("{s:i, s:o, s:o, s:s, s:o}", "index", 0, "ids",
+                               tsr_out_json_ids(reply->ids.ids, reply->ids.n_ids), "text",
+                               text_value(reply), "finish_reason", reply->reason, "logprob",
+                               tsr_out_json_real(tsr_likely_sum(&reply->likely)));
+
+    if (reply->set->with_logprobs &&
+        json_object_set_new(object, "logprobs",
+                            tsr_likely_json(&reply->likely, reply->set->model)) != 0) {
+        json_decref(object);
+        return NULL;
+    }
+    return object;
 }
 
 static json_t *reply_object(const tsr_reply *reply)
@@ -60,11 +85,19 @@ static json_t *reply_object(const tsr_reply *reply)
         tsr_out_json_real(reply->mean_gap_s * 1e3), "itl_max_ms",
         tsr_out_json_real(reply->longest_gap_s * 1e3));
 
-    return json_pack(
-        "{s:o, s:o, s:o, s:s, s:o}", "prompt_ids", tsr_out_json_ids(reply->prompt, reply->n_prompt),
-        "ids", tsr_out_json_ids(reply->ids.ids, reply->ids.n_ids), "text",
-        tsr_out_json_text(reply->text.bytes != NULL ? reply->text.bytes : "", reply->text.n_bytes),
-        "finish_reason", reply->reason, "timings", timings);
+    json_t *object = json_pack("{s:o, s:o, s:o, s:s, s:o, s:[o]}", "prompt_ids",
+                               tsr_out_json_ids(reply->prompt, reply->n_prompt), "ids",
+                               tsr_out_json_ids(reply->ids.ids, reply->ids.n_ids), "text",
+                               text_value(reply), "finish_reason", reply->reason, "timings",
+                               timings, "choices", choice_object(reply));
+
+    if (reply->set->with_prompt &&
+        json_object_set_new(object, "prompt_logprobs",
+                            tsr_likely_json(&reply->likely_prompt, reply->set->model)) != 0) {
+        json_decref(object);
+        return NULL;
+    }
+    return object;
 }
 
 /* What of a reply has not been seen yet. */
@@ -128,9 +161,21 @@ void tsr_reply_on_event(void *ctx, const tsr_event *event)
         if (st == TSR_OK) {
             st = tsr_text_append(&reply->text, event->text, event->text_bytes);
         }
+        if (st == TSR_OK && reply->set->json) {
+            st = tsr_likely_append(&reply->likely, event->token, event->logprob, event->top,
+                                   event->n_top);
+        }
         reply->last_token_ns = tsr_clock_ns();
         if (reply->ids.n_ids == 1) {
             reply->first_token_s = (double)(reply->last_token_ns - reply->submitted_ns) / 1e9;
+        }
+    } else if (event->kind == TSR_EVENT_SCORE) {
+        if (reply->likely_prompt.n_tokens == 0) { // nothing says how likely the first was
+            st = tsr_likely_append(&reply->likely_prompt, reply->prompt[0], -INFINITY, NULL, 0);
+        }
+        if (st == TSR_OK && event->token >= 0) {
+            st = tsr_likely_append(&reply->likely_prompt, event->token, event->logprob, event->top,
+                                   event->n_top);
         }
     } else if (event->kind == TSR_EVENT_END) {
         st = tsr_text_append(&reply->text, event->text, event->text_bytes);

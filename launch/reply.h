@@ -12,6 +12,7 @@
 #include "base/ids.h"
 #include "base/text.h"
 #include "engine/tessera.h"
+#include "launch/likely.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -27,6 +28,8 @@ typedef struct tsr_reply {
     bool prompt_is_ours; /* the latter */
     tsr_ids ids;
     tsr_text text;
+    tsr_likely likely;        /* of the tokens, with JSON */
+    tsr_likely likely_prompt; /* of the prompt's tokens, when they are scored */
     size_t n_shown;
     char reason[16]; /* "" while it runs */
     int64_t submitted_ns;
@@ -44,6 +47,9 @@ struct tsr_reply_set {
     int n_ended;
     int turn; /* the one that streams */
     bool json;
+    const tsr_model *model; /* borrowed; with JSON */
+    bool with_logprobs;     /* a JSON reply says how likely its tokens were */
+    bool with_prompt;       /* and those of its prompt */
     double load_s;
     tsr_status st; /* the first failure: its message is this thread's last when it is returned */
     char message[512];

@@ -81,7 +81,8 @@ class HelpAndMistakes(Case):
         page = self.good("generate", "--help").stdout.decode()
         for flag in ("model prompt prompt-file prompt-ids chat system max-tokens temperature top-k top-p min-p seed ctx "
                      "kv-dtype kv-memory block-tokens threads activations ignore-eos json quiet max-batch-tokens "
-                     "max-sequences").split():
+                     "max-sequences typical-p repetition-penalty presence-penalty frequency-penalty logit-bias min-tokens "
+                     "stop stop-ids include-stop logprobs echo").split():
             self.assertRegex(page, r"(?m)^  --%s\b" % flag)
 
     def test_mistakes_in_the_line_end_with_2(self):
@@ -105,6 +106,17 @@ class HelpAndMistakes(Case):
                 ("one of f32", generate + ["--prompt", "x", "--kv-dtype", "int4"]),
                 ("bytes", generate + ["--prompt", "x", "--kv-memory", "lots"]),
                 ("token ids", generate + ["--prompt-ids", "1,two"]),
+                ("from 0.001 to", generate + ["--prompt", "x", "--repetition-penalty", "0"]),
+                ("from 0.001 to", generate + ["--prompt", "x", "--repetition-penalty", "-1"]),
+                ("number", generate + ["--prompt", "x", "--presence-penalty", "nan"]),
+                ("from 0 to 1", generate + ["--prompt", "x", "--typical-p", "1.5"]),
+                ("pairs such as", generate + ["--prompt", "x", "--logit-bias", "5"]),
+                ("number, not 'nan'", generate + ["--prompt", "x", "--logit-bias", "5:1,6:nan"]),
+                ("--logit-bias", generate + ["--prompt", "x", "--logit-bias", "-5:1"]),
+                ("--logit-bias", generate + ["--prompt", "x", "--logit-bias", "5:1,"]),
+                ("token ids", generate + ["--prompt", "x", "--stop-ids", "1;2"]),
+                ("from 0 to 1024", generate + ["--prompt", "x", "--json", "--logprobs", "2000"]),
+                ("--logprobs needs --json", generate + ["--prompt", "x", "--logprobs", "2"]),
                 ("which text", ["perplexity", "--model", MODEL]),
                 ("one word too many", ["inspect", MODEL, MODEL]),
                 ("takes no value", ["inspect", MODEL, "--json=yes"]),
@@ -116,7 +128,7 @@ class HelpAndMistakes(Case):
 class Generate(Case):
     def test_json_is_one_object_a_prompt(self):
         reply, = self.generate("--prompt", "ab", "--max-tokens", "5", "--ignore-eos")
-        self.assertEqual(list(reply), ["prompt_ids", "ids", "text", "finish_reason", "timings"])
+        self.assertEqual(list(reply), ["prompt_ids", "ids", "text", "finish_reason", "timings", "choices"])
         self.assertEqual(reply["finish_reason"], "length")
         self.assertEqual(len(reply["ids"]), 5)
         self.assertEqual(sorted(reply["timings"]), ["generation_tok_per_s", "itl_max_ms", "itl_ms", "load_ms",
@@ -207,6 +219,87 @@ class Generate(Case):
             running.stdout.close()
             said = running.stderr.read()
             self.assertEqual(running.wait(WAIT_S), 0, said)
+
+
+class Decoding(Case):
+    """How tokens are chosen and where an answer ends."""
+    WORDS = ("--prompt", "hello there", "--max-tokens", "12", "--ignore-eos")
+
+    def choice(self, *words, **how):
+        return self.generate(*self.WORDS, *words, **how)[0]["choices"][0]
+
+    def test_a_choice_repeats_the_reply_and_says_how_likely_it_was(self):
+        reply, = self.generate(*self.WORDS)
+        choice, = reply["choices"]
+        self.assertEqual(list(choice), ["index", "ids", "text", "finish_reason", "logprob"])
+        self.assertEqual(choice["index"], 0)
+        for key in ("ids", "text", "finish_reason"):
+            self.assertEqual(choice[key], reply[key])
+        self.assertLess(choice["logprob"], 0)
+
+    def test_logprobs_are_those_of_the_tokens(self):
+        choice = self.choice("--logprobs", "3", "--temperature", "0.7", "--seed", "3", "--frequency-penalty", "0.5")
+        self.assertEqual([place["id"] for place in choice["logprobs"]], choice["ids"])
+        self.assertAlmostEqual(sum(place["logprob"] for place in choice["logprobs"]), choice["logprob"], places=9)
+        for place in choice["logprobs"]:
+            self.assertEqual(list(place), ["id", "text", "logprob", "top"])
+            best = [token["logprob"] for token in place["top"]]
+            self.assertEqual(len(best), 3)
+            self.assertEqual(best, sorted(best, reverse=True))
+            self.assertLessEqual(place["logprob"], best[0])
+            self.assertLessEqual(sum(map(math.exp, best)), 1.0001)
+        none = self.choice("--logprobs", "0")
+        self.assertEqual({len(place["top"]) for place in none["logprobs"]}, {0})
+
+    def test_echo_scores_the_prompt_as_perplexity_does(self):
+        reply, = self.generate(*self.WORDS, "--echo", "--logprobs", "2")
+        scored = reply["prompt_logprobs"]
+        self.assertEqual([place["id"] for place in scored], reply["prompt_ids"])
+        self.assertIsNone(scored[0]["logprob"])
+        self.assertEqual({len(place["top"]) for place in scored[1:]}, {2})
+        out = self.good("perplexity", "--model", MODEL, "--json", "--ids", ",".join(map(str, reply["prompt_ids"]))).stdout
+        mean = -sum(place["logprob"] for place in scored[1:]) / (len(scored) - 1)
+        self.assertAlmostEqual(math.exp(mean), json.loads(out)["perplexity"], delta=1e-3 * math.exp(mean))
+        plain = self.good("generate", "--model", MODEL, *self.WORDS).stdout
+        self.assertEqual(self.good("generate", "--model", MODEL, *self.WORDS, "--echo").stdout, b"hello there" + plain)
+
+    def test_text_ends_before_a_stop_or_with_it(self):
+        words = ["generate", "--model", MODEL, "--quiet", *self.WORDS]
+        whole = self.good(*words).stdout.rstrip(b"\n")
+        at, stop = next((i, whole[i:i + 2]) for i in range(3, len(whole))
+                        if 0 not in whole[i:i + 2] and whole.find(whole[i:i + 2]) == i and len(whole[i:i + 2]) == 2)
+        stopped = self.good(*words, "--stop", "never", "--stop", stop).stdout
+        self.assertEqual(stopped.rstrip(b"\n"), whole[:at].rstrip(b"\n"))
+        included = self.good(*words, "--stop", stop, "--include-stop").stdout
+        self.assertEqual(included.rstrip(b"\n"), whole[:at + 2].rstrip(b"\n"))
+        self.assertEqual(self.choice("--stop", stop)["finish_reason"], "stop")
+
+    def test_stop_ids_biases_and_min_tokens(self):
+        ids = self.choice()["ids"]
+        first = self.choice("--stop-ids", "%d,%d" % (ids[4], ids[4]))
+        self.assertEqual(first["ids"], ids[:ids.index(ids[4])])
+        self.assertEqual(first["finish_reason"], "stop")
+        self.assertEqual(self.choice("--stop-ids", str(ids[4]), "--include-stop")["ids"], ids[:ids.index(ids[4]) + 1])
+        self.assertEqual(self.choice("--logit-bias", "65:900,66:-1.5")["ids"], [65] * 12)
+        late = self.choice("--logit-bias", "65:900", "--stop-ids", "65", "--min-tokens", "5", "--include-stop")["ids"]
+        self.assertEqual((len(late), late.index(65)), (6, 5))
+        apart = self.choice("--presence-penalty", "1000")["ids"]
+        self.assertEqual(len(set(apart)), len(apart))
+
+    def test_ids_out_of_range_and_hostile_stops_are_refused(self):
+        generate = ("generate", "--model", MODEL, *self.WORDS)
+        self.says(1, "token 99999", *generate, "--logit-bias", "99999:1")
+        self.says(1, "two biases", *generate, "--logit-bias", "5:1,5:2")
+        self.says(1, "stop id 99999", *generate, "--stop-ids", "99999")
+        self.says(1, "empty", *generate, "--stop", "")
+        self.says(1, "10000 stop strings", *generate, *["--stop", "x"] * 10000)
+
+    def test_two_ranks_decode_the_same(self):
+        words = ("--logprobs", "4", "--temperature", "0.9", "--typical-p", "0.8", "--repetition-penalty", "1.2",
+                 "--logit-bias", "70:1.5", "--echo")
+        alone, two = (self.generate(*self.WORDS, *words, **how)[0] for how in ({}, {"ranks": 2}))
+        for key in ("choices", "prompt_logprobs"):
+            self.assertEqual(alone[key], two[key])
 
 
 class Signals(Case):

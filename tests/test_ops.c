@@ -12,6 +12,7 @@ typedef struct operands {
     tsr_device *dev;
     tsr_tensor x, out, sums, vector, ids, angles, positions, frequencies;
     tsr_tensor k, v, q, attended;
+    tsr_tensor before, entry_rows, entry_ids, factors, adds;
     tsr_tensor best_ids, best_values, masses, logits, sharpness, rows;
     tsr_weight weight;
     tsr_product product;
@@ -70,6 +71,12 @@ static void make_operands(operands *o)
     o->masses = zeros(TSR_DTYPE_F32, ROWS, 2 * 4);
     o->logits = zeros(TSR_DTYPE_F32, ROWS, VOCABULARY);
     o->sharpness = zeros(TSR_DTYPE_F32, 1, ROWS);
+    o->before = zeros(TSR_DTYPE_F32, 1, 2);
+    o->entry_rows = zeros(TSR_DTYPE_I32, 1, 2);
+    o->entry_ids = zeros(TSR_DTYPE_I32, 1, 2);
+    i32_row(o->entry_ids, 0)[1] = VOCABULARY - 1;
+    o->factors = zeros(TSR_DTYPE_F32, 1, 2);
+    o->adds = zeros(TSR_DTYPE_F32, 1, 2);
     o->weight = (tsr_weight){TSR_FORMAT_F32, TSR_DEVICE_CPU, COLS, COLS, 0, tiles};
     o->product = (tsr_product){&o->weight, o->out, o->vector};
     o->n_products = 1;
@@ -111,6 +118,11 @@ static void clear_operands(operands *o)
                          o->logits.data,
                          o->sharpness.data,
                          o->kv.pool,
+                         o->before.data,
+                         o->entry_rows.data,
+                         o->entry_ids.data,
+                         o->factors.data,
+                         o->adds.data,
                          o->batch.row_start.data,
                          o->batch.first_pos.data,
                          o->batch.lanes.data,
@@ -175,6 +187,11 @@ static tsr_status gather_rows(operands *o)
 {
     return tsr_gather_rows(o->dev, o->out, o->x, o->rows);
 }
+static tsr_status adjust_logits(operands *o)
+{
+    return tsr_adjust_logits(o->dev, o->logits, o->before, o->entry_rows, o->entry_ids, o->factors,
+                             o->adds, o->first_id);
+}
 static tsr_status top_k(operands *o)
 {
     return tsr_top_k(o->dev, o->best_ids, o->best_values, o->masses, o->logits, o->sharpness,
@@ -229,6 +246,12 @@ static const struct {
     WINDOW(gather_rows, x),
     WINDOW(gather_rows, out),
     WINDOW(gather_rows, rows),
+    WINDOW(adjust_logits, logits),
+    WINDOW(adjust_logits, before),
+    WINDOW(adjust_logits, entry_rows),
+    WINDOW(adjust_logits, entry_ids),
+    WINDOW(adjust_logits, factors),
+    WINDOW(adjust_logits, adds),
     WINDOW(top_k, best_ids),
     WINDOW(top_k, best_values),
     WINDOW(top_k, masses),
@@ -324,6 +347,16 @@ static void row_ops_refuse_shapes_that_do_not_fit(void **state)
     REFUSES(rmsnorm, o->vector.n_cols = COLS - 1);
     REFUSES(rmsnorm, o->out.n_rows = ROWS - 1);
     REFUSES(swiglu, o->out.n_cols = COLS - 1);
+    REFUSES(adjust_logits, o->before.n_cols = 1);
+    REFUSES(adjust_logits, o->entry_ids.n_cols = 1);
+    REFUSES(adjust_logits, o->factors.n_cols = 1);
+    REFUSES(adjust_logits, o->adds.n_cols = 1);
+    REFUSES(adjust_logits, o->first_id = -1);
+    REFUSES(adjust_logits, o->first_id = 1);
+    REFUSES(adjust_logits, i32_row(o->entry_rows, 0)[1] = ROWS);
+    REFUSES(adjust_logits, i32_row(o->entry_rows, 0)[1] = -1);
+    REFUSES(adjust_logits, i32_row(o->entry_ids, 0)[1] = VOCABULARY);
+    REFUSES(adjust_logits, i32_row(o->entry_ids, 0)[0] = -1);
     REFUSES(gather_rows, o->rows.n_cols = ROWS - 1);
     REFUSES(gather_rows, o->out.n_cols = COLS - 1);
     REFUSES(gather_rows, i32_row(o->rows, 0)[2] = ROWS);

@@ -135,16 +135,27 @@ static void each_filter_keeps_its_tokens_with_their_shares(void **state)
         tsr_sampling sampling;
         int n_kept;
     } cases[] = {
-        {{1.0f, 0, 1.0f, 0.0f, 1}, 8},    {{0.7f, 0, 1.0f, 0.0f, 2}, 8},
-        {{2.5f, 0, 1.0f, 0.0f, 3}, 8},    {{1.0f, 3, 1.0f, 0.0f, 4}, 3},
-        {{1.0f, 5, 1.0f, 0.0f, 5}, 5},    // of two with 0.10 the lower id is within
-        {{1.0f, 0, 0.7f, 0.0f, 6}, 4},    // 0.30 + 0.20 + 0.15 < 0.7
-        {{1.0f, 0, 0.29f, 0.0f, 7}, 1},   // the best alone
-        {{1.0f, 0, 1.0f, 0.3f, 8}, 5},    // 0.09 and more
-        {{1.0f, 0, 1.0f, 0.9f, 9}, 1},    //
-        {{1.0f, 3, 0.7f, 0.0f, 10}, 2},   // of 0.65: 0.50 is 0.77
-        {{1.0f, 6, 0.95f, 0.35f, 11}, 3}, // min-p cuts below 0.105
-        {{1.5f, 5, 0.8f, 0.1f, 12}, 4},   {{1.0f, 2000, 1.0f, 0.0f, 13}, 8}, // more than there are
+        {{1.0f, 0, 1.0f, 0.0f, 0.0f, 1}, 8},
+        {{0.7f, 0, 1.0f, 0.0f, 0.0f, 2}, 8},
+        {{2.5f, 0, 1.0f, 0.0f, 0.0f, 3}, 8},
+        {{1.0f, 3, 1.0f, 0.0f, 0.0f, 4}, 3},
+        {{1.0f, 5, 1.0f, 0.0f, 0.0f, 5}, 5},    // of two with 0.10 the lower id is within
+        {{1.0f, 0, 0.7f, 0.0f, 0.0f, 6}, 4},    // 0.30 + 0.20 + 0.15 < 0.7
+        {{1.0f, 0, 0.29f, 0.0f, 0.0f, 7}, 1},   // the best alone
+        {{1.0f, 0, 1.0f, 0.3f, 0.0f, 8}, 5},    // 0.09 and more
+        {{1.0f, 0, 1.0f, 0.9f, 0.0f, 9}, 1},    //
+        {{1.0f, 3, 0.7f, 0.0f, 0.0f, 10}, 2},   // of 0.65: 0.50 is 0.77
+        {{1.0f, 6, 0.95f, 0.35f, 0.0f, 11}, 3}, // min-p cuts below 0.105
+        {{1.5f, 5, 0.8f, 0.1f, 0.0f, 12}, 4},
+        {{1.0f, 2000, 1.0f, 0.0f, 0.0f, 13}, 8}, // more than there are
+        // Entropy 1.85; surprises 1.20 1.61 1.90 2.30 2.30 2.53 3.00 3.91: 0.15 is nearest.
+        {{1.0f, 0, 1.0f, 0.0f, 0.14f, 14}, 1},
+        {{1.0f, 0, 1.0f, 0.0f, 0.3f, 15}, 2},  // and 0.20
+        {{1.0f, 0, 1.0f, 0.0f, 0.4f, 16}, 3},  // and the first 0.10
+        {{1.0f, 0, 1.0f, 0.0f, 0.5f, 17}, 4},  // and the second
+        {{1.0f, 0, 1.0f, 0.0f, 0.6f, 18}, 5},  // and 0.30
+        {{1.0f, 0, 1.0f, 0.0f, 0.95f, 19}, 7}, // all but 0.02
+        {{0.8f, 5, 0.9f, 0.1f, 0.5f, 20}, 3},  // behind the other filters
     };
 
     (void)state;
@@ -210,11 +221,11 @@ static void extreme_settings_mean_what_they_say(void **state)
         tsr_sampling sampling;
         bool best_only;
     } cases[] = {
-        {{1e-7f, 0, 1.0f, 0.0f, 1}, true},  {{1e-30f, 0, 1.0f, 0.0f, 1}, true},
-        {{1e-45f, 0, 1.0f, 0.0f, 1}, true}, {{1.0f, 0, 1e-30f, 0.0f, 1}, true},
-        {{1.0f, 0, 1.0f, 1.0f, 1}, true},   {{1.0f, 1, 1.0f, 0.0f, 1}, true},
-        {{0.0f, 0, 1.0f, 0.0f, 1}, true},   {{1e30f, 0, 1.0f, 0.0f, 1}, false},
-        {{3e38f, 0, 1.0f, 0.0f, 1}, false},
+        {{1e-7f, 0, 1.0f, 0.0f, 0.0f, 1}, true},  {{1e-30f, 0, 1.0f, 0.0f, 0.0f, 1}, true},
+        {{1e-45f, 0, 1.0f, 0.0f, 0.0f, 1}, true}, {{1.0f, 0, 1e-30f, 0.0f, 0.0f, 1}, true},
+        {{1.0f, 0, 1.0f, 1.0f, 0.0f, 1}, true},   {{1.0f, 1, 1.0f, 0.0f, 0.0f, 1}, true},
+        {{0.0f, 0, 1.0f, 0.0f, 0.0f, 1}, true},   {{1e30f, 0, 1.0f, 0.0f, 0.0f, 1}, false},
+        {{3e38f, 0, 1.0f, 0.0f, 0.0f, 1}, false},
     };
 
     (void)state;
@@ -333,10 +344,13 @@ static void masses_of_units_add_up(void **state)
 static void settings_out_of_range_are_refused(void **state)
 {
     const tsr_sampling bad[] = {
-        {-0.1f, 0, 1.0f, 0.0f, 0}, {NAN, 0, 1.0f, 0.0f, 0},  {INFINITY, 0, 1.0f, 0.0f, 0},
-        {1.0f, -1, 1.0f, 0.0f, 0}, {1.0f, 0, 0.0f, 0.0f, 0}, {1.0f, 0, 1.1f, 0.0f, 0},
-        {1.0f, 0, NAN, 0.0f, 0},   {1.0f, 0, 1.0f, 1.5f, 0}, {1.0f, 0, 1.0f, -0.5f, 0},
-        {1.0f, 0, 1.0f, NAN, 0},
+        {-0.1f, 0, 1.0f, 0.0f, 0.0f, 0},    {NAN, 0, 1.0f, 0.0f, 0.0f, 0},
+        {INFINITY, 0, 1.0f, 0.0f, 0.0f, 0}, {1.0f, -1, 1.0f, 0.0f, 0.0f, 0},
+        {1.0f, 0, 0.0f, 0.0f, 0.0f, 0},     {1.0f, 0, 1.1f, 0.0f, 0.0f, 0},
+        {1.0f, 0, NAN, 0.0f, 0.0f, 0},      {1.0f, 0, 1.0f, 1.5f, 0.0f, 0},
+        {1.0f, 0, 1.0f, 0.0f, NAN, 0},      {1.0f, 0, 1.0f, 0.0f, -0.1f, 0},
+        {1.0f, 0, 1.0f, 0.0f, 1.1f, 0},     {1.0f, 0, 1.0f, -0.5f, 0.0f, 0},
+        {1.0f, 0, 1.0f, NAN, 0.0f, 0},
     };
 
     (void)state;

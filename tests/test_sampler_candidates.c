@@ -160,12 +160,38 @@ static void settings_that_never_ask_are_always_decided(void **state)
     assert_true(n_tried > 1000);
 }
 
+static void typical_p_decides_from_candidates_when_other_filters_leave_no_more(void **state)
+{
+    const tsr_sampling alone = {.temperature = 1.1f, .top_p = 1.0f, .typical_p = 0.6f, .seed = 5};
+    tsr_sampling cut = alone;
+    float logits[MAX_VOCAB];
+    uint64_t dice = 31;
+    row r;
+
+    (void)state;
+    cut.top_k = 20;
+    for (int i = 0; i < MAX_VOCAB; i++) {
+        logits[i] = (float)(9.0 * dice_unit(&dice));
+    }
+    make_row(&r, logits, MAX_VOCAB, &alone);
+    for (int64_t position = 0; position < 300; position++) {
+        const tsr_candidates twenty = first_of(&r, 20);
+        int32_t token = -1;
+
+        assert_int_equal(tsr_sampler_pick(&alone, position, &twenty, &token),
+                         TSR_SAMPLER_UNDECIDED);
+        assert_int_equal(tsr_sampler_pick(&cut, position, &twenty, &token), TSR_SAMPLER_DECIDED);
+        assert_int_equal(token, pick_whole(&cut, &r, position));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(candidates_decide_what_the_whole_row_decides),
         cmocka_unit_test(the_whole_row_is_asked_for_only_when_it_matters),
         cmocka_unit_test(settings_that_never_ask_are_always_decided),
+        cmocka_unit_test(typical_p_decides_from_candidates_when_other_filters_leave_no_more),
     };
 
     return cmocka_run_group_tests_name("sampler_candidates", tests, NULL, NULL);

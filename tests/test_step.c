@@ -1,5 +1,6 @@
 #include "engine/step.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,6 +21,30 @@ static const tsr_step_limits small = {
     .n_block_ids = 11,
     .n_vocab = 100,
 };
+
+/* Some of the wanted rows, or the last of all, looked at twice and changed. */
+static void fill_raw_and_entries(tsr_step *step, uint64_t *dice, bool all)
+{
+    const tsr_step_limits *l = &step->limits;
+    const int gap = all ? 1 : 1 + dice_below(dice, 3);
+
+    assert_int_equal(tsr_step_reserve(step, (int64_t)l->max_seqs * l->n_vocab), TSR_OK);
+    step->n_raw_best = all ? 1 : 1 + dice_below(dice, l->n_vocab);
+    for (int w = 0; w < step->n_wanted; w++) {
+        if (all || dice_below(dice, 3) == 0) {
+            step->raw[step->n_raw++] = w;
+        }
+        if (step->n_adjusted < l->max_seqs && (all || dice_below(dice, 3) > 0)) {
+            for (int id = 0; id < l->n_vocab; id += gap) {
+                step->entry_ids[step->n_entries] = id;
+                step->entry_factors[step->n_entries] = all ? 1.0f : (float)(0.1 + dice_unit(dice));
+                step->entry_adds[step->n_entries++] = all || id % 7 != 0 ? 0.5f : -INFINITY;
+            }
+            step->adjusted[step->n_adjusted++] = w;
+            step->adjust_start[step->n_adjusted] = step->n_entries;
+        }
+    }
+}
 
 /* Any step that the limits allow. */
 static void fill(tsr_step *step, uint64_t *dice)
@@ -65,6 +90,7 @@ static void fill(tsr_step *step, uint64_t *dice)
     }
     step->n_best = 1 + dice_below(dice, l->n_vocab);
     step->may_ask = dice_below(dice, 2);
+    fill_raw_and_entries(step, dice, false);
 }
 
 static void assert_same_ints(const void *a, const void *b, int32_t n)
@@ -95,6 +121,16 @@ static void assert_same(const tsr_step *a, const tsr_step *b)
     assert_same_ints(a->wanted, b->wanted, a->n_wanted);
     assert_same_ints(a->targets, b->targets, a->n_wanted);
     assert_same_ints(a->sharpness, b->sharpness, a->n_wanted);
+    assert_int_equal(a->n_raw, b->n_raw);
+    assert_int_equal(a->n_raw_best, b->n_raw_best);
+    assert_int_equal(a->n_adjusted, b->n_adjusted);
+    assert_int_equal(a->n_entries, b->n_entries);
+    assert_same_ints(a->raw, b->raw, a->n_raw);
+    assert_same_ints(a->adjusted, b->adjusted, a->n_adjusted);
+    assert_same_ints(a->adjust_start, b->adjust_start, a->n_adjusted + 1);
+    assert_same_ints(a->entry_ids, b->entry_ids, a->n_entries);
+    assert_same_ints(a->entry_factors, b->entry_factors, a->n_entries);
+    assert_same_ints(a->entry_adds, b->entry_adds, a->n_entries);
 }
 
 /* What unpacking promises to those below. */
@@ -137,6 +173,28 @@ static void assert_within_limits(const tsr_step *step)
     }
     assert_in_range(step->n_best, 1, l->n_vocab);
     assert_in_range(step->may_ask, 0, 1);
+    assert_in_range(step->n_raw_best, 1, l->n_vocab);
+    for (int i = 0; i < step->n_raw; i++) {
+        assert_true(step->raw[i] > (i > 0 ? step->raw[i - 1] : -1));
+        assert_true(step->raw[i] < step->n_wanted);
+    }
+    assert_true(step->n_adjusted <= l->max_seqs);
+    assert_true(step->n_entries <= step->max_entries);
+    assert_int_equal(step->adjust_start[0], 0);
+    assert_int_equal(step->adjust_start[step->n_adjusted], step->n_entries);
+    for (int a = 0; a < step->n_adjusted; a++) {
+        int32_t least = 0;
+
+        assert_true(step->adjusted[a] > (a > 0 ? step->adjusted[a - 1] : -1));
+        assert_true(step->adjusted[a] < step->n_wanted);
+        assert_true(step->adjust_start[a] <= step->adjust_start[a + 1]);
+        for (int i = step->adjust_start[a]; i < step->adjust_start[a + 1]; i++) {
+            assert_true(step->entry_ids[i] >= least && step->entry_ids[i] < l->n_vocab);
+            assert_true(step->entry_factors[i] > 0.0f && step->entry_factors[i] < 1e39);
+            assert_true(step->entry_adds[i] == step->entry_adds[i]);
+            least = step->entry_ids[i] + 1;
+        }
+    }
 }
 
 /* The message in a heap block of just its length, so that a sanitizer sees every int read past it.
@@ -221,6 +279,8 @@ static void the_largest_step_fits_its_bound_exactly(void **state)
     }
     step->n_dropped = small.n_block_ids;
     step->n_appended = small.n_block_ids;
+    fill_raw_and_entries(step, NULL, true);
+    assert_int_equal(tsr_step_n_ints(step), tsr_step_max_ints(&small));
     assert_int_equal(tsr_step_pack(step, p->message), tsr_step_max_ints(&small));
     assert_int_equal(tsr_step_unpack(&p->got, p->message, tsr_step_max_ints(&small)), TSR_OK);
     assert_same(step, &p->got);
@@ -281,9 +341,9 @@ static void a_decode_step_of_long_sequences_is_a_small_message(void **state)
         step.targets[i] = -1;
         step.sharpness[i] = 1.0f;
     }
-    /* 9 ints of head and 7 a sequence */
-    assert_int_equal(tsr_step_pack(&step, message), 9 + 7 * 64);
-    assert_true((9 + 7 * 64) * sizeof(int32_t) < 2048);
+    /* 13 ints of head and 7 a sequence */
+    assert_int_equal(tsr_step_pack(&step, message), 13 + 7 * 64);
+    assert_true((13 + 7 * 64) * sizeof(int32_t) < 2048);
     tsr_step_clear(&step);
 }
 

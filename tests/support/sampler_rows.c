@@ -73,6 +73,36 @@ int32_t pick_whole(const tsr_sampling *sampling, const row *r, int64_t position)
     return token;
 }
 
+/* p [n] of the tokens order [n], by falling p and with sum 1: typical-p by its definition. */
+static void keep_typical(double *p, const int32_t *order, int n, double typical_p)
+{
+    bool in[MAX_VOCAB] = {false};
+    double entropy = 0.0;
+    double mass = 0.0;
+
+    for (int i = 0; i < n; i++) {
+        entropy -= p[order[i]] * log(p[order[i]]);
+    }
+    while (mass < typical_p) {
+        int nearest = -1;
+
+        for (int i = 0; i < n; i++) {
+            if (!in[i] && (nearest < 0 || fabs(-log(p[order[i]]) - entropy) <
+                                              fabs(-log(p[order[nearest]]) - entropy))) {
+                nearest = i;
+            }
+        }
+        if (nearest < 0) {
+            break;
+        }
+        in[nearest] = true;
+        mass += p[order[nearest]];
+    }
+    for (int i = 0; i < n; i++) {
+        p[order[i]] = in[i] ? p[order[i]] / mass : 0.0;
+    }
+}
+
 void exact_probabilities(double *p, const float *logits, int n, const tsr_sampling *s)
 {
     int32_t order[MAX_VOCAB];
@@ -109,5 +139,8 @@ void exact_probabilities(double *p, const float *logits, int n, const tsr_sampli
     }
     for (int i = 0; i < n; i++) {
         p[order[i]] = i < keep ? p[order[i]] / total : 0.0;
+    }
+    if (s->typical_p > 0.0f && s->typical_p < 1.0f) {
+        keep_typical(p, order, keep, (double)s->typical_p);
     }
 }
