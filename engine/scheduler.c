@@ -285,20 +285,6 @@ static void plan_running(tsr_scheduler *s, bool decoding, int *budget)
     }
 }
 
-/* Blocks that the tokens so far of those that run will still take. */
-static int64_t n_blocks_promised(const tsr_scheduler *s)
-{
-    int64_t n_blocks = 0;
-
-    for (int i = 0; i < s->n_running; i++) {
-        const tsr_request *r = s->running[i];
-
-        n_blocks += tsr_block_table_blocks_for(r->n_tokens, s->options.block_tokens);
-        n_blocks -= r->blocks.n_blocks;
-    }
-    return n_blocks;
-}
-
 /* A place among those that run, by standing; returns which. */
 static int start_running(tsr_scheduler *s, tsr_request *r)
 {
@@ -315,24 +301,21 @@ static int start_running(tsr_scheduler *s, tsr_request *r)
     return at;
 }
 
+/* Newcomers, as far as there are rows left for them; all prompts that run have been given theirs.
+ */
 static void admit(tsr_scheduler *s, int *budget)
 {
-    int64_t n_promised = n_blocks_promised(s);
-
     while (s->waiting.n_items > 0 && s->n_running<s->options.max_seqs && * budget> 0) {
         tsr_request *r = tsr_request_heap_first(&s->waiting);
         const int64_t n_needed = tsr_block_table_blocks_for(r->n_tokens, s->options.block_tokens);
 
         // One block in hand for each that runs: else a newcomer would soon be put back for it.
-        if (s->n_running > 0 &&
-            n_needed + n_promised + s->n_running > tsr_block_pool_n_free(s->pool)) {
+        if (s->n_running > 0 && n_needed + s->n_running > tsr_block_pool_n_free(s->pool)) {
             return;
         }
         tsr_request_heap_take_out(&s->waiting, r);
-        if (give_rows(s, start_running(s, r), r->n_tokens < *budget ? r->n_tokens : *budget,
-                      budget)) {
-            n_promised += n_needed - r->blocks.n_blocks;
-        }
+        (void)give_rows(s, start_running(s, r), r->n_tokens < *budget ? r->n_tokens : *budget,
+                        budget);
     }
 }
 

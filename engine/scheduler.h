@@ -15,14 +15,15 @@
  * within a range of p, nobody who comes more than p x priority_ns later is ever taken before it: no
  * one starves.
  *
- * A request is admitted, first in standing first, when there are blocks for its tokens so far, for
- * the prompts still being read, and one more for each sequence that runs; not for what it might
- * generate. Newcomers put nobody back. When blocks run out for one that runs, a request that stands
- * behind it is put back (victim.h says which) among the waiting ones and its blocks are freed;
- * later its tokens are computed again, which gives the same cache and so the same continuation. A
- * request that has nobody behind it to put back waits with what it holds. The first in standing of
- * those that run is never put back and always finds room, so all end. Only a request that alone
- * needs more blocks than there are ends with an error that says so.
+ * A request is admitted, first in standing first, when there are blocks for all its tokens so far
+ * and one more for each sequence that runs; not for what it might generate. It comes after the
+ * prompts that are still being read, so what those need is taken. Newcomers put nobody back. When
+ * blocks run out for one that runs, a request that stands behind it is put back (victim.h says
+ * which) among the waiting ones and its blocks are freed; later its tokens are computed again,
+ * which gives the same cache and so the same continuation. A request that has nobody behind it to
+ * put back waits with what it holds. The first in standing of those that run is never put back and
+ * always finds room, so all end. Only a request that alone needs more blocks than there are ends
+ * with an error that says so.
  *
  * Time is what the calls say (submitted_ns, now_ns: of one clock, never going back); there is no
  * clock in here.
