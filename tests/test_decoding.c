@@ -508,7 +508,7 @@ static tsr_status submit_and_cancel(void *ctx)
     g.ctx = &again[0];
     g.bias_ids = bias_ids;
     g.biases = biases;
-    g.n_biases = 4;
+    g.n_biases = 3;
     g.stops = stops;
     g.n_stops = 9;
     g.n_top = N_TOP;
