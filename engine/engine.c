@@ -186,6 +186,8 @@ tsr_engine_stats tsr_engine_describe(const tsr_engine *e)
             (uint64_t)(2 * config->n_layers * kv_dim) * tsr_dtype_bytes(e->settings.kv_dtype),
         .n_steps = e->n_steps,
         .n_preempted = e->leader == NULL ? 0 : tsr_leader_n_preempted(e->leader),
+        .step_s = (double)e->step_ns / 1e9,
+        .host_s = (double)(e->step_ns - e->ranks_ns) / 1e9,
     };
 }
 

@@ -37,6 +37,9 @@ struct tsr_engine {
     int32_t *message; /* [message_ints]; grows to the largest step that is met */
     size_t message_ints;
     int64_t n_steps;
+    int64_t step_ns;  /* leader: of all steps */
+    int64_t ranks_ns; /* of these what passed from sending a step to having all findings */
+    int64_t sent_ns;  /* when the last step was */
     double load_s;
     bool stopped; /* the leader has sent END, a follower has seen it */
 

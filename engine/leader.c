@@ -6,6 +6,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 
+static const double MOST_DEADLINE_S = 1e9; // 31 years
+
 static void end_request(tsr_leader *leader, tsr_request *request);
 
 tsr_status tsr_leader_create(tsr_leader **out, const tsr_engine *e)
@@ -21,6 +23,8 @@ tsr_status tsr_leader_create(tsr_leader **out, const tsr_engine *e)
         .n_blocks = e->settings.n_blocks,
         .context = e->settings.context,
         .n_vocab = (int)shape->n_vocab,
+        .max_queue = e->settings.max_queue,
+        .target_itl_us = e->settings.target_itl_us,
     };
     tsr_leader *leader = tsr_alloc(1, sizeof(*leader));
     tsr_status st = TSR_OK;
@@ -207,6 +211,10 @@ tsr_status tsr_engine_submit(tsr_engine *e, const tsr_generation *wish, int64_t 
         return tsr_fail(TSR_ERR_ARG,
                         "a generation needs on_event, max_tokens >= 0, and something to do");
     }
+    if (!(wish->deadline_s >= 0 && wish->deadline_s <= MOST_DEADLINE_S)) {
+        return tsr_fail(TSR_ERR_ARG, "a deadline in %g seconds; it must lie in 0..%g",
+                        wish->deadline_s, MOST_DEADLINE_S);
+    }
     TSR_TRY(tsr_sampler_check(&sampling));
     TSR_TRY(tsr_request_create(&request, wish->prompt, wish->n_prompt, wish->max_tokens));
     request->id = e->leader->next_id;
@@ -214,6 +222,10 @@ tsr_status tsr_engine_submit(tsr_engine *e, const tsr_generation *wish, int64_t 
     request->ignore_end = wish->ignore_end;
     request->score = wish->score;
     request->submitted_ns = tsr_clock_ns();
+    request->priority = wish->priority;
+    if (wish->deadline_s > 0) {
+        request->deadline_ns = request->submitted_ns + (int64_t)(wish->deadline_s * 1e9);
+    }
     request->user = tsr_alloc(1, sizeof(tsr_wish));
     if (request->user == NULL) {
         st = tsr_fail(TSR_ERR_NOMEM, "no memory for a generation");
@@ -320,7 +332,13 @@ static void tell_end(tsr_request *request)
         .first_token_s = seconds(request->submitted_ns, request->first_token_ns),
         .prompt_s = seconds(g->started_ns, prompt_done),
         .generation_s = seconds(request->first_token_ns, g->last_ns),
+        .longest_gap_s = (double)request->longest_gap_ns / 1e9,
     };
+
+    if (event.n_generated > 1) {
+        event.mean_gap_s = seconds(request->first_token_ns, request->last_token_ns) /
+                           (double)(event.n_generated - 1);
+    }
 
     tsr_leader_tell(request, &event);
 }
@@ -376,18 +394,19 @@ static tsr_status lead_step(tsr_engine *e)
 
 tsr_status tsr_engine_step(tsr_engine *e, bool *busy)
 {
+    const int64_t began = tsr_clock_ns();
     tsr_status st;
 
     if (tsr_world_asked_to_end(e->world)) {
         return tsr_fail(TSR_ERR_CANCELLED, "asked to end by a signal");
     }
-    if (tsr_scheduler_plan(e->leader->scheduler, &e->step)) {
-        const int64_t now = tsr_clock_ns();
+    if (tsr_scheduler_plan(e->leader->scheduler, &e->step, began)) {
+        int64_t done;
 
         for (int s = 0; s < e->step.n_seqs; s++) {
             tsr_wish *g = tsr_scheduler_request_of(e->leader->scheduler, s)->user;
 
-            g->started_ns = g->started_ns == 0 ? now : g->started_ns;
+            g->started_ns = g->started_ns == 0 ? began : g->started_ns;
             e->step.may_ask = e->step.may_ask || g->wants_logits;
         }
         st = tsr_choose_prepare(e);
@@ -395,12 +414,15 @@ tsr_status tsr_engine_step(tsr_engine *e, bool *busy)
         if (st != TSR_OK) {
             tsr_world_abort(e->world, st);
         }
+        done = tsr_clock_ns();
         tsr_scheduler_commit(e->leader->scheduler, &e->step, e->leader->next, token_ends,
-                             (void *)(uintptr_t)tsr_model_tokenizer(e->model));
+                             (void *)(uintptr_t)tsr_model_tokenizer(e->model), done);
+        tsr_scheduler_note_time(e->leader->scheduler, (done - began) / 1000);
     } else {
         e->step.n_seqs = 0;
     }
     tell_all(e);
+    e->step_ns += e->step.n_seqs > 0 ? tsr_clock_ns() - began : 0;
     *busy = !tsr_scheduler_is_idle(e->leader->scheduler);
     return TSR_OK;
 }

@@ -110,25 +110,21 @@ void tsr_request_destroy(tsr_request *request)
 const char *tsr_request_reason_name(tsr_request_reason reason)
 {
     static const char *const names[TSR_REASON_COUNT] = {
-        [TSR_REASON_NONE] = "none",     [TSR_REASON_STOP] = "stop",
-        [TSR_REASON_LENGTH] = "length", [TSR_REASON_CANCELLED] = "cancelled",
-        [TSR_REASON_FAILED] = "error",
+        [TSR_REASON_NONE] = "none",         [TSR_REASON_STOP] = "stop",
+        [TSR_REASON_LENGTH] = "length",     [TSR_REASON_CANCELLED] = "cancelled",
+        [TSR_REASON_DEADLINE] = "deadline", [TSR_REASON_FAILED] = "error",
     };
 
     return (unsigned)reason < TSR_REASON_COUNT ? names[reason] : "unknown";
 }
 
-void tsr_request_put_first(tsr_request_queue *queue, tsr_request *request)
+bool tsr_request_is_before(tsr_request_order order, const tsr_request *a, const tsr_request *b)
 {
-    request->previous = NULL;
-    request->next = queue->first;
-    if (queue->first != NULL) {
-        queue->first->previous = request;
-    } else {
-        queue->last = request;
-    }
-    queue->first = request;
-    queue->n_requests++;
+    const bool by_standing = order == TSR_REQUEST_BY_STANDING;
+    const int64_t a_key = by_standing ? a->standing_ns : a->deadline_ns;
+    const int64_t b_key = by_standing ? b->standing_ns : b->deadline_ns;
+
+    return a_key != b_key ? a_key < b_key : a->arrival < b->arrival;
 }
 
 void tsr_request_put_last(tsr_request_queue *queue, tsr_request *request)

@@ -26,12 +26,21 @@ typedef enum tsr_request_reason {
     TSR_REASON_STOP,   /* the model ended its answer */
     TSR_REASON_LENGTH, /* max_tokens or the context is full */
     TSR_REASON_CANCELLED,
+    TSR_REASON_DEADLINE, /* its time was over before it was done */
     TSR_REASON_FAILED,
     TSR_REASON_COUNT
 } tsr_request_reason;
 
+/* What requests can be put in order by; among equals the one that came first is before. */
+typedef enum tsr_request_order {
+    TSR_REQUEST_BY_STANDING,
+    TSR_REQUEST_BY_DEADLINE,
+    TSR_REQUEST_ORDER_COUNT
+} tsr_request_order;
+
 typedef struct tsr_request {
     int64_t id;
+    int priority; /* higher goes first; 0 is usual */
     tsr_sampling sampling;
     int max_tokens;    /* to generate; 0: none (scoring only) */
     bool ignore_end;   /* go on after an end token */
@@ -54,10 +63,17 @@ typedef struct tsr_request {
     tsr_block_table blocks;
     int n_told; /* blocks that the ranks know of: the first of `blocks` */
 
-    int64_t submitted_ns;
+    int64_t submitted_ns;   /* set by whoever submits it, as is the deadline */
+    int64_t deadline_ns;    /* 0: none */
     int64_t first_token_ns; /* 0 until there is one */
+    int64_t last_token_ns;
+    int64_t longest_gap_ns; /* between two of its tokens */
     int64_t ended_ns;
     int n_preempted; /* how often it was put back */
+
+    int64_t arrival;                      /* how many were submitted before it */
+    int64_t standing_ns;                  /* lower goes first; see scheduler.h */
+    int heap_at[TSR_REQUEST_ORDER_COUNT]; /* request_heap.h: place + 1; 0: in no such heap */
 
     struct tsr_request *previous; /* in the queue it is in */
     struct tsr_request *next;
@@ -81,8 +97,10 @@ TSR_MUST_CHECK tsr_status tsr_request_append(tsr_request *request, int32_t token
 /* The request must hold no blocks. NULL is fine. */
 void tsr_request_destroy(tsr_request *request);
 
-/* "stop", "length", "cancelled", "error". */
+/* "stop", "length", "cancelled", "deadline", "error". */
 const char *tsr_request_reason_name(tsr_request_reason reason);
+
+bool tsr_request_is_before(tsr_request_order order, const tsr_request *a, const tsr_request *b);
 
 /* Requests in a line, linked both ways so that any can leave it at once. Start with {0}. A request
  * is in one queue at most. */
@@ -92,7 +110,6 @@ typedef struct tsr_request_queue {
     int n_requests;
 } tsr_request_queue;
 
-void tsr_request_put_first(tsr_request_queue *queue, tsr_request *request);
 void tsr_request_put_last(tsr_request_queue *queue, tsr_request *request);
 void tsr_request_take_out(tsr_request_queue *queue, tsr_request *request); /* it is in there */
 

@@ -5,48 +5,13 @@
 #include <stdio.h>
 
 #include "base/alloc.h"
-#include "base/clock.h"
+#include "engine/admission.h"
+#include "engine/scheduler_state.h"
+#include "engine/victim.h"
 
-struct tsr_scheduler {
-    tsr_scheduler_options options;
-    tsr_block_pool *pool;      // owned
-    tsr_request_queue waiting; // by arrival; all younger than any that runs
-    tsr_request_queue ended;   // by end
-
-    tsr_request **running; // owned, [max_seqs], by arrival
-    int *rows;             // owned, [max_seqs]: of each running one in the step being planned
-    int n_running;
-    int *free_lanes; // owned, [max_seqs]: the first n_free_lanes
-    int n_free_lanes;
-
-    int32_t *dropped; // owned, [n_blocks]: free again, and the ranks are yet to be told
-    int n_dropped;
-
-    // Of the step planned last, each owned, [max_seqs].
-    tsr_request **planned; // NULL: handed out since
-    bool *samples;
-    bool *cancelled; // to end when the step has run
-    int n_planned;
-    bool is_out; // planned and not committed
-};
+static const int64_t PRIORITY_NS = 10000000000; // 10 seconds
 
 /* ---- life ---- */
-
-static tsr_status check_options(const tsr_scheduler_options *o)
-{
-    if (o->max_batch_tokens < 1 || o->max_seqs < 1 || o->block_tokens < 1 || o->n_blocks < 1 ||
-        o->n_vocab < 1) {
-        return tsr_fail(TSR_ERR_ARG,
-                        "scheduler: %d rows, %d sequences, %d blocks of %d tokens and %d tokens "
-                        "must all be positive",
-                        o->max_batch_tokens, o->max_seqs, o->n_blocks, o->block_tokens, o->n_vocab);
-    }
-    if (o->context < 1 || o->context > INT32_MAX - o->block_tokens) {
-        return tsr_fail(TSR_ERR_ARG, "scheduler: a context of %lld positions",
-                        (long long)o->context);
-    }
-    return TSR_OK;
-}
 
 tsr_status tsr_scheduler_create(tsr_scheduler **out, const tsr_scheduler_options *options)
 {
@@ -54,13 +19,16 @@ tsr_status tsr_scheduler_create(tsr_scheduler **out, const tsr_scheduler_options
     size_t max_seqs;
     tsr_scheduler *s;
 
-    TSR_TRY(check_options(options));
+    TSR_TRY(tsr_admission_check_options(options));
     max_seqs = (size_t)options->max_seqs;
     s = tsr_alloc(1, sizeof(*s));
     if (s == NULL) {
         return tsr_fail(TSR_ERR_NOMEM, "scheduler: no memory for its record");
     }
     s->options = *options;
+    s->options.priority_ns = options->priority_ns > 0 ? options->priority_ns : PRIORITY_NS;
+    s->waiting.order = TSR_REQUEST_BY_STANDING;
+    s->deadlines.order = TSR_REQUEST_BY_DEADLINE;
     TSR_TRY_GOTO(st, fail, tsr_block_pool_create(&s->pool, options->n_blocks));
     s->running = tsr_alloc(max_seqs, sizeof(tsr_request *));
     s->rows = tsr_alloc(max_seqs, sizeof(*s->rows));
@@ -101,6 +69,8 @@ void tsr_scheduler_destroy(tsr_scheduler *s)
     tsr_free(s->free_lanes);
     tsr_free(s->rows);
     tsr_free(s->running);
+    tsr_request_heap_clear(&s->deadlines);
+    tsr_request_heap_clear(&s->waiting);
     tsr_block_pool_destroy(s->pool);
     tsr_free(s);
 }
@@ -121,30 +91,18 @@ tsr_step_limits tsr_scheduler_step_limits(const tsr_scheduler *s)
 
 tsr_status tsr_scheduler_submit(tsr_scheduler *s, tsr_request *r)
 {
-    const tsr_scheduler_options *o = &s->options;
-    const int64_t n_blocks = tsr_block_table_blocks_for(r->n_prompt, o->block_tokens);
-
     assert(r->state == TSR_REQUEST_WAITING && r->n_tokens == r->n_prompt);
-    TSR_TRY(tsr_sampler_check(&r->sampling));
-    if (r->n_prompt > o->context) {
-        return tsr_fail(TSR_ERR_ARG, "the prompt has %lld tokens, the context is %lld",
-                        (long long)r->n_prompt, (long long)o->context);
+    TSR_TRY(tsr_admission_check_request(&s->options, r, s->waiting.n_items));
+    // Whoever runs can be put back, or have a deadline: there is a place for each of them.
+    TSR_TRY(tsr_request_heap_reserve(&s->waiting, s->waiting.n_items + s->n_running + 1));
+    TSR_TRY(tsr_request_heap_reserve(&s->deadlines, s->deadlines.n_items + 1));
+    s->now_ns = r->submitted_ns > s->now_ns ? r->submitted_ns : s->now_ns;
+    r->arrival = s->n_arrived++;
+    r->standing_ns = r->submitted_ns - r->priority * s->options.priority_ns;
+    tsr_request_heap_put(&s->waiting, r);
+    if (r->deadline_ns != 0) {
+        tsr_request_heap_put(&s->deadlines, r);
     }
-    for (int64_t i = 0; i < r->n_prompt; i++) {
-        if (r->tokens[i] < 0 || r->tokens[i] >= o->n_vocab) {
-            return tsr_fail(TSR_ERR_ARG, "token %lld of the prompt is %d, not in [0, %d)",
-                            (long long)i, (int)r->tokens[i], o->n_vocab);
-        }
-    }
-    if (n_blocks > o->n_blocks) {
-        return tsr_fail(TSR_ERR_UNSUPPORTED,
-                        "the prompt of %lld tokens takes %lld cache blocks and there are %d: at "
-                        "most %lld tokens fit",
-                        (long long)r->n_prompt, (long long)n_blocks, o->n_blocks,
-                        (long long)o->n_blocks * o->block_tokens);
-    }
-    r->submitted_ns = tsr_clock_ns();
-    tsr_request_put_last(&s->waiting, r);
     return TSR_OK;
 }
 
@@ -186,11 +144,14 @@ static void end(tsr_scheduler *s, tsr_request *r, tsr_request_reason reason)
     if (r->state == TSR_REQUEST_RUNNING) {
         (void)stop_running(s, index_of(s, r));
     } else {
-        tsr_request_take_out(&s->waiting, r);
+        tsr_request_heap_take_out(&s->waiting, r);
+    }
+    if (r->deadline_ns != 0) {
+        tsr_request_heap_take_out(&s->deadlines, r);
     }
     r->state = TSR_REQUEST_ENDED;
     r->reason = reason;
-    r->ended_ns = tsr_clock_ns();
+    r->ended_ns = s->now_ns;
     tsr_request_put_last(&s->ended, r);
 }
 
@@ -207,16 +168,16 @@ static void fail(tsr_scheduler *s, tsr_request *r, const char *format, ...)
     end(s, r, TSR_REASON_FAILED);
 }
 
-/* The youngest back to the head of the line: there it is the oldest. Returns the rows it had been
- * given in this plan. */
-static int put_back_youngest(tsr_scheduler *s)
+/* The i-th running request back among the waiting ones. Returns the rows it had been given in this
+ * plan. */
+static int put_back(tsr_scheduler *s, int i)
 {
-    const int rows = s->rows[s->n_running - 1];
-    tsr_request *r = stop_running(s, s->n_running - 1);
+    const int rows = s->rows[i];
+    tsr_request *r = stop_running(s, i);
 
     r->state = TSR_REQUEST_WAITING;
     r->n_preempted++;
-    tsr_request_put_first(&s->waiting, r);
+    tsr_request_heap_put(&s->waiting, r);
     return rows;
 }
 
@@ -267,8 +228,9 @@ static int64_t n_ahead(const tsr_request *r)
 }
 
 /*
- * Give the i-th running request up to `want` rows and the blocks for them, putting younger ones
- * back while there is no room for a single row. Returns false when the request ended instead.
+ * Give the i-th running request up to `want` rows and the blocks for them, putting others that
+ * stand behind it back while there is no room for a single row. Returns false when the request
+ * ended instead.
  */
 static bool give_rows(tsr_scheduler *s, int i, int64_t want, int *budget)
 {
@@ -285,16 +247,18 @@ static bool give_rows(tsr_scheduler *s, int i, int64_t want, int *budget)
     }
     for (;;) {
         const int64_t n_blocks = (int64_t)r->blocks.n_blocks + tsr_block_pool_n_free(s->pool);
+        int victim;
 
         fit = n_blocks * o->block_tokens - r->n_cached;
-        if (fit > 0 || s->n_running - 1 == i) {
+        victim = fit > 0 ? -1 : tsr_victim_choose(s->running, i + 1, s->n_running);
+        if (victim < 0) {
             break;
         }
-        *budget += put_back_youngest(s);
+        *budget += put_back(s, victim);
     }
     want = want < fit ? want : fit;
     if (want <= 0) {
-        return true; // nobody younger: wait with what is there
+        return true; // nobody behind it: wait with what is there
     }
     if (tsr_block_table_grow(&r->blocks, s->pool, r->n_cached + want, o->block_tokens) != TSR_OK) {
         fail(s, r, "%s", tsr_status_message()); // the blocks are there, memory to list them is not
@@ -305,7 +269,7 @@ static bool give_rows(tsr_scheduler *s, int i, int64_t want, int *budget)
     return true;
 }
 
-/* Rows for those that run, oldest first: decoding ones, or those with more tokens to compute. */
+/* Rows for those that run, by standing: decoding ones, or those with more tokens to compute. */
 static void plan_running(tsr_scheduler *s, bool decoding, int *budget)
 {
     int i = 0;
@@ -321,32 +285,54 @@ static void plan_running(tsr_scheduler *s, bool decoding, int *budget)
     }
 }
 
-/* May the first in the line start, with up to `want` rows? */
-static bool has_room(const tsr_scheduler *s, const tsr_request *r, int64_t want)
+/* Blocks that the tokens so far of those that run will still take. */
+static int64_t n_blocks_promised(const tsr_scheduler *s)
 {
-    const int64_t n_tokens = r->n_preempted > 0 ? r->n_tokens : want;
-    const int64_t n_blocks = tsr_block_table_blocks_for(n_tokens, s->options.block_tokens);
+    int64_t n_blocks = 0;
 
-    // One block in hand for each that runs: else the newcomer would soon be put back for it.
-    return s->n_running == 0 || n_blocks + s->n_running <= tsr_block_pool_n_free(s->pool);
+    for (int i = 0; i < s->n_running; i++) {
+        const tsr_request *r = s->running[i];
+
+        n_blocks += tsr_block_table_blocks_for(r->n_tokens, s->options.block_tokens);
+        n_blocks -= r->blocks.n_blocks;
+    }
+    return n_blocks;
+}
+
+/* A place among those that run, by standing; returns which. */
+static int start_running(tsr_scheduler *s, tsr_request *r)
+{
+    int at = s->n_running++;
+
+    for (; at > 0 && tsr_request_is_before(TSR_REQUEST_BY_STANDING, r, s->running[at - 1]); at--) {
+        s->running[at] = s->running[at - 1];
+        s->rows[at] = s->rows[at - 1];
+    }
+    r->state = TSR_REQUEST_RUNNING;
+    r->lane = s->free_lanes[--s->n_free_lanes];
+    s->running[at] = r;
+    s->rows[at] = 0;
+    return at;
 }
 
 static void admit(tsr_scheduler *s, int *budget)
 {
-    while (s->waiting.n_requests > 0 && s->n_running<s->options.max_seqs && * budget> 0) {
-        tsr_request *r = s->waiting.first;
-        const int64_t want = r->n_tokens < *budget ? r->n_tokens : *budget;
+    int64_t n_promised = n_blocks_promised(s);
 
-        if (!has_room(s, r, want)) {
+    while (s->waiting.n_items > 0 && s->n_running<s->options.max_seqs && * budget> 0) {
+        tsr_request *r = tsr_request_heap_first(&s->waiting);
+        const int64_t n_needed = tsr_block_table_blocks_for(r->n_tokens, s->options.block_tokens);
+
+        // One block in hand for each that runs: else a newcomer would soon be put back for it.
+        if (s->n_running > 0 &&
+            n_needed + n_promised + s->n_running > tsr_block_pool_n_free(s->pool)) {
             return;
         }
-        tsr_request_take_out(&s->waiting, r);
-        r->state = TSR_REQUEST_RUNNING;
-        r->lane = s->free_lanes[--s->n_free_lanes];
-        s->running[s->n_running] = r;
-        s->rows[s->n_running] = 0;
-        s->n_running++;
-        (void)give_rows(s, s->n_running - 1, want, budget);
+        tsr_request_heap_take_out(&s->waiting, r);
+        if (give_rows(s, start_running(s, r), r->n_tokens < *budget ? r->n_tokens : *budget,
+                      budget)) {
+            n_promised += n_needed - r->blocks.n_blocks;
+        }
     }
 }
 
@@ -401,29 +387,54 @@ static void write_sequence(tsr_scheduler *s, tsr_request *r, int n_rows, tsr_ste
     s->cancelled[seq] = false;
 }
 
-bool tsr_scheduler_plan(tsr_scheduler *s, tsr_step *step)
+static void end_overdue(tsr_scheduler *s)
+{
+    for (;;) {
+        tsr_request *r = tsr_request_heap_first(&s->deadlines);
+
+        if (r == NULL || r->deadline_ns > s->now_ns) {
+            return;
+        }
+        end(s, r, TSR_REASON_DEADLINE);
+    }
+}
+
+/* Rows for all who get some: decoding ones first, then prompts as far as the pace allows. */
+static void give_all_rows(tsr_scheduler *s)
 {
     int budget = s->options.max_batch_tokens;
-    const int n_waiting = s->waiting.n_requests;
+    const int n_waiting = s->waiting.n_items;
+    int n_decoding;
 
-    assert(!s->is_out);
-    tsr_step_reset(step);
     for (int i = 0; i < s->n_running; i++) {
         s->rows[i] = 0;
     }
     plan_running(s, true, &budget);
+    n_decoding = s->options.max_batch_tokens - budget; // a row each
+    budget = tsr_pace_prompt_rows(&s->pace, n_decoding, budget, (double)s->options.target_itl_us);
     plan_running(s, false, &budget);
-    if (s->waiting.n_requests == n_waiting) {
+    if (s->waiting.n_items == n_waiting) {
         admit(s, &budget); // not in a step that put somebody back
     }
+}
 
+bool tsr_scheduler_plan(tsr_scheduler *s, tsr_step *step, int64_t now_ns)
+{
+    assert(!s->is_out);
+    s->now_ns = now_ns > s->now_ns ? now_ns : s->now_ns;
+    tsr_step_reset(step);
+    end_overdue(s);
+    give_all_rows(s);
+    s->n_decoding = 0;
     for (int i = 0; i < s->n_running; i++) {
         if (s->rows[i] > 0) {
+            s->n_decoding += n_ahead(s->running[i]) == 1 ? 1 : 0;
             write_sequence(s, s->running[i], s->rows[i], step);
         }
     }
     step->n_best = step->n_best < s->options.n_vocab ? step->n_best : s->options.n_vocab;
     s->n_planned = step->n_seqs;
+    s->n_prompt_rows = step->n_rows - s->n_decoding;
     s->is_out = step->n_seqs > 0;
     for (; step->n_dropped < s->n_dropped; step->n_dropped++) {
         step->dropped[step->n_dropped] = s->dropped[step->n_dropped];
@@ -460,8 +471,11 @@ static void take_token(tsr_scheduler *s, tsr_request *r, int32_t token,
         return;
     }
     if (r->first_token_ns == 0) {
-        r->first_token_ns = tsr_clock_ns();
+        r->first_token_ns = s->now_ns;
+    } else if (s->now_ns - r->last_token_ns > r->longest_gap_ns) {
+        r->longest_gap_ns = s->now_ns - r->last_token_ns;
     }
+    r->last_token_ns = s->now_ns;
     if (stops) {
         end(s, r, TSR_REASON_STOP);
     } else if (r->n_tokens >= longest(s, r)) {
@@ -470,9 +484,10 @@ static void take_token(tsr_scheduler *s, tsr_request *r, int32_t token,
 }
 
 void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t *next,
-                          bool (*ends)(void *ctx, int32_t token), void *ctx)
+                          bool (*ends)(void *ctx, int32_t token), void *ctx, int64_t now_ns)
 {
     assert(step->n_seqs == s->n_planned && (s->is_out || step->n_seqs == 0));
+    s->now_ns = now_ns > s->now_ns ? now_ns : s->now_ns;
     for (int seq = 0; seq < s->n_planned; seq++) {
         tsr_request *r = s->planned[seq];
 
@@ -489,6 +504,13 @@ void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t 
         }
     }
     s->is_out = false;
+}
+
+void tsr_scheduler_note_time(tsr_scheduler *s, int64_t us)
+{
+    if (s->n_decoding + s->n_prompt_rows > 0) {
+        tsr_pace_note(&s->pace, s->n_decoding, s->n_prompt_rows, (double)us);
+    }
 }
 
 tsr_request *tsr_scheduler_take_ended(tsr_scheduler *s)
@@ -509,12 +531,12 @@ tsr_request *tsr_scheduler_take_ended(tsr_scheduler *s)
 
 bool tsr_scheduler_is_idle(const tsr_scheduler *s)
 {
-    return s->waiting.n_requests == 0 && s->n_running == 0 && s->n_dropped == 0;
+    return s->waiting.n_items == 0 && s->n_running == 0 && s->n_dropped == 0;
 }
 
 int tsr_scheduler_n_waiting(const tsr_scheduler *s)
 {
-    return s->waiting.n_requests;
+    return s->waiting.n_items;
 }
 
 int tsr_scheduler_n_running(const tsr_scheduler *s)
@@ -525,69 +547,4 @@ int tsr_scheduler_n_running(const tsr_scheduler *s)
 int tsr_scheduler_n_free_blocks(const tsr_scheduler *s)
 {
     return tsr_block_pool_n_free(s->pool);
-}
-
-static bool verify_running(const tsr_scheduler *s)
-{
-    int n_held = 0;
-
-    for (int i = 0; i < s->n_running; i++) {
-        const tsr_request *r = s->running[i];
-        const int64_t n_needed = tsr_block_table_blocks_for(r->n_cached, s->options.block_tokens);
-
-        if (r->state != TSR_REQUEST_RUNNING || r->n_cached > r->n_tokens ||
-            r->blocks.n_blocks < n_needed || r->n_told < n_needed ||
-            r->n_told > r->blocks.n_blocks || r->lane < 0 || r->lane >= s->options.max_seqs ||
-            (i > 0 && r->submitted_ns < s->running[i - 1]->submitted_ns)) {
-            return false;
-        }
-        for (int k = 0; k < i; k++) {
-            if (s->running[k]->lane == r->lane) {
-                return false;
-            }
-        }
-        for (int k = 0; k < s->n_free_lanes; k++) {
-            if (s->free_lanes[k] == r->lane) {
-                return false;
-            }
-        }
-        for (int b = 0; b < r->blocks.n_blocks; b++) {
-            if (tsr_block_pool_n_owners(s->pool, r->blocks.ids[b]) != 1) {
-                return false;
-            }
-        }
-        n_held += r->blocks.n_blocks;
-    }
-    return n_held + tsr_block_pool_n_free(s->pool) == s->options.n_blocks;
-}
-
-static bool verify_queue(const tsr_request_queue *q, tsr_request_state state)
-{
-    const tsr_request *before = NULL;
-    int n = 0;
-
-    for (const tsr_request *r = q->first; r != NULL; before = r, r = r->next) {
-        if (r->state != state || r->previous != before || r->lane != -1 || r->n_cached != 0 ||
-            r->blocks.n_blocks != 0 || r->n_told != 0) {
-            return false;
-        }
-        if (state == TSR_REQUEST_WAITING && before != NULL &&
-            r->submitted_ns < before->submitted_ns) {
-            return false;
-        }
-        n++;
-    }
-    return q->last == before && q->n_requests == n;
-}
-
-bool tsr_scheduler_verify(const tsr_scheduler *s)
-{
-    const bool in_order =
-        s->n_running == 0 || s->waiting.n_requests == 0 ||
-        s->running[s->n_running - 1]->submitted_ns <= s->waiting.first->submitted_ns;
-
-    return in_order && s->n_running + s->n_free_lanes == s->options.max_seqs &&
-           s->n_dropped <= s->options.n_blocks && tsr_block_pool_verify(s->pool) &&
-           verify_running(s) && verify_queue(&s->waiting, TSR_REQUEST_WAITING) &&
-           verify_queue(&s->ended, TSR_REQUEST_ENDED);
 }

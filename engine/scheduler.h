@@ -2,19 +2,34 @@
  * engine/scheduler.h - who runs in the next step, and with which blocks. No device and no rank in
  * it.
  *
- * First come, first served, with continuous batching: each step takes one token of every sequence
- * that is decoding and fills the rest of its token budget with chunks of prompts, those that run
- * before those that wait. A request is admitted when the blocks of its first chunk are there, and
- * one more for each sequence that runs; not those of its worst case. When blocks run out the
- * youngest running request is put back at the head of the waiting ones and its blocks are freed;
- * later its tokens are computed again, which gives the same cache and so the same continuation (to
- * come back it needs room for all of them, so that none is put back over and over). A request that
- * has nobody younger to put back waits with what it holds. The oldest is never put back and always
- * finds room, so all end. Only a request that alone needs more blocks than there are ends with an
- * error that says so.
+ * Continuous batching: each step takes one token of every sequence that is decoding and fills the
+ * rest of its token budget with chunks of prompts, those that run before those that wait. While
+ * sequences decode, the prompt rows are as many as let the step take about twice what it takes
+ * without them, or options.target_itl_us; what steps cost is learnt from tsr_scheduler_note_time()
+ * (pace.h). So a long prompt never stalls the others' tokens. When nobody decodes prompts have the
+ * whole budget.
  *
- * A plan costs time by its rows, sequences and changed blocks, whatever the size of the pool, the
- * lengths of the sequences or the number of waiting requests.
+ * Who goes first: a request's standing is the moment it came, less options.priority_ns for each
+ * step of its priority; the least stands first. It never changes, and yet waiting raises a request:
+ * whoever comes priority_ns later needs a priority higher by one to draw level. With priorities
+ * within a range of p, nobody who comes more than p x priority_ns later is ever taken before it: no
+ * one starves.
+ *
+ * A request is admitted, first in standing first, when there are blocks for its tokens so far, for
+ * the prompts still being read, and one more for each sequence that runs; not for what it might
+ * generate. Newcomers put nobody back. When blocks run out for one that runs, a request that stands
+ * behind it is put back (victim.h says which) among the waiting ones and its blocks are freed;
+ * later its tokens are computed again, which gives the same cache and so the same continuation. A
+ * request that has nobody behind it to put back waits with what it holds. The first in standing of
+ * those that run is never put back and always finds room, so all end. Only a request that alone
+ * needs more blocks than there are ends with an error that says so.
+ *
+ * Time is what the calls say (submitted_ns, now_ns: of one clock, never going back); there is no
+ * clock in here.
+ *
+ * A plan costs time by its rows, sequences and changed blocks, whatever the size of the pool or the
+ * lengths of the sequences, and the logarithm of the number of waiting requests for each of them
+ * that comes or goes.
  *
  * Threads: the leader's engine thread.
  */
@@ -28,6 +43,10 @@
 extern "C" {
 #endif
 
+enum {
+    TSR_SCHEDULER_PRIORITIES = 1000 /* from -1000 to 1000 */
+};
+
 typedef struct tsr_scheduler tsr_scheduler;
 
 typedef struct tsr_scheduler_options {
@@ -37,6 +56,9 @@ typedef struct tsr_scheduler_options {
     int n_blocks;
     int64_t context; /* positions a sequence */
     int n_vocab;
+    int max_queue;         /* waiting at once; 0: any number */
+    int64_t target_itl_us; /* time of a step that decodes; 0: twice one without prompts */
+    int64_t priority_ns;   /* of waiting that a step of priority is worth; 0: 10 seconds */
 } tsr_scheduler_options;
 
 /* Errors: ARG, NOMEM. */
@@ -51,8 +73,10 @@ tsr_step_limits tsr_scheduler_step_limits(const tsr_scheduler *scheduler);
 
 /*
  * Queue a request; the scheduler holds it until it has ENDED and been handed out by
- * tsr_scheduler_take_ended(). Errors: ARG (prompt longer than the context, a token out of range,
- * sampling out of range), UNSUPPORTED (the prompt could never fit the pool: says what would).
+ * tsr_scheduler_take_ended(). Its submitted_ns, deadline_ns and priority are set. Errors: ARG
+ * (prompt longer than the context, a token, the sampling or the priority out of range), UNSUPPORTED
+ * (the prompt could never fit the pool: says what would), FULL (options.max_queue wait already),
+ * NOMEM.
  */
 TSR_MUST_CHECK tsr_status tsr_scheduler_submit(tsr_scheduler *scheduler, tsr_request *request);
 
@@ -65,8 +89,9 @@ void tsr_scheduler_cancel(tsr_scheduler *scheduler, tsr_request *request);
 void tsr_scheduler_stop(tsr_scheduler *scheduler, tsr_request *request);
 
 /* Fill `step` (reset first). False: nothing to run now and nothing to drop. A step that has
- * sequences must be committed before the next is planned. Requests may end in it (FAILED). */
-bool tsr_scheduler_plan(tsr_scheduler *scheduler, tsr_step *step);
+ * sequences must be committed before the next is planned. Requests may end in it (DEADLINE: those
+ * whose time is over, waiting or running; FAILED). */
+bool tsr_scheduler_plan(tsr_scheduler *scheduler, tsr_step *step, int64_t now_ns);
 
 /* Which request the s-th sequence of the step planned last belongs to, until the next plan; NULL
  * when it has ended and been handed out since. */
@@ -83,7 +108,11 @@ bool tsr_scheduler_samples(const tsr_scheduler *scheduler, int s);
  * frees their blocks.
  */
 void tsr_scheduler_commit(tsr_scheduler *scheduler, const tsr_step *step, const int32_t *next,
-                          bool (*ends)(void *ctx, int32_t token), void *ctx);
+                          bool (*ends)(void *ctx, int32_t token), void *ctx, int64_t now_ns);
+
+/* The step committed last took `us` microseconds in all: what the next ones are cut by. Never
+ * calling it leaves every step the whole budget. */
+void tsr_scheduler_note_time(tsr_scheduler *scheduler, int64_t us);
 
 /* The next request that has ended since, in order of ending; NULL if none. The caller owns it
  * again. */
@@ -95,8 +124,8 @@ int tsr_scheduler_n_waiting(const tsr_scheduler *scheduler);
 int tsr_scheduler_n_running(const tsr_scheduler *scheduler);
 int tsr_scheduler_n_free_blocks(const tsr_scheduler *scheduler);
 
-/* Are the blocks held those of the running requests, lanes unique, queues in order of arrival ...?
- * For tests and debug builds. */
+/* Are the blocks held those of the running requests, lanes unique, queues in their order ...? For
+ * tests and debug builds. */
 bool tsr_scheduler_verify(const tsr_scheduler *scheduler);
 
 #ifdef __cplusplus

@@ -1,5 +1,6 @@
 #include "engine/settings.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "kv/block_table.h"
@@ -10,7 +11,8 @@ enum {
     DEFAULT_BLOCK_TOKENS = 64,
     MOST_BATCH_TOKENS = 1 << 16,
     MOST_SEQUENCES = 4096,
-    MOST_BLOCKS = 1 << 22
+    MOST_BLOCKS = 1 << 22,
+    MOST_ITL_MS = 1000000
 };
 
 tsr_status tsr_settings_place(tsr_settings *settings, tsr_world *world,
@@ -79,6 +81,12 @@ tsr_status tsr_settings_resolve(tsr_settings *s, const tsr_engine_options *optio
                        DEFAULT_BATCH_TOKENS, MOST_BATCH_TOKENS));
     TSR_TRY(take_count(&s->max_sequences, "max_sequences", options->max_sequences,
                        DEFAULT_SEQUENCES, MOST_SEQUENCES));
+    TSR_TRY(take_count(&s->max_queue, "max_queue", options->max_queue, 0, INT32_MAX));
+    if (!(options->target_itl_ms >= 0 && options->target_itl_ms <= MOST_ITL_MS)) {
+        return tsr_fail(TSR_ERR_ARG, "target_itl_ms is %g; it must lie in 0..%d",
+                        options->target_itl_ms, MOST_ITL_MS);
+    }
+    s->target_itl_us = (int64_t)ceil(options->target_itl_ms * 1e3);
     if (s->max_sequences > s->max_batch_tokens) {
         s->max_sequences =
             s->max_batch_tokens; // every running sequence has at least one row in a step

@@ -23,6 +23,8 @@ typedef struct tsr_settings {
     tsr_activations activations;
     int max_batch_tokens;
     int max_sequences;
+    int max_queue;         /* 0: any number */
+    int64_t target_itl_us; /* 0: twice a step without prompts */
 } tsr_settings;
 
 /*

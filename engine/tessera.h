@@ -147,6 +147,9 @@ typedef struct tsr_engine_options {
     const char *activations;  /* over quantised weights: "int8" or "f32"; NULL: int8 */
     int max_batch_tokens;     /* rows a step; 0: 512 */
     int max_sequences;        /* running at once; 0: 64 */
+    int max_queue;            /* waiting at once; 0: any number */
+    double target_itl_ms;     /* how long a step may take while sequences generate: prompts are read
+                                 in smaller pieces then; 0: twice what it takes without prompts */
 } tsr_engine_options;
 
 /*
@@ -198,7 +201,7 @@ typedef struct tsr_event {
     int32_t best; /* the likeliest token after this position */
     const float *logits;
     const char *reason;  /* END: "stop" (an end token, a stop id or a stop string), "length",
-                            "cancelled" or "error" */
+                             "cancelled", "deadline" or "error" */
     const char *message; /* END with "error": why */
     int64_t n_prompt;    /* END, as are the following */
     int64_t n_generated;
@@ -206,6 +209,8 @@ typedef struct tsr_event {
     double prompt_s; /* from the first step it was in to the first token (or to the end of a scored
                         prompt) */
     double generation_s; /* from the first token to the last */
+    double mean_gap_s;   /* between two tokens; 0 if there were not two, as is the next */
+    double longest_gap_s;
 } tsr_event;
 
 /* Called on the leader, in tsr_engine_step(). It may submit and cancel. */
@@ -220,7 +225,10 @@ typedef struct tsr_generation {
     float top_p;       /* 0 or 1: all */
     float min_p;       /* 0: all */
     uint64_t seed;
-    bool ignore_end; /* go on after an end token */
+    int priority;      /* -1000..1000, higher goes first; one step of it is worth having waited ten
+                          seconds longer, so that all get their turn */
+    double deadline_s; /* from submit: ends with "deadline" then, however far it is; 0: none */
+    bool ignore_end;   /* go on after an end token */
 
     float typical_p;          /* 0 or 1: all */
     float repetition_penalty; /* 0 or 1: off; over the prompt and what was generated */
@@ -246,7 +254,8 @@ typedef struct tsr_generation {
     void *ctx;
 } tsr_generation;
 
-/* Leader. Queue a generation; *id names it. Errors: ARG, UNSUPPORTED (can never fit), NOMEM. */
+/* Leader. Queue a generation; *id names it. Errors: ARG, UNSUPPORTED (can never fit), FULL
+ * (max_queue wait already), NOMEM. */
 TSR_API TSR_MUST_CHECK tsr_status tsr_engine_submit(tsr_engine *engine,
                                                     const tsr_generation *generation, int64_t *id);
 
@@ -284,6 +293,9 @@ typedef struct tsr_engine_stats {
     uint64_t kv_token_bytes; /* bytes of keys and values a position, all ranks */
     int64_t n_steps;
     int64_t n_preempted;
+    double step_s; /* leader: of all steps */
+    double host_s; /* of these what the leader alone was busy with, while the ranks waited:
+                      planning, packing, sampling, events */
 } tsr_engine_stats;
 TSR_API tsr_engine_stats tsr_engine_describe(const tsr_engine *engine);
 

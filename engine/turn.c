@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "kernels/machine.h"
 #include "parallel/fault.h"
 
@@ -66,6 +67,7 @@ static tsr_status share_step(tsr_engine *e)
     if (tsr_world_is_leader(e->world)) {
         TSR_TRY(make_message_room(e, tsr_step_n_ints(&e->step)));
         n_ints = tsr_step_pack(&e->step, e->message);
+        e->sent_ns = tsr_clock_ns();
     }
     TSR_TRY(tsr_world_broadcast(e->world, e->message, HEAD_INTS * sizeof(*e->message)));
     if (!tsr_world_is_leader(e->world)) {
@@ -111,8 +113,14 @@ static tsr_status gather_row(tsr_engine *e, int wanted)
 
 tsr_status tsr_turn_ask(tsr_engine *e, int32_t wanted)
 {
+    const int64_t began = tsr_clock_ns();
+
     TSR_TRY(tsr_world_broadcast(e->world, &wanted, sizeof(wanted)));
-    return wanted >= 0 ? gather_row(e, wanted) : TSR_OK;
+    if (wanted >= 0) {
+        TSR_TRY(gather_row(e, wanted));
+    }
+    e->ranks_ns += tsr_clock_ns() - began;
+    return TSR_OK;
 }
 
 static tsr_status answer_questions(tsr_engine *e)
@@ -161,7 +169,11 @@ tsr_status tsr_turn_take(tsr_engine *e, tsr_findings *findings)
     tsr_fault_maybe(e->world, e->n_steps);
     e->n_steps++;
     TSR_TRY(tsr_runner_run(e->runner, &e->step, findings));
-    return e->step.n_wanted > 0 ? gather_findings(e, findings) : TSR_OK;
+    if (e->step.n_wanted > 0) {
+        TSR_TRY(gather_findings(e, findings));
+    }
+    e->ranks_ns += tsr_world_is_leader(e->world) ? tsr_clock_ns() - e->sent_ns : 0;
+    return TSR_OK;
 }
 
 static tsr_status follow_one(tsr_engine *e)

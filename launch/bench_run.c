@@ -86,6 +86,15 @@ static double seconds_since(int64_t ns)
     return (double)(tsr_clock_ns() - ns) / 1e9;
 }
 
+/* Of the steps since `before`: what of their time was the leader's alone. */
+static double host_share_since(const tsr_engine *engine, const tsr_engine_stats *before)
+{
+    const tsr_engine_stats now = tsr_engine_describe(engine);
+    const double step_s = now.step_s - before->step_s;
+
+    return step_s > 0 ? (now.host_s - before->host_s) / step_s : 0;
+}
+
 /* Until every sequence has ended; each part's time is that of its prompt. */
 static tsr_status time_prompts(tsr_engine *engine, int64_t n_prompt, double *rates, int n_repeats)
 {
@@ -111,8 +120,9 @@ static tsr_status time_prompts(tsr_engine *engine, int64_t n_prompt, double *rat
  * into parts of about the same number of tokens.
  */
 static tsr_status time_tokens(tsr_engine *engine, const arrivals *all, int batch, int64_t n_tokens,
-                              double *rates, int n_repeats)
+                              double *rates, int n_repeats, double *host_share)
 {
+    tsr_engine_stats before = tsr_engine_describe(engine);
     int64_t begun = 0; // when this part began; 0: not all sequences generate yet
     int64_t begun_tokens = 0;
     int64_t first_tokens = 0;
@@ -122,6 +132,7 @@ static tsr_status time_tokens(tsr_engine *engine, const arrivals *all, int batch
     while (busy) {
         TSR_TRY(tsr_engine_step(engine, &busy));
         if (begun == 0 && all->n_started == batch) {
+            before = tsr_engine_describe(engine);
             begun = tsr_clock_ns();
             begun_tokens = all->n_tokens;
             first_tokens = all->n_tokens;
@@ -143,6 +154,7 @@ static tsr_status time_tokens(tsr_engine *engine, const arrivals *all, int batch
             }
         }
     }
+    *host_share = host_share_since(engine, &before);
     return TSR_OK;
 }
 
@@ -154,6 +166,7 @@ tsr_status tsr_bench_run(tsr_engine *engine, const tsr_bench_task *task, int n_r
     const int64_t context = task->context < most ? task->context : most;
     const int64_t n_prompt = context > 0 ? context : 1;
     arrivals all = {0};
+    double host_share = 0;
     double *rates = tsr_alloc((size_t)n_repeats, sizeof(*rates));
     sequence *sequences = tsr_alloc((size_t)task->batch, sizeof(*sequences));
     tsr_status st;
@@ -163,19 +176,25 @@ tsr_status tsr_bench_run(tsr_engine *engine, const tsr_bench_task *task, int n_r
         goto fail;
     }
     if (task->prompt) {
+        const tsr_engine_stats before = tsr_engine_describe(engine);
+
         TSR_TRY_GOTO(st, fail, time_prompts(engine, n_prompt, rates, n_repeats));
+        host_share = host_share_since(engine, &before);
     } else {
         for (int i = 0; i < task->batch; i++) {
             sequences[i].all = &all;
             TSR_TRY_GOTO(st, fail, submit(engine, &sequences[i], n_prompt, n_tokens));
         }
-        TSR_TRY_GOTO(st, fail, time_tokens(engine, &all, task->batch, n_tokens, rates, n_repeats));
+        TSR_TRY_GOTO(
+            st, fail,
+            time_tokens(engine, &all, task->batch, n_tokens, rates, n_repeats, &host_share));
     }
     *out = (tsr_bench_result){
         .batch = task->batch,
         .context = task->context > 0 ? n_prompt : 0,
         .mean_context = (double)n_prompt + (double)n_tokens / 2.0,
         .tok_per_s = median(rates, n_repeats),
+        .host_share = host_share,
     };
 
 fail:

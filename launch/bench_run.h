@@ -25,6 +25,7 @@ typedef struct tsr_bench_result {
     int64_t context;     /* as asked for, or as much as the model's context allows */
     double mean_context; /* positions that a generated token attended to, on average */
     double tok_per_s;    /* of all sequences together; the median of the parts */
+    double host_share;   /* of the time: what the leader alone was busy with */
 } tsr_bench_result;
 
 /* Errors: what submitting and stepping give. */

@@ -18,7 +18,8 @@ static const tsr_args_option options_table[] = {
     {"--repeat", "N", TSR_ARGS_INTEGER, FIELD(repeat), 1, 100, NULL,
      "parts of each measurement, of which the median is shown (default 3)"},
     {"--json", NULL, TSR_ARGS_FLAG, FIELD(json), 0, 0, NULL,
-     "one object; its \"results\" is a list of what, batch, context, tok_per_s, share_of_limit"},
+     "one object; its \"results\" is a list of what, batch, context, tok_per_s, share_of_limit, "
+     "host_share"},
 };
 
 /* What is measured, in this order. */
@@ -71,19 +72,20 @@ static row judge(const tsr_engine *engine, const machine *m, const tsr_bench_tas
 
 static json_t *row_json(const tsr_bench_task *task, const row *r)
 {
-    return json_pack("{s:s, s:i, s:I, s:o, s:o, s:s, s:o}", "what", task->what, "batch",
+    return json_pack("{s:s, s:i, s:I, s:o, s:o, s:s, s:o, s:o}", "what", task->what, "batch",
                      r->result.batch, "context", (json_int_t)r->result.context, "tok_per_s",
                      tsr_out_json_real(r->result.tok_per_s), "share_of_limit",
                      tsr_out_json_real(r->share), "limit", r->by_memory ? "memory" : "arithmetic",
-                     r->by_memory ? "gb_per_s" : "gop_per_s", tsr_out_json_real(r->reached / 1e9));
+                     r->by_memory ? "gb_per_s" : "gop_per_s", tsr_out_json_real(r->reached / 1e9),
+                     "host_share", tsr_out_json_real(r->result.host_share));
 }
 
 static void print_row(const tsr_bench_task *task, const row *r)
 {
-    tsr_out_print("%-10s %5d %8lld %10.1f   %-10s %9.1f %-6s %5.0f %%\n", task->what,
+    tsr_out_print("%-10s %5d %8lld %10.1f   %-10s %9.1f %-6s %5.0f %% %6.2f %%\n", task->what,
                   r->result.batch, (long long)r->result.context, r->result.tok_per_s,
                   r->by_memory ? "memory" : "arithmetic", r->reached / 1e9,
-                  r->by_memory ? "GB/s" : "Gop/s", r->share * 100.0);
+                  r->by_memory ? "GB/s" : "Gop/s", r->share * 100.0, r->result.host_share * 100.0);
     tsr_out_flush();
 }
 
@@ -96,8 +98,8 @@ static void print_head(const tsr_engine *engine, const machine *m)
                   stats.comm);
     tsr_out_print("this machine, measured now: reads %.1f GB/s, computes %.1f Gop/s\n\n",
                   m->read_bytes_per_s / 1e9, 2.0 * m->macs_per_s / 1e9);
-    tsr_out_print("%-10s %5s %8s %10s   %-10s %16s %7s\n", "what", "batch", "context", "tokens/s",
-                  "limit", "reached", "share");
+    tsr_out_print("%-10s %5s %8s %10s   %-10s %16s %7s %8s\n", "what", "batch", "context",
+                  "tokens/s", "limit", "reached", "share", "host");
     tsr_out_flush();
 }
 
@@ -171,7 +173,9 @@ int tsr_cmd_bench_run(const tsr_call *call)
             "with 2,048 tokens of it, and of 1, 4 and 16 sequences at once (prompts of 128 tokens; "
             "the generated tokens of all are counted).\nBeside each stands what it reached of the "
             "narrower of two limits, which are measured on all ranks at the start: reading memory, "
-            "and multiplying.",
+            "and multiplying. Under host stands how much of the time the ranks waited for the "
+            "leader: to "
+            "plan, to choose tokens, to give them out.",
         .groups = groups,
         .n_groups = 2,
         .examples = "  tessera bench --model model.gguf\n"

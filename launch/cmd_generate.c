@@ -26,6 +26,8 @@ typedef struct generate_options {
     double min_p;
     uint64_t seed;
     bool ignore_end;
+    int64_t priority;
+    double deadline_s;
     bool json;
     tsr_decoding_options decoding;
     tsr_session_options session;
@@ -61,10 +63,16 @@ static const tsr_args_option sampling_table[] = {
      "where chance starts: the same seed gives the same text (default 0)"},
     {"--ignore-eos", NULL, TSR_ARGS_FLAG, FIELD(ignore_end), 0, 0, NULL,
      "go on after an end token, to --max-tokens"},
+    {"--priority", "N", TSR_ARGS_INTEGER, FIELD(priority), -1000, 1000, NULL,
+     "higher goes before what else waits; a step of it is worth ten seconds of waiting (default "
+     "0)"},
+    {"--deadline", "S", TSR_ARGS_REAL, FIELD(deadline_s), 0, 1e9, NULL,
+     "seconds after which an answer ends as far as it is; 0: none (default 0)"},
     {"--json", NULL, TSR_ARGS_FLAG, FIELD(json), 0, 0, NULL,
      "one JSON object a prompt, a line each: prompt_ids, ids, text, finish_reason, timings "
-     "(load_ms, ttft_ms, prompt_tok_per_s, generation_tok_per_s), choices (index, ids, text, "
-     "finish_reason, logprob, logprobs)"},
+     "(load_ms, ttft_ms, prompt_tok_per_s, generation_tok_per_s, itl_ms, itl_max_ms), choices "
+     "(index, "
+     "ids, text, finish_reason, logprob, logprobs)"},
 };
 
 typedef struct prompt_text {
@@ -167,6 +175,8 @@ static tsr_status submit(tsr_engine *engine, const generating *g, tsr_reply *rep
         .min_p = (float)options->min_p,
         .seed = options->seed,
         .ignore_end = options->ignore_end,
+        .priority = (int)options->priority,
+        .deadline_s = options->deadline_s,
         .on_event = tsr_reply_on_event,
         .ctx = reply,
     };

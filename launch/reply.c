@@ -78,10 +78,12 @@ static json_t *choice_object(const tsr_reply *reply)
 static json_t *reply_object(const tsr_reply *reply)
 {
     json_t *timings = json_pack(
-        "{s:o, s:o, s:o, s:o}", "load_ms", tsr_out_json_real(reply->set->load_s * 1e3), "ttft_ms",
-        tsr_out_json_real(reply->first_token_s * 1e3), "prompt_tok_per_s",
+        "{s:o, s:o, s:o, s:o, s:o, s:o}", "load_ms", tsr_out_json_real(reply->set->load_s * 1e3),
+        "ttft_ms", tsr_out_json_real(reply->first_token_s * 1e3), "prompt_tok_per_s",
         tsr_out_json_real(per_second(reply->n_prompt, reply->prompt_s)), "generation_tok_per_s",
-        tsr_out_json_real(per_second(reply->ids.n_ids - 1, reply->generation_s)));
+        tsr_out_json_real(per_second(reply->ids.n_ids - 1, reply->generation_s)), "itl_ms",
+        tsr_out_json_real(reply->mean_gap_s * 1e3), "itl_max_ms",
+        tsr_out_json_real(reply->longest_gap_s * 1e3));
 
     json_t *object = json_pack("{s:o, s:o, s:o, s:s, s:o, s:[o]}", "prompt_ids",
                                tsr_out_json_ids(reply->prompt, reply->n_prompt), "ids",
@@ -184,6 +186,8 @@ void tsr_reply_on_event(void *ctx, const tsr_event *event)
         reply->first_token_s = event->first_token_s;
         reply->prompt_s = event->prompt_s;
         reply->generation_s = event->generation_s;
+        reply->mean_gap_s = event->mean_gap_s;
+        reply->longest_gap_s = event->longest_gap_s;
         reply->set->n_ended++;
     }
     if (st != TSR_OK) {

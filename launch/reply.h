@@ -37,6 +37,8 @@ typedef struct tsr_reply {
     double first_token_s;
     double prompt_s;
     double generation_s;
+    double mean_gap_s;
+    double longest_gap_s;
 } tsr_reply;
 
 struct tsr_reply_set {

@@ -27,6 +27,11 @@ static const tsr_args_option options_table[] = {
      "tokens that one step computes at most (default 512)"},
     {"--max-sequences", "N", TSR_ARGS_INTEGER, FIELD(max_sequences), 1, 4096, NULL,
      "sequences that run at once at most (default 64)"},
+    {"--max-queue", "N", TSR_ARGS_INTEGER, FIELD(max_queue), 0, INT32_MAX, NULL,
+     "prompts that wait at most; one more is refused; 0: any number (default 0)"},
+    {"--target-itl", "MS", TSR_ARGS_REAL, FIELD(target_itl_ms), 0, 1000000, NULL,
+     "milliseconds between two tokens of a sequence: while others generate, prompts are read in "
+     "pieces that keep it; 0: twice the time without prompts (default 0)"},
     {"--quiet", NULL, TSR_ARGS_FLAG, FIELD(quiet), 0, 0, NULL,
      "nothing on stderr but errors: no summary, no bar"},
 };
@@ -54,6 +59,8 @@ static tsr_engine_options engine_options(const tsr_session_options *options)
         .activations = options->activations,
         .max_batch_tokens = (int)options->max_batch_tokens,
         .max_sequences = (int)options->max_sequences,
+        .max_queue = (int)options->max_queue,
+        .target_itl_ms = options->target_itl_ms,
     };
 }
 

@@ -24,6 +24,8 @@ typedef struct tsr_session_options {
     const char *activations;
     int64_t max_batch_tokens;
     int64_t max_sequences;
+    int64_t max_queue;
+    double target_itl_ms;
     bool quiet;
 } tsr_session_options;
 

@@ -131,7 +131,7 @@ class Generate(Case):
         self.assertEqual(list(reply), ["prompt_ids", "ids", "text", "finish_reason", "timings", "choices"])
         self.assertEqual(reply["finish_reason"], "length")
         self.assertEqual(len(reply["ids"]), 5)
-        self.assertEqual(sorted(reply["timings"]), ["generation_tok_per_s", "load_ms", "prompt_tok_per_s", "ttft_ms"])
+        self.assertEqual(sorted(reply["timings"]), ["generation_tok_per_s", "itl_max_ms", "itl_ms", "load_ms", "prompt_tok_per_s", "ttft_ms"])
         for name, number in reply["timings"].items():
             self.assertGreater(number, 0, name)
         ids = json.loads(self.good("tokenize", "--model", MODEL, "--json", stdin=b"ab").stdout)["ids"]

@@ -35,7 +35,7 @@ static void write_part(gguf_writer *w, int i)
 {
     const uint16_t no = (uint16_t)i;
     const uint16_t count = N_PARTS;
-    char name[8];
+    char name[16];
 
     gguf_writer_init(w);
     if (i == 0) {
@@ -90,7 +90,7 @@ static void a_split_model_has_the_tensors_of_all_its_parts(void **state)
     assert_int_equal(tsr_gguf_tensor_count(gguf), 2 * N_PARTS);
     for (int i = 0; i < 2 * N_PARTS; i++) {
         const tsr_gguf_tensor *tensor = tsr_gguf_tensor_at(gguf, i);
-        char name[8];
+        char name[16];
 
         (void)snprintf(name, sizeof(name), "%c%d", i % 2 == 0 ? 't' : 'u', i / 2);
         assert_ptr_equal(tsr_gguf_find(gguf, name), tensor);

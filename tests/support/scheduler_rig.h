@@ -16,6 +16,7 @@ typedef struct rig {
     tsr_scheduler_options options;
     tsr_scheduler *scheduler;
     tsr_step step;
+    int64_t now_ns; /* a nanosecond later at each plan and commit, or as a test sets it */
     fake_ranks ranks;
 } rig;
 
