@@ -131,11 +131,28 @@ class Generate(Case):
         self.assertEqual(list(reply), ["prompt_ids", "ids", "text", "finish_reason", "timings", "choices"])
         self.assertEqual(reply["finish_reason"], "length")
         self.assertEqual(len(reply["ids"]), 5)
-        self.assertEqual(sorted(reply["timings"]), ["generation_tok_per_s", "itl_max_ms", "itl_ms", "load_ms", "prompt_tok_per_s", "ttft_ms"])
+        self.assertEqual(sorted(reply["timings"]), ["generation_tok_per_s", "itl_max_ms", "itl_ms", "load_ms",
+                                                    "prompt_tok_per_s", "ttft_ms"])
         for name, number in reply["timings"].items():
             self.assertGreater(number, 0, name)
         ids = json.loads(self.good("tokenize", "--model", MODEL, "--json", stdin=b"ab").stdout)["ids"]
         self.assertEqual(reply["prompt_ids"], ids)
+
+    def test_how_it_is_planned_changes_no_token(self):
+        words = ("--prompt", "ab", "--prompt", "abc" * 30, "--prompt", "b", "--max-tokens", "9", "--ignore-eos")
+        ids = [reply["ids"] for reply in self.generate(*words)]
+        for options in (["--target-itl", "0.001"], ["--priority", "-7"], ["--max-queue", "3"], ["--deadline", "999"]):
+            with self.subTest(options=options):
+                self.assertEqual([reply["ids"] for reply in self.generate(*words, *options)], ids)
+
+    def test_a_full_queue_refuses_in_words(self):
+        self.says(1, "prompt 3: 2 requests wait already", "generate", "--model", MODEL, "--prompt", "a", "--prompt", "b",
+                  "--prompt", "c", "--max-queue", "2")
+
+    def test_a_deadline_ends_an_answer(self):
+        reply, = self.generate("--prompt", "ab", "--max-tokens", "5", "--ignore-eos", "--deadline", "0.000001")
+        self.assertEqual(reply["finish_reason"], "deadline")
+        self.assertLess(len(reply["ids"]), 2)  # the first step began before it was over
 
     def test_stdout_is_the_text_and_stderr_one_line(self):
         words = ("--prompt", "ab", "--max-tokens", "12", "--ignore-eos")
@@ -468,6 +485,8 @@ class Bench(Case):
         for row in done["results"]:
             self.assertGreater(row["tok_per_s"], 0)
             self.assertGreater(row["share_of_limit"], 0)
+            self.assertGreater(row["host_share"], 0)
+            self.assertLess(row["host_share"], 1)
         self.assertEqual(done["results"][1]["context"], 0)
 
 
