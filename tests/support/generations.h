@@ -12,7 +12,7 @@
 
 enum {
     N_PROMPTS = 16,
-    N_NEW = 20,
+    N_NEW = 48,
     N_TOP = 5,
     LONGEST = 90,
     MOST_TEXT = 512,
