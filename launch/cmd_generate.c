@@ -319,13 +319,18 @@ static const char *fault_of_line(const generate_options *options, tsr_decoding *
 static int run(const tsr_call *call, const generate_options *options, const tsr_decoding *decoding)
 {
     generating g = {.options = options, .decoding = *decoding};
+    tsr_session_options session = options->session;
     tsr_status st;
 
     g.list = options->texts.n > 0   ? &options->texts
              : options->files.n > 0 ? &options->files
                                     : &options->ids;
+    if (g.list->n > 1 && session.target_itl_ms == 0) {
+        session.target_itl_ms =
+            TSR_SESSION_UNHURRIED_MS; // a batch wants to be done soon, as a whole
+    }
     st = call->speaks ? read_texts(&g) : TSR_OK;
-    st = tsr_session_run(call, &options->session, st, lead, &g);
+    st = tsr_session_run(call, &session, st, lead, &g);
     tsr_reply_set_clear(&g.replies);
     for (int i = 0; g.texts != NULL && i < g.list->n; i++) {
         tsr_free(g.texts[i].text);

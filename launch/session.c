@@ -31,7 +31,8 @@ static const tsr_args_option options_table[] = {
      "prompts that wait at most; one more is refused; 0: any number (default 0)"},
     {"--target-itl", "MS", TSR_ARGS_REAL, FIELD(target_itl_ms), 0, 1000000, NULL,
      "milliseconds between two tokens of a sequence: while others generate, prompts are read in "
-     "pieces that keep it; 0: twice the time without prompts (default 0)"},
+     "pieces that keep it; 0: twice the time without prompts (default for one prompt; several "
+     "prompts, and bench, read them at full speed)"},
     {"--quiet", NULL, TSR_ARGS_FLAG, FIELD(quiet), 0, 0, NULL,
      "nothing on stderr but errors: no summary, no bar"},
 };

@@ -14,6 +14,10 @@ extern "C" {
 #endif
 
 /* What the options group below fills. {0} is a good start. */
+/* A --target-itl that hurries nothing: prompts are read at full speed, as suits work that nobody
+ * watches. */
+#define TSR_SESSION_UNHURRIED_MS 1e6
+
 typedef struct tsr_session_options {
     const char *model;
     int64_t context;
