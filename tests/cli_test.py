@@ -20,7 +20,7 @@ WAIT_S = 100
 
 FOLDER = tempfile.TemporaryDirectory(prefix="tessera-cli-")
 MODEL = os.path.join(FOLDER.name, "tiny.gguf")
-COMMANDS = ("generate", "tokenize", "detokenize", "perplexity", "bench", "inspect")
+COMMANDS = ("generate", "chat", "tokenize", "detokenize", "perplexity", "bench", "inspect")
 
 
 def setUpModule():
@@ -463,6 +463,22 @@ class Ranks(Case):
         self.assertEqual(self.good(*words, stdin=text).stdout, self.good(*words, stdin=text, ranks=2).stdout)
         ids = self.good("tokenize", "--model", MODEL, stdin=text)
         self.assertEqual(self.good("tokenize", "--model", MODEL, stdin=text, ranks=2).stdout, ids.stdout)
+
+    def test_a_rank_that_is_lost_is_named_and_ends_the_job(self):
+        # When a process is killed its launcher sees it as well, and on a busy machine it may be the only one to be heard.
+        for fault, why in (("1:kill@3", "step 3|signal 9"), ("0:kill@3", "step 3|signal 9"), ("1:stop@3", "stopped"),
+                           ("1:page@3", "page of a mapped file"), ("1:alloc@0", "memory")):
+            with self.subTest(fault=fault):
+                os.environ["TSR_FAULT"] = fault
+                try:
+                    done = run("generate", "--model", MODEL, "--prompt", "On and on", "--max-tokens", "200",
+                               "--ignore-eos", ranks=2)
+                finally:
+                    del os.environ["TSR_FAULT"]
+                self.assertNotEqual(done.returncode, 0)
+                words = done.stderr.decode()
+                self.assertRegex(words, "rank " + fault[0] + "( of |/)2|process rank " + fault[0])
+                self.assertRegex(words, why)
 
     def test_a_signal_to_mpirun_ends_all_ranks(self):
         line = MPIRUN + ["2", TESSERA, "generate", "--model", MODEL, "--prompt", "x", "--ignore-eos",
