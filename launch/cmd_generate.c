@@ -11,6 +11,7 @@
 #include "launch/input.h"
 #include "launch/out.h"
 #include "launch/reply.h"
+#include "launch/sampling.h"
 #include "launch/session.h"
 
 typedef struct generate_options {
@@ -20,11 +21,7 @@ typedef struct generate_options {
     bool chat;
     const char *system;
     int64_t max_tokens;
-    double temperature;
-    int64_t top_k;
-    double top_p;
-    double min_p;
-    uint64_t seed;
+    tsr_sampling_options sampling;
     bool ignore_end;
     int64_t priority;
     double deadline_s;
@@ -47,20 +44,9 @@ static const tsr_args_option prompt_table[] = {
      "with --chat: the instruction before it (default: the template's own)"},
 };
 
-static const tsr_args_option sampling_table[] = {
+static const tsr_args_option answer_table[] = {
     {"--max-tokens", "N", TSR_ARGS_INTEGER, FIELD(max_tokens), 1, INT32_MAX, NULL,
      "tokens to generate at most (default 256)"},
-    {"--temperature", "T", TSR_ARGS_REAL, FIELD(temperature), 0, 100, NULL,
-     "0 always takes the likeliest token; higher is bolder (default 0)"},
-    {"--top-k", "K", TSR_ARGS_INTEGER, FIELD(top_k), 0, INT32_MAX, NULL,
-     "choose among the K likeliest tokens; 0: all (default 0)"},
-    {"--top-p", "P", TSR_ARGS_REAL, FIELD(top_p), 0, 1, NULL,
-     "choose among the likeliest tokens that together have probability P; 0 or 1: all (default "
-     "1)"},
-    {"--min-p", "P", TSR_ARGS_REAL, FIELD(min_p), 0, 1, NULL,
-     "leave out tokens less likely than P times the likeliest; 0: none (default 0)"},
-    {"--seed", "S", TSR_ARGS_SEED, FIELD(seed), 0, 0, NULL,
-     "where chance starts: the same seed gives the same text (default 0)"},
     {"--ignore-eos", NULL, TSR_ARGS_FLAG, FIELD(ignore_end), 0, 0, NULL,
      "go on after an end token, to --max-tokens"},
     {"--priority", "N", TSR_ARGS_INTEGER, FIELD(priority), -1000, 1000, NULL,
@@ -169,11 +155,6 @@ static tsr_status submit(tsr_engine *engine, const generating *g, tsr_reply *rep
         .prompt = reply->prompt,
         .n_prompt = reply->n_prompt,
         .max_tokens = (int)options->max_tokens,
-        .temperature = (float)options->temperature,
-        .top_k = (int)options->top_k,
-        .top_p = (float)options->top_p,
-        .min_p = (float)options->min_p,
-        .seed = options->seed,
         .ignore_end = options->ignore_end,
         .priority = (int)options->priority,
         .deadline_s = options->deadline_s,
@@ -185,6 +166,7 @@ static tsr_status submit(tsr_engine *engine, const generating *g, tsr_reply *rep
     if (reply->n_prompt == 0) {
         return tsr_fail(TSR_ERR_ARG, "the prompt is empty: there is nothing to go on from");
     }
+    tsr_sampling_apply(&options->sampling, &generation);
     tsr_decoding_put(&generation, &options->decoding, &g->decoding);
     generation.want_logprobs = options->json; // a choice says how likely it was as a whole
     generation.score = options->decoding.echo && options->json;
@@ -344,7 +326,8 @@ int tsr_cmd_generate_run(const tsr_call *call)
     const tsr_args_group groups[] = {
         {"Prompt (one of the first three; given several times, they run as one batch)",
          prompt_table, sizeof(prompt_table) / sizeof(prompt_table[0]), 0},
-        {"Answer", sampling_table, sizeof(sampling_table) / sizeof(sampling_table[0]), 0},
+        {"Answer", answer_table, sizeof(answer_table) / sizeof(answer_table[0]), 0},
+        tsr_sampling_group("How a token is chosen", FIELD(sampling)),
         tsr_decoding_group(FIELD(decoding)),
         tsr_session_group(FIELD(session)),
     };
@@ -356,7 +339,7 @@ int tsr_cmd_generate_run(const tsr_call *call)
                  "name.\nWith mpirun the model is split over the ranks; the text is the same on "
                  "any number of them.",
         .groups = groups,
-        .n_groups = 4,
+        .n_groups = sizeof(groups) / sizeof(groups[0]),
         .examples =
             "  tessera generate --model model.gguf --prompt 'Once upon a time' --max-tokens 64\n"
             "  tessera generate --model model.gguf --chat --prompt 'Why is the sky blue?'\n"
@@ -364,7 +347,7 @@ int tsr_cmd_generate_run(const tsr_call *call)
             "b.txt --json\n",
     };
     generate_options options = {
-        .max_tokens = 256, .top_p = 1.0, .decoding = tsr_decoding_defaults()};
+        .max_tokens = 256, .sampling = {.top_p = 1.0}, .decoding = tsr_decoding_defaults()};
     tsr_decoding decoding = {0};
     const char *fault;
     int exit_status;
