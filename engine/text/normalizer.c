@@ -86,11 +86,11 @@ static tsr_status append_char(tsr_text *out, uint32_t code_point)
     return tsr_text_append(out, bytes, (size_t)n);
 }
 
-static bool is_other(uint32_t c) // Cc, Cf, Cn, Co, Cs
+static bool is_other(uint32_t c) // Cc, Cf, Cs, Co
 {
     const utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)c);
 
-    return category == UTF8PROC_CATEGORY_CN || category >= UTF8PROC_CATEGORY_CC;
+    return category >= UTF8PROC_CATEGORY_CC;
 }
 
 static bool is_chinese(uint32_t c)

@@ -5,10 +5,11 @@
 #include "base/utf8.h"
 #include "engine/text/pattern_class.h"
 
-#define BEHIND_WORD "(?<=[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}])"
-#define NOT_BEHIND_WORD "(?<![\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}])"
-#define BEFORE_WORD "(?=[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}])"
-#define NOT_BEFORE_WORD "(?![\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}])"
+#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
+#define BEHIND_WORD "(?<=[" WORD "])"
+#define NOT_BEHIND_WORD "(?<![" WORD "])"
+#define BEFORE_WORD "(?=[" WORD "])"
+#define NOT_BEFORE_WORD "(?![" WORD "])"
 
 /* A group while it is read. */
 typedef struct group {

@@ -13,8 +13,10 @@
     "\\x{9}-\\x{D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}" \
     "\\x{205F}\\x{3000}"
 #define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define WORD_ALONE                                                                \
+    WORD "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}" /* \w that is not within brackets \
+                                                 */
 #define HEX "0-9A-Fa-f"
-#define ASCII_SYMBOLS "\\$\\+\\<\\=\\>\\^\\`\\|\\~"
 
 /* A name and the members of a class that it stands for. */
 typedef struct named {
@@ -32,7 +34,7 @@ static const named sets[] = {
     {"graph", "\\p{L}\\p{M}\\p{N}\\p{P}\\p{S}\\p{Cf}\\p{Co}"},
     {"lower", "\\p{Lowercase}"},
     {"print", "\\p{L}\\p{M}\\p{N}\\p{P}\\p{S}\\p{Cf}\\p{Co}\\p{Zs}"},
-    {"punct", "\\p{P}" ASCII_SYMBOLS},
+    {"punct", "\\p{P}\\p{S}"},
     {"space", SPACES},
     {"upper", "\\p{Uppercase}"},
     {"word", WORD},
@@ -82,6 +84,16 @@ static const named categories[] = {
     {"surrogate", "Cs"},
     {"privateuse", "Co"},
     {"unassigned", "Cn"},
+};
+
+/* Names of scripts. PCRE2 means by such a name also what the script shares with others, if it is
+ * not told otherwise. */
+static const char *const scripts[] = {
+    "arabic",    "armenian", "bengali",  "bopomofo", "cyrillic",  "devanagari", "ethiopic",
+    "georgian",  "greek",    "gujarati", "gurmukhi", "han",       "hangul",     "hebrew",
+    "hiragana",  "kannada",  "katakana", "khmer",    "lao",       "latin",      "malayalam",
+    "mongolian", "myanmar",  "oriya",    "sinhala",  "syriac",    "tamil",      "telugu",
+    "thaana",    "thai",     "tibetan",  "common",   "inherited",
 };
 
 /* A set while it is read: a class of PCRE2 between brackets, and what such a class cannot say. */
@@ -135,6 +147,16 @@ static const char *find_name(const named *list, size_t n, const char *name)
     return NULL;
 }
 
+static bool is_script(const char *name)
+{
+    for (size_t i = 0; i < sizeof(scripts) / sizeof(scripts[0]); i++) {
+        if (strcmp(scripts[i], name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* A name without its signs, in small letters; false if it is none. */
 static bool plain_name(char *out, size_t out_bytes, const char *name, size_t n_bytes)
 {
@@ -184,7 +206,7 @@ static tsr_status read_property(tsr_text *members, tsr_pattern_reader *r, bool *
             return tsr_pattern_write(members, posix);
         }
     }
-    TSR_TRY(tsr_pattern_write(members, "\\p{"));
+    TSR_TRY(tsr_pattern_write(members, is_script(plain) ? "\\p{sc:" : "\\p{"));
     TSR_TRY(known != NULL ? tsr_pattern_write(members, known)
                           : tsr_text_append(members, name, (size_t)(close - name)));
     return tsr_pattern_write(members, "}");
@@ -228,10 +250,15 @@ static tsr_status read_set(tsr_text *members, tsr_pattern_reader *r, bool *negat
 
 tsr_status tsr_pattern_set(tsr_text *out, tsr_pattern_reader *r, bool *found)
 {
+    const bool is_word = r->end - r->at > 1 && (r->at[1] == 'w' || r->at[1] == 'W');
     tsr_text members = {0};
     bool negative = false;
     tsr_status st = read_set(&members, r, &negative, found);
 
+    if (st == TSR_OK && is_word) {
+        members.n_bytes = 0;
+        st = tsr_pattern_write(&members, WORD_ALONE);
+    }
     if (st == TSR_OK && *found) {
         st = tsr_pattern_write(out, negative ? "[^" : "[");
         st = st == TSR_OK ? write_text(out, &members) : st;

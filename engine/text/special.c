@@ -105,15 +105,19 @@ tsr_special_match tsr_special_find(const tsr_special *special, const char *text,
         if (found == NULL) {
             continue;
         }
-        match = (tsr_special_match){at, at + found->text.n_bytes, at, at + found->text.n_bytes,
-                                    found->id};
+        match = (tsr_special_match){.start = at,
+                                    .end = at + found->text.n_bytes,
+                                    .at = at,
+                                    .next = at + found->text.n_bytes,
+                                    .id = found->id};
         if ((found->marks & TSR_SPECIAL_WORD) != 0 &&
             (tsr_code_point_word_ends(text, match.start) ||
              tsr_code_point_word_begins(text + match.end, n_bytes - match.end))) {
             at = match.end - 1; // no token, and what it covers is not looked at again
             continue;
         }
-        if ((found->marks & TSR_SPECIAL_TAKES_LEFT) != 0) {
+        match.takes_left = (found->marks & TSR_SPECIAL_TAKES_LEFT) != 0;
+        if (match.takes_left) {
             match.start -= tsr_code_point_spaces_behind(text, match.start);
         }
         if ((found->marks & TSR_SPECIAL_TAKES_RIGHT) != 0) {
@@ -121,5 +125,5 @@ tsr_special_match tsr_special_find(const tsr_special *special, const char *text,
         }
         return match;
     }
-    return (tsr_special_match){n_bytes, n_bytes, n_bytes, n_bytes, -1};
+    return (tsr_special_match){n_bytes, n_bytes, n_bytes, n_bytes, -1, false};
 }

@@ -49,6 +49,7 @@ typedef struct tsr_special_match {
     size_t at;    /* where the token itself begins */
     size_t next;  /* where the search goes on: behind the token itself */
     int32_t id;   /* -1: no match */
+    bool takes_left;
 } tsr_special_match;
 
 /* Which tokens are sought. A set of three bits and what they allow. */

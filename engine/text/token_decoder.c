@@ -203,6 +203,9 @@ static tsr_status take_step(const tsr_token_decoder *d, const tsr_decode_step *s
     case TSR_DECODE_KIND_REPLACE:
         return tsr_finder_replace(&step->finder, &w->regex, out, text,
                                   (tsr_text_view){step->content, step->content_bytes});
+    case TSR_DECODE_KIND_SUFFIX:
+        text.n_bytes -= ends_with(text, step) ? step->content_bytes : 0;
+        return write_sign(out, step, text, false);
     case TSR_DECODE_KIND_SIGN:
         return write_sign(out, step, text, first);
     case TSR_DECODE_KIND_STRIP:

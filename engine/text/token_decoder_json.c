@@ -108,9 +108,8 @@ static tsr_status read_bpe(tsr_token_decoder *decoder, const json_t *json)
     if (decoder->suffix == NULL) {
         return tsr_fail(TSR_ERR_NOMEM, "a text of the decoder");
     }
-    TSR_TRY(tsr_token_decoder_add(decoder, &step, TSR_DECODE_KIND_REPLACE));
-    TSR_TRY(tsr_decode_step_content(step, (tsr_text_view){"", 0}));
-    return tsr_finder_create(&step->finder, suffix, false);
+    TSR_TRY(tsr_token_decoder_add(decoder, &step, TSR_DECODE_KIND_SUFFIX));
+    return tsr_decode_step_content(step, suffix);
 }
 
 static tsr_status read_any(tsr_token_decoder *decoder, const json_t *json, int depth);

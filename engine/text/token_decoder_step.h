@@ -17,6 +17,8 @@ typedef enum tsr_decode_kind {
     TSR_DECODE_KIND_FALLBACK, /* "<0x0A>" is a byte */
     TSR_DECODE_KIND_REPLACE,  /* what the finder finds by the content */
     TSR_DECODE_KIND_SIGN,     /* the content is a space; at the beginning of a text, nothing */
+    TSR_DECODE_KIND_SUFFIX,   /* the content is a space; at the end of a token it is left to the
+                                 stream */
     TSR_DECODE_KIND_STRIP,    /* without up to so many of the content at each end */
     TSR_DECODE_KIND_COUNT
 } tsr_decode_kind;

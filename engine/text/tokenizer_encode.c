@@ -37,6 +37,13 @@ static tsr_status cut(encoding *e, tsr_pretokenizer_place place, const char *tex
     return tsr_pretokenizer_split(e->tok->pre, &e->pre, place, text, n_bytes, take_piece, e);
 }
 
+/* The token that was found, but one that takes the spaces before it and finds nothing left: what
+ * stood before has taken all that it is made of. */
+static tsr_status append_match(encoding *e, const tsr_special_match *match, size_t done)
+{
+    return match->takes_left && done >= match->end ? TSR_OK : tsr_ids_append(e->out, match->id);
+}
+
 /* A text that has been normalized: the special tokens that are sought in such, and what lies
  * between them. */
 static tsr_status encode_normalized(encoding *e, tsr_pretokenizer_place place, tsr_text_view text)
@@ -63,7 +70,7 @@ static tsr_status encode_normalized(encoding *e, tsr_pretokenizer_place place, t
         if (match.id < 0) {
             break;
         }
-        TSR_TRY(tsr_ids_append(e->out, match.id));
+        TSR_TRY(append_match(e, &match, done));
         done = match.end;
         from = match.next;
     }
@@ -178,7 +185,7 @@ static tsr_status encode_all(encoding *e, marked_text *m)
         if (match.id < 0) {
             return TSR_OK;
         }
-        TSR_TRY(tsr_ids_append(e->out, match.id));
+        TSR_TRY(append_match(e, &match, done));
         done = match.end;
         from = match.next;
     }

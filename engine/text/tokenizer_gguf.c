@@ -41,7 +41,7 @@ static tsr_status read_tokens(tsr_vocab_token *tokens, const tsr_gguf *gguf, int
         if (n_types >= 0 && !tsr_gguf_array_int(gguf, KEY_TYPES, id, &type)) {
             return tsr_fail(TSR_ERR_FORMAT, "%s holds no whole numbers", KEY_TYPES);
         }
-        if (type < TSR_TOKEN_KIND_NORMAL || type >= TSR_TOKEN_KIND_COUNT) {
+        if (type < TSR_TOKEN_KIND_NORMAL || type > TSR_TOKEN_KIND_BYTE) {
             type = TSR_TOKEN_KIND_NORMAL;
         }
         tokens[id].kind = (tsr_token_kind)type;

@@ -129,6 +129,17 @@ static tsr_status read_flags(uint32_t *marks, const json_t *token)
     return TSR_OK;
 }
 
+/* Of an added token that is yet to be put in its place. */
+static tsr_token_kind kind_of(const gathered *g, int64_t id)
+{
+    if ((g->marks[id] & TSR_SPECIAL_CONTROL) != 0) {
+        return TSR_TOKEN_KIND_CONTROL;
+    }
+    return g->tokens[id].text.bytes != NULL && g->tokens[id].kind != TSR_TOKEN_KIND_ADDED
+               ? TSR_TOKEN_KIND_USER_DEFINED
+               : TSR_TOKEN_KIND_ADDED;
+}
+
 static tsr_status gather_added(gathered *g, const json_t *added, const json_t *config)
 {
     const json_t *overrides = json_object_get(config, "added_tokens_decoder");
@@ -159,9 +170,7 @@ static tsr_status gather_added(gathered *g, const json_t *added, const json_t *c
             memcmp(also.bytes, content.bytes, content.n_bytes) == 0) {
             TSR_TRY(read_flags(&g->marks[id], override));
         }
-        TSR_TRY(put(g, id, content,
-                    (g->marks[id] & TSR_SPECIAL_CONTROL) != 0 ? TSR_TOKEN_KIND_CONTROL
-                                                              : TSR_TOKEN_KIND_USER_DEFINED));
+        TSR_TRY(put(g, id, content, kind_of(g, id)));
     }
     return TSR_OK;
 }

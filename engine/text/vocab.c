@@ -59,7 +59,10 @@ int32_t tsr_vocab_find_plain(const tsr_vocab *vocab, const char *text, size_t n_
             ? -1
             : tsr_vocab_find(vocab, (tsr_text_view){.bytes = text, .n_bytes = n_bytes}, nothing);
 
-    return id >= 0 && tsr_vocab_is_control(vocab, id) ? -1 : id;
+    return id >= 0 && (tsr_vocab_is_control(vocab, id) ||
+                       tsr_vocab_kind(vocab, id) == TSR_TOKEN_KIND_ADDED)
+               ? -1
+               : id;
 }
 
 int32_t tsr_vocab_find_byte(const tsr_vocab *vocab, uint8_t byte)

@@ -18,7 +18,8 @@ extern "C" {
 
 typedef struct tsr_vocab tsr_vocab;
 
-/* As tokenizer.ggml.token_type numbers them: github.com/ggml-org/ggml, docs/gguf.md. */
+/* As tokenizer.ggml.token_type numbers them (github.com/ggml-org/ggml, docs/gguf.md), but for the
+ * last. */
 typedef enum tsr_token_kind {
     TSR_TOKEN_KIND_NORMAL = 1,
     TSR_TOKEN_KIND_UNKNOWN = 2,
@@ -26,6 +27,8 @@ typedef enum tsr_token_kind {
     TSR_TOKEN_KIND_USER_DEFINED = 4,
     TSR_TOKEN_KIND_UNUSED = 5,
     TSR_TOKEN_KIND_BYTE = 6,
+    TSR_TOKEN_KIND_ADDED = 7, /* user-defined, and none of the model's own: ordinary text becomes it
+                                 only where it is found as a special token */
     TSR_TOKEN_KIND_COUNT
 } tsr_token_kind;
 
