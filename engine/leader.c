@@ -293,8 +293,10 @@ static void tell_token(tsr_engine *e, tsr_request *request, int32_t token)
     bool stops = false;
     size_t whole;
 
-    if (tsr_tokenizer_decode(tsr_model_tokenizer(e->model), &g->stream, &g->text, token, false) !=
-        TSR_OK) {
+    // A vocabulary may be padded: beyond the tokens there is nothing to be shown.
+    if (token < tsr_tokenizer_n_vocab(tsr_model_tokenizer(e->model)) &&
+        tsr_tokenizer_decode(tsr_model_tokenizer(e->model), &g->stream, &g->text, token, false) !=
+            TSR_OK) {
         tsr_log_error("a token's text is lost: %s", tsr_status_message());
     }
     whole = g->text.n_bytes;
