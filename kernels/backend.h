@@ -56,6 +56,9 @@ typedef struct tsr_backend {
     tsr_device_sync_fn *sync;
     tsr_device_alloc_fn *alloc; /* zeroed */
     tsr_device_free_fn *give_back;
+    tsr_device_alloc_fn *alloc_host; /* zeroed, page-aligned */
+    tsr_device_free_fn *give_back_host;
+    tsr_device_copy_fn *copy;
     tsr_device_copy_fn *upload;
     tsr_device_copy_fn *download;
     tsr_embed_fn *embed;
