@@ -182,8 +182,8 @@ tsr_engine_stats tsr_engine_describe(const tsr_engine *e)
         .token_bytes = token_bytes(e),
         .token_macs = (uint64_t)(config->n_layers * layer_macs),
         .head_macs = (uint64_t)(shape->n_vocab * shape->dim),
-        .kv_token_bytes =
-            (uint64_t)(2 * config->n_layers * kv_dim) * tsr_dtype_bytes(e->settings.kv_dtype),
+        .kv_token_bytes = (uint64_t)(2 * config->n_layers * kv_dim) *
+                          (uint64_t)tsr_kv_type_bits(e->settings.kv_type) / 8,
         .n_steps = e->n_steps,
         .n_preempted = e->leader == NULL ? 0 : tsr_leader_n_preempted(e->leader),
         .step_s = (double)e->step_ns / 1e9,

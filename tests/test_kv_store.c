@@ -18,9 +18,10 @@
 static const tsr_kv_layout small = {
     .n_layers = 2,
     .n_kv_heads = 3,
-    .head_dim = 24,
+    .key_dim = 24,
+    .value_dim = 24,
     .block_tokens = 16,
-    .dtype = TSR_DTYPE_BF16,
+    .type = TSR_KV_TYPE_BF16,
 };
 
 static int open_cpu(void **state)
@@ -170,7 +171,7 @@ static void a_view_shows_one_layer_of_the_whole_pool(void **state)
 
         assert_int_equal(view.layer, layer);
         assert_int_equal(view.block_bytes, block_bytes);
-        assert_int_equal(view.layout->head_dim, 24);
+        assert_int_equal(view.layout->key_dim, 24);
         assert_ptr_not_equal(view.layout, &small); // a copy
         assert_ptr_equal(view.pool, tsr_kv_store_view(store, 0).pool);
     }
@@ -200,7 +201,7 @@ static size_t resident_bytes(void *at, size_t n_bytes)
 static void memory_is_taken_up_only_where_blocks_were_written(void **state)
 {
     /* 32 layers * 8 heads * (128 + 128) * 16 tokens * 2 bytes: 2 MiB a block, 2 GB in all */
-    const tsr_kv_layout large = {32, 8, 128, 16, TSR_DTYPE_F16};
+    const tsr_kv_layout large = {32, 8, 128, 128, 16, TSR_KV_TYPE_F16, false};
     enum {
         N_SLOTS = 1000,
         HUGE_BYTES = 2 << 20
@@ -246,7 +247,8 @@ static void a_rank_without_heads_keeps_the_books_all_the_same(void **state)
 static void impossible_stores_are_refused(void **state)
 {
     tsr_kv_layout bad = small;
-    tsr_kv_layout vast = {1 << 20, 1 << 12, 256, 64, TSR_DTYPE_F32}; /* 2^49 bytes a block */
+    tsr_kv_layout vast = {1 << 20, 1 << 12,         256,  256,
+                          64,      TSR_KV_TYPE_F32, false}; /* 2^49 bytes a block */
     tsr_kv_store *store = NULL;
 
     bad.block_tokens = 17;
