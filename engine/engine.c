@@ -29,7 +29,13 @@ static tsr_status make_cache(tsr_engine *e)
 {
     const tsr_config *config = tsr_model_config(e->model);
     const tsr_settings *s = &e->settings;
-    const tsr_kv_layout layout = tsr_settings_kv_layout(s, config, &e->shard);
+    const tsr_kv_store_options store = {
+        .layout = tsr_settings_kv_layout(s, config, &e->shard),
+        .n_ids = s->n_blocks,
+        .n_device = s->n_blocks,
+        .n_tables = s->max_sequences,
+        .max_blocks = (int)tsr_block_table_blocks_for(s->context, s->block_tokens),
+    };
     const tsr_step_limits limits = {
         .max_rows = s->max_batch_tokens,
         .max_seqs = s->max_sequences,
@@ -40,7 +46,7 @@ static tsr_status make_cache(tsr_engine *e)
     };
     tsr_decoder_parts parts;
 
-    TSR_TRY(tsr_kv_store_create(&e->store, e->dev, &layout, s->n_blocks, s->n_blocks));
+    TSR_TRY(tsr_kv_store_create(&e->store, e->dev, &store));
     parts = (tsr_decoder_parts){
         .dev = e->dev,
         .comm = e->comm,
