@@ -182,8 +182,8 @@ void tsr_kv_disk_destroy(tsr_kv_disk *disk)
     tsr_free(disk);
 }
 
-static tsr_status put(tsr_kv_disk *disk, tsr_task_kind kind, tsr_task_fn *fn, const transfer *wanted,
-                      int64_t *ticket)
+static tsr_status put(tsr_kv_disk *disk, tsr_task_kind kind, tsr_task_fn *fn,
+                      const transfer *wanted, int64_t *ticket)
 {
     transfer *t = &disk->transfers[disk->n_put % disk->depth];
 
