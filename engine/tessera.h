@@ -229,6 +229,14 @@ typedef struct tsr_event {
 /* Called on the leader, in tsr_engine_step(). It may submit and cancel. */
 typedef void tsr_event_fn(void *ctx, const tsr_event *event);
 
+/* When a search with beams has found enough; see engine/beam.h. */
+typedef enum tsr_stopping {
+    TSR_STOPPING_USUAL, /* when what lives is unlikely to do better */
+    TSR_STOPPING_EARLY, /* when as many answers as beams are complete */
+    TSR_STOPPING_NEVER, /* when what lives can do no better */
+    TSR_STOPPING_COUNT
+} tsr_stopping;
+
 typedef struct tsr_generation {
     const int32_t *prompt; /* [n_prompt] ids, copied */
     int64_t n_prompt;
