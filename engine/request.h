@@ -16,6 +16,7 @@ extern "C" {
 typedef enum tsr_request_state {
     TSR_REQUEST_WAITING, /* new, or put back for want of memory: none of its tokens are in the cache
                           */
+    TSR_REQUEST_RESTING, /* waiting, with tokens in the cache */
     TSR_REQUEST_RUNNING,
     TSR_REQUEST_ENDED,
     TSR_REQUEST_STATE_COUNT
@@ -61,7 +62,9 @@ typedef struct tsr_request {
     int64_t n_scored; /* score: prompt positions whose logits have been given */
     int lane;         /* while running; else -1 */
     tsr_block_table blocks;
-    int n_told; /* blocks that the ranks know of: the first of `blocks` */
+    int n_told;        /* of `blocks`, how many first ones its lane has as they are */
+    int32_t copy_from; /* in the step being planned: the block that its last one starts as a copy
+                          of, with an owner for that; else -1 */
 
     int64_t submitted_ns;   /* set by whoever submits it, as is the deadline */
     int64_t deadline_ns;    /* 0: none */

@@ -81,6 +81,27 @@ tsr_step_limits tsr_scheduler_step_limits(const tsr_scheduler *scheduler);
  */
 TSR_MUST_CHECK tsr_status tsr_scheduler_submit(tsr_scheduler *scheduler, tsr_request *request);
 
+/*
+ * Queue `child`, which goes on from where `parent` is: their first n_kept tokens are the same, and
+ * what the parent has of them in the cache becomes the child's as well; tokens behind them, which a
+ * request otherwise gets from steps, may be there already. It is like a request that has been put
+ * back and kept its blocks, and runs at once when there is a lane. Between a commit and the next
+ * plan; a parent that has ended has nothing left to share. Errors: those of tsr_scheduler_submit()
+ * but FULL.
+ */
+TSR_MUST_CHECK tsr_status tsr_scheduler_fork(tsr_scheduler *scheduler, const tsr_request *parent,
+                                             tsr_request *child, int64_t n_kept);
+
+/*
+ * Each of requests [n] becomes what sources[i], another or the same of them, is at this moment: its
+ * tokens, and its part in its blocks, for its own; all at once, so that they may change places. All
+ * have as many tokens, as many prompt tokens, and have not ended. Between a commit and the next
+ * plan. Errors: NOMEM (all are as they were).
+ */
+TSR_MUST_CHECK tsr_status tsr_scheduler_refork(tsr_scheduler *scheduler,
+                                               tsr_request *const *requests, const int *sources,
+                                               int n);
+
 /* End a request wherever it is; its blocks are dropped with the next step. One that is in a step
  * which has been planned and not committed ends with the commit, without a token from it. */
 void tsr_scheduler_cancel(tsr_scheduler *scheduler, tsr_request *request);

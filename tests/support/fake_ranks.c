@@ -26,6 +26,9 @@ void fake_ranks_init(fake_ranks *ranks, const tsr_step_limits *limits, int64_t c
     for (size_t i = 0; i < n_ids; i++) {
         ranks->owners[i] = -1;
     }
+    for (int i = 0; i < limits->max_seqs * limits->max_blocks; i++) {
+        ranks->tables[i] = -1;
+    }
     for (size_t i = 0; i < n_ids * (size_t)limits->block_tokens; i++) {
         ranks->slots[i].writer = -1;
     }
@@ -72,6 +75,24 @@ static void drop_blocks(fake_ranks *ranks, const tsr_step *step)
     }
 }
 
+static int32_t *table_of(fake_ranks *ranks, int32_t lane)
+{
+    return &ranks->tables[(int64_t)lane * ranks->limits.max_blocks];
+}
+
+static void leave_lanes(fake_ranks *ranks, const tsr_step *step)
+{
+    for (int i = 0; i < step->n_left; i++) {
+        bool had_any = false;
+
+        for (int b = 0; b < ranks->limits.max_blocks; b++) {
+            had_any = had_any || table_of(ranks, step->left[i])[b] >= 0;
+            table_of(ranks, step->left[i])[b] = -1;
+        }
+        assert_true(had_any); // a lane without a table is not left
+    }
+}
+
 static int sequence_of_lane(const tsr_step *step, int32_t lane)
 {
     for (int s = 0; s < step->n_seqs; s++) {
@@ -90,20 +111,52 @@ static void append_blocks(fake_ranks *ranks, const tsr_scheduler *scheduler, con
         const int s = sequence_of_lane(step, step->append_lane[i]);
         const int64_t n_positions =
             step->first_pos[s] + step->row_start[s + 1] - step->row_start[s];
+        int32_t *entry = &table_of(ranks, step->append_lane[i])[step->append_index[i]];
 
-        assert_int_equal(ranks->owners[id], -1); // free, or dropped before
+        assert_true(ranks->shares || ranks->owners[id] == -1); // free, or dropped before
+        assert_int_not_equal(*entry, id);                      // nothing is told twice
         // None is taken ahead of the rows that fill it.
         assert_true((int64_t)step->append_index[i] * ranks->limits.block_tokens < n_positions);
         ranks->owners[id] = tsr_scheduler_request_of(scheduler, s)->id;
-        ranks->tables[(int64_t)step->append_lane[i] * ranks->limits.max_blocks +
-                      step->append_index[i]] = id;
+        *entry = id;
         for (int k = 0; k < step->n_dropped; k++) {
             ranks->n_given_over += step->dropped[k] == id ? 1 : 0;
         }
     }
 }
 
-/* Every position up to the last has a block of this request's own, and in it what it wrote. */
+static void copy_blocks(fake_ranks *ranks, const tsr_step *step)
+{
+    const int bt = ranks->limits.block_tokens;
+
+    for (int i = 0; i < step->n_copied; i++) {
+        bool is_appended = false;
+
+        assert_true(ranks->owners[step->copy_from[i]] >= 0); // dropped it would not be
+        for (int k = 0; k < step->n_appended; k++) {
+            is_appended = is_appended || step->append_block[k] == step->copy_to[i];
+        }
+        assert_true(is_appended);
+        for (int k = 0; k < bt; k++) {
+            ranks->slots[(int64_t)step->copy_to[i] * bt + k] =
+                ranks->slots[(int64_t)step->copy_from[i] * bt + k];
+        }
+        ranks->n_copied++;
+    }
+}
+
+/* Nobody else's table has this block. */
+static void assert_sole(fake_ranks *ranks, int32_t lane, int32_t block)
+{
+    for (int32_t other = 0; other < ranks->limits.max_seqs; other++) {
+        for (int b = 0; other != lane && b < ranks->limits.max_blocks; b++) {
+            assert_int_not_equal(table_of(ranks, other)[b], block);
+        }
+    }
+}
+
+/* Every position up to the last has a block, of this request's own unless they may be shared, and
+ * in it what belongs there. */
 static void read_back(fake_ranks *ranks, const tsr_request *r, int32_t lane, int64_t n_positions)
 {
     for (int64_t p = 0; p < n_positions; p++) {
@@ -112,8 +165,8 @@ static void read_back(fake_ranks *ranks, const tsr_request *r, int32_t lane, int
                 ->tables[(int64_t)lane * ranks->limits.max_blocks + p / ranks->limits.block_tokens];
         const fake_slot *slot = slot_at(ranks, lane, p);
 
-        assert_int_equal(ranks->owners[block], r->id);
-        assert_int_equal(slot->writer, r->id);
+        assert_true(ranks->owners[block] == r->id || (ranks->shares && ranks->owners[block] >= 0));
+        assert_true(slot->writer == r->id || ranks->shares);
         assert_int_equal(slot->position, p);
         assert_int_equal(slot->token, r->tokens[p]);
     }
@@ -153,7 +206,9 @@ void fake_ranks_run(fake_ranks *ranks, const tsr_scheduler *scheduler, const tsr
 
     assert_int_equal(tsr_step_unpack(&ranks->step, ranks->message, n_ints), TSR_OK);
     drop_blocks(ranks, step);
+    leave_lanes(ranks, step);
     append_blocks(ranks, scheduler, step);
+    copy_blocks(ranks, step);
     check_wanted(scheduler, step);
     for (int s = 0; s < step->n_seqs; s++) {
         const tsr_request *r = tsr_scheduler_request_of(scheduler, s);
@@ -166,8 +221,10 @@ void fake_ranks_run(fake_ranks *ranks, const tsr_scheduler *scheduler, const tsr
         for (int32_t k = 0; k < n_rows; k++) {
             fake_slot *slot = slot_at(ranks, lane, r->n_cached + k);
 
-            assert_true(slot->writer == -1 || slot->position != r->n_cached + k ||
+            assert_true(ranks->shares || slot->writer == -1 || slot->position != r->n_cached + k ||
                         slot->writer != r->id);
+            assert_sole(ranks, lane,
+                        table_of(ranks, lane)[(r->n_cached + k) / ranks->limits.block_tokens]);
             *slot = (fake_slot){r->id, (int32_t)r->n_cached + k, step->tokens[first + k]};
         }
     }

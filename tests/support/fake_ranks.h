@@ -19,11 +19,13 @@ typedef struct fake_ranks {
     int64_t context;   /* positions a sequence */
     tsr_step step;     /* as it was unpacked */
     int32_t *message;  /* [tsr_step_max_ints()] */
-    int32_t *tables;   /* [max_seqs, max_blocks] block ids */
+    int32_t *tables;   /* [max_seqs, max_blocks] block ids, or -1 */
+    bool shares;       /* sequences may share blocks; else whoever writes to one owns it */
     int64_t *owners;   /* [n_block_ids] id of the request whose block it is, or -1 */
     fake_slot *slots;  /* [n_block_ids, block_tokens] */
     int32_t *next;     /* [max_seqs] of the step that ran last */
     long n_rows;       /* that ran in all */
+    long n_copied;     /* blocks */
     long n_given_over; /* blocks dropped and appended in one step */
 } fake_ranks;
 

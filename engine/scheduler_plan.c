@@ -1,0 +1,235 @@
+#include <assert.h>
+
+#include "engine/scheduler_state.h"
+#include "engine/victim.h"
+
+/* Does it get a token from a step that brings its cache to n_cached? */
+static bool samples_at(const tsr_scheduler *s, const tsr_request *r, int64_t n_cached)
+{
+    return n_cached == r->n_tokens && r->n_tokens < tsr_scheduler_longest(s, r);
+}
+
+/* The waiting request with blocks that stands last, or that stands last behind `than`. */
+static tsr_request *last_resting(const tsr_scheduler *s, const tsr_request *than)
+{
+    tsr_request *last = NULL;
+
+    for (int i = 0; s->n_resting > 0 && i < s->waiting.n_items; i++) {
+        tsr_request *r = s->waiting.items[i];
+
+        if (r->state == TSR_REQUEST_RESTING &&
+            (than == NULL || tsr_request_is_before(TSR_REQUEST_BY_STANDING, than, r)) &&
+            (last == NULL || tsr_request_is_before(TSR_REQUEST_BY_STANDING, last, r))) {
+            last = r;
+        }
+    }
+    return last;
+}
+
+/* There is no block for the i-th running request: one is found where it is missed least. False:
+ * there is nobody whom it may take from. */
+static bool find_block(tsr_scheduler *s, int i, int *budget)
+{
+    tsr_request *resting = last_resting(s, s->running[i]);
+    int victim;
+
+    if (resting == NULL) {
+        victim = tsr_victim_choose(s->running, i + 1, s->n_running);
+        if (victim >= 0) {
+            *budget += tsr_scheduler_put_back(s, victim);
+            return true;
+        }
+        // The first of those that run finds room in any case, so that all end.
+        resting = i == 0 ? last_resting(s, NULL) : NULL;
+    }
+    if (resting != NULL) {
+        tsr_scheduler_forget(s, resting);
+    }
+    return resting != NULL;
+}
+
+/*
+ * Give the i-th running request up to `want` rows and the blocks for them, taking blocks from
+ * others while there is no room for a single row. Returns false when the request ended instead.
+ */
+static bool give_rows(tsr_scheduler *s, int i, int64_t want, int *budget)
+{
+    const tsr_scheduler_options *o = &s->options;
+    tsr_request *r = s->running[i];
+    int64_t fit;
+
+    if (tsr_block_table_blocks_for(r->n_cached + 1, o->block_tokens) > o->n_blocks) {
+        tsr_scheduler_fail(
+            s, r,
+            "the sequence has grown to %lld tokens, more than the %d cache blocks of %d tokens "
+            "hold",
+            (long long)r->n_tokens, o->n_blocks, o->block_tokens);
+        return false;
+    }
+    do {
+        const int64_t n_blocks = (int64_t)r->blocks.n_blocks + tsr_block_pool_n_free(s->pool) -
+                                 (tsr_scheduler_blocks_must_copy(s, r) ? 1 : 0);
+
+        fit = n_blocks * o->block_tokens - r->n_cached;
+    } while (fit <= 0 && find_block(s, i, budget));
+    want = want < fit ? want : fit;
+    if (want <= 0) {
+        return true; // nobody behind it: wait with what is there
+    }
+    if (tsr_scheduler_blocks_grow(s, r, want) != TSR_OK) {
+        // The blocks are there, memory to list them is not.
+        tsr_scheduler_fail(s, r, "%s", tsr_status_message());
+        return false;
+    }
+    s->rows[i] = (int)want;
+    *budget -= (int)want;
+    return true;
+}
+
+/* Rows for those that run, by standing: decoding ones, or those with more tokens to compute. */
+static void plan_running(tsr_scheduler *s, bool decoding, int *budget)
+{
+    int i = 0;
+
+    while (i<s->n_running && * budget> 0) {
+        const int64_t ahead = tsr_scheduler_n_ahead(s->running[i]);
+        bool still_here = true;
+
+        if ((ahead == 1) == decoding) {
+            still_here = give_rows(s, i, ahead < *budget ? ahead : *budget, budget);
+        }
+        i += still_here ? 1 : 0; // who ended has left the place to the next
+    }
+}
+
+/* Newcomers, as far as there are rows left for them; all prompts that run have been given theirs.
+ */
+static void admit(tsr_scheduler *s, int *budget)
+{
+    while (s->waiting.n_items > 0 && s->n_running<s->options.max_seqs && * budget> 0) {
+        tsr_request *r = tsr_request_heap_first(&s->waiting);
+        const int64_t n_needed = tsr_block_table_blocks_for(r->n_tokens, s->options.block_tokens) -
+                                 r->blocks.n_blocks +
+                                 (tsr_scheduler_blocks_must_copy(s, r) ? 1 : 0);
+        const int64_t n_ahead = tsr_scheduler_n_ahead(r);
+
+        // One block in hand for each that runs: else a newcomer would soon be put back for it.
+        if (s->n_running > 0 && n_needed + s->n_running > tsr_block_pool_n_free(s->pool)) {
+            return;
+        }
+        tsr_scheduler_wait_no_more(s, r);
+        (void)give_rows(s, tsr_scheduler_start(s, r), n_ahead < *budget ? n_ahead : *budget,
+                        budget);
+    }
+}
+
+/* The wanted rows of a sequence whose rows start at first_row of the step. */
+static void write_wanted(const tsr_request *r, tsr_step *step, int first_row, bool samples)
+{
+    const int n_rows = step->n_rows - first_row;
+
+    for (int k = r->score ? 0 : n_rows - 1; k < n_rows; k++) {
+        const int64_t pos = r->n_cached + k;
+        const bool is_sampled = samples && k == n_rows - 1;
+        const bool is_scored = r->score && pos >= r->n_scored && pos < r->n_prompt;
+
+        if (is_sampled || is_scored) {
+            step->wanted[step->n_wanted] = first_row + k;
+            step->targets[step->n_wanted] =
+                is_scored && pos + 1 < r->n_prompt ? r->tokens[pos + 1] : -1;
+            step->sharpness[step->n_wanted] =
+                is_sampled ? tsr_sampler_sharpness(&r->sampling) : 1.0f;
+            step->n_wanted++;
+        }
+    }
+}
+
+/* False: the request ended instead. */
+static bool write_sequence(tsr_scheduler *s, tsr_request *r, int n_rows, tsr_step *step)
+{
+    const int seq = step->n_seqs;
+    const int first_row = step->n_rows;
+    const bool samples = samples_at(s, r, r->n_cached + n_rows);
+
+    if (tsr_scheduler_blocks_tell(s, r, step) != TSR_OK) {
+        tsr_scheduler_fail(s, r, "%s", tsr_status_message());
+        return false;
+    }
+    for (int k = 0; k < n_rows; k++) {
+        step->tokens[step->n_rows++] = r->tokens[r->n_cached + k];
+    }
+    step->row_start[seq + 1] = step->n_rows;
+    step->n_seqs++;
+    step->first_pos[seq] = (int32_t)r->n_cached;
+    step->lanes[seq] = r->lane;
+    write_wanted(r, step, first_row, samples);
+    if (samples) {
+        const int n = tsr_sampler_n_candidates(&r->sampling);
+
+        step->n_best = n > step->n_best ? n : step->n_best;
+        step->may_ask |= tsr_sampler_may_ask(&r->sampling) ? 1 : 0;
+    }
+    s->planned[seq] = r;
+    s->samples[seq] = samples;
+    s->cancelled[seq] = false;
+    return true;
+}
+
+static void end_overdue(tsr_scheduler *s)
+{
+    for (;;) {
+        tsr_request *r = tsr_request_heap_first(&s->deadlines);
+
+        if (r == NULL || r->deadline_ns > s->now_ns) {
+            return;
+        }
+        tsr_scheduler_end(s, r, TSR_REASON_DEADLINE);
+    }
+}
+
+/* Rows for all who get some: decoding ones first, then prompts as far as the pace allows. */
+static void give_all_rows(tsr_scheduler *s)
+{
+    int budget = s->options.max_batch_tokens;
+    const int n_waiting = s->waiting.n_items;
+    int n_decoding;
+
+    for (int i = 0; i < s->n_running; i++) {
+        s->rows[i] = 0;
+    }
+    plan_running(s, true, &budget);
+    n_decoding = s->options.max_batch_tokens - budget; // a row each
+    budget = tsr_pace_prompt_rows(&s->pace, n_decoding, budget, (double)s->options.target_itl_us);
+    plan_running(s, false, &budget);
+    if (s->waiting.n_items == n_waiting) {
+        admit(s, &budget); // not in a step that put somebody back
+    }
+}
+
+bool tsr_scheduler_plan(tsr_scheduler *s, tsr_step *step, int64_t now_ns)
+{
+    int i = 0;
+
+    assert(!s->is_out);
+    s->now_ns = now_ns > s->now_ns ? now_ns : s->now_ns;
+    tsr_step_reset(step);
+    end_overdue(s);
+    give_all_rows(s);
+    s->n_decoding = 0;
+    while (i < s->n_running) {
+        const bool decodes = tsr_scheduler_n_ahead(s->running[i]) == 1;
+
+        if (s->rows[i] == 0) {
+            i++;
+        } else if (write_sequence(s, s->running[i], s->rows[i], step)) {
+            s->n_decoding += decodes ? 1 : 0;
+            i++;
+        }
+    }
+    step->n_best = step->n_best < s->options.n_vocab ? step->n_best : s->options.n_vocab;
+    s->n_planned = step->n_seqs;
+    s->n_prompt_rows = step->n_rows - s->n_decoding;
+    s->is_out = step->n_seqs > 0;
+    tsr_scheduler_blocks_tell_free(s, step);
+    return step->n_seqs > 0 || step->n_dropped > 0;
+}
