@@ -98,6 +98,11 @@ static int64_t most(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+static int head_dim_of(const tsr_kv_layout *layout)
+{
+    return layout->key_dim > layout->value_dim ? layout->key_dim : layout->value_dim;
+}
+
 /* ---- memory ---------------------------------------------------------------------------------- */
 
 /* Takes n_bytes from a cursor; with *base NULL only counts. */
@@ -267,14 +272,14 @@ static int64_t seen(const tile *t, int row, int64_t run)
 
 static void scale_queries(const job *j, const tile *t, float *q)
 {
-    const int head_dim = j->shape->head_dim;
+    const int key_dim = j->kv->layout->key_dim;
 
     for (int r = 0; r < t->n_rows; r++) {
         const float *row = tsr_rows_cpu_f32(j->q, t->in.first_row + t->first_row + r);
 
         for (int h = 0; h < t->n_heads; h++) {
-            j->loops->scale(q, row + (t->first_head + h) * head_dim, head_dim, j->shape->scale);
-            q += head_dim;
+            j->loops->scale(q, row + (t->first_head + h) * key_dim, key_dim, j->shape->scale);
+            q += key_dim;
         }
     }
 }
@@ -282,11 +287,11 @@ static void scale_queries(const job *j, const tile *t, float *q)
 static tsr_attention_run run_at(const job *j, const tile *t, int64_t index, int64_t n_tokens)
 {
     const tsr_kv_layout *layout = j->kv->layout;
-    const size_t elem_bytes = tsr_dtype_bytes(layout->dtype);
+    const size_t elem_bytes = (size_t)tsr_kv_type_bits(layout->type) / 8;
     const size_t offset = tsr_kv_layout_offset(layout, j->kv->layer, t->kv_head);
     const size_t key_bytes = tsr_kv_layout_key_bytes(layout);
-    tsr_attention_run run = {.dtype = layout->dtype,
-                             .head_dim = layout->head_dim,
+    tsr_attention_run run = {.type = layout->type,
+                             .key_dim = layout->key_dim,
                              .padded_dim = j->padded_dim,
                              .key_stride = layout->block_tokens};
 
@@ -327,13 +332,13 @@ static void attend_run(const job *j, const tile *t, int64_t index, const bench *
     queries = (tsr_attention_tile){
         .n_queries = n_queries - first,
         .n_seen = n_seen + first,
-        .q = q + (int64_t)first * j->shape->head_dim,
+        .q = q + (int64_t)first * j->kv->layout->key_dim,
         .scores = b->scores,
         .parts = parts + (int64_t)first * j->part_floats,
     };
     queries.from_memory = queries.n_queries < WIDEN_FROM;
     queries.then = queries.from_memory ? then : NULL;
-    if (!queries.from_memory && run.dtype != TSR_DTYPE_F32) {
+    if (!queries.from_memory && run.type != TSR_KV_TYPE_F32) {
         const tsr_attention_run narrow = run;
 
         j->loops->widen(&run, b->keys, b->values, &narrow, (int)n_tokens);
@@ -346,8 +351,9 @@ static void finish(const job *j, const tile *t, int query, const float *state)
     const int64_t row = t->in.first_row + t->first_row + query / t->n_heads;
     const int head = t->first_head + query % t->n_heads;
 
-    j->loops->finish(tsr_rows_cpu_f32(j->out, row) + (int64_t)head * j->shape->head_dim, state,
-                     j->shape->head_dim);
+    const int value_dim = j->kv->layout->value_dim;
+
+    j->loops->finish(tsr_rows_cpu_f32(j->out, row) + (int64_t)head * value_dim, state, value_dim);
 }
 
 static void merge(const job *j, float *state, const float *part, bool is_first)
@@ -503,7 +509,7 @@ static void share(void *ctx, int thread, int n_threads)
     job *j = ctx;
     bench b;
 
-    (void)lay_bench(&b, j->benches + (size_t)thread * j->bench_bytes, j->shape->head_dim);
+    (void)lay_bench(&b, j->benches + (size_t)thread * j->bench_bytes, head_dim_of(j->kv->layout));
     attend_prompts(j, &b);
     attend_decoding(j, &b, thread, n_threads);
 }
@@ -528,8 +534,14 @@ tsr_status tsr_attention_cpu(tsr_device *dev, tsr_tensor out, tsr_tensor q, cons
     const int n_threads = tsr_cpu_pool_n_threads(dev->pool);
     const tsr_ops_limits limits = {.n_rows = q.n_rows,
                                    .n_heads = shape->n_heads,
-                                   .head_dim = shape->head_dim,
+                                   .head_dim = head_dim_of(kv->layout),
                                    .n_seqs = batch->n_seqs};
+    if (shape->softcap > 0 || shape->window > 0 || shape->stride > 0 ||
+        shape->slopes.data != NULL || shape->sinks.data != NULL || kv->host_pool != NULL) {
+        return tsr_fail(TSR_ERR_UNSUPPORTED,
+                        "attention: soft caps, windows, strides, slopes, sinks "
+                        "and blocks in the host pool are not there yet");
+    }
     job j = {.loops = TSR_ISA_PICK(dev->isa, tsr_attention_loops),
              .pool = dev->pool,
              .out = out,
@@ -556,4 +568,22 @@ tsr_status tsr_attention_cpu(tsr_device *dev, tsr_tensor out, tsr_tensor q, cons
         tsr_cpu_pool_run(dev->pool, share, &j);
     }
     return TSR_OK;
+}
+
+tsr_status tsr_attention_part_cpu(tsr_device *dev, const tsr_attention_piece *piece, tsr_tensor q,
+                                  const tsr_kv_view *kv, const tsr_batch *batch,
+                                  const tsr_attention_shape *shape, int64_t first_run,
+                                  int64_t n_runs)
+{
+    (void)dev, (void)piece, (void)q, (void)kv, (void)batch, (void)shape, (void)first_run;
+    return tsr_fail(TSR_ERR_UNSUPPORTED, "attention_part: %lld runs: not there yet",
+                    (long long)n_runs);
+}
+
+tsr_status tsr_attention_merge_cpu(tsr_device *dev, tsr_tensor out,
+                                   const tsr_attention_piece *pieces, int n_pieces,
+                                   const tsr_kv_layout *layout, const tsr_attention_shape *shape)
+{
+    (void)dev, (void)out, (void)pieces, (void)layout, (void)shape;
+    return tsr_fail(TSR_ERR_UNSUPPORTED, "attention_merge: %d pieces: not there yet", n_pieces);
 }

@@ -49,26 +49,26 @@ enum {
 #endif
 
 enum {
-    DIMS_A_STEP = 8,     // head_dim is a multiple
+    DIMS_A_STEP = 8,     // key_dim is a multiple
     TOKENS_A_BLOCK = 64, // values of so many stay in the nearest cache while all queries pass
     LINE_BYTES = 64
 };
 
-TSR_INLINE v16 load(const void *p, int64_t i, tsr_dtype dtype)
+TSR_INLINE v16 load(const void *p, int64_t i, tsr_kv_type kv)
 {
-    switch (dtype) {
-    case TSR_DTYPE_F16:
+    switch (kv) {
+    case TSR_KV_TYPE_F16:
         return v16_load_f16((const uint16_t *)p + i);
-    case TSR_DTYPE_BF16:
+    case TSR_KV_TYPE_BF16:
         return v16_load_bf16((const uint16_t *)p + i);
     default:
         return v16_load((const float *)p + i);
     }
 }
 
-TSR_INLINE int64_t bytes_of(tsr_dtype dtype)
+TSR_INLINE int64_t bytes_of(tsr_kv_type kv)
 {
-    return dtype == TSR_DTYPE_F32 ? 4 : 2;
+    return kv == TSR_KV_TYPE_F32 ? 4 : 2;
 }
 
 /* Ask for memory that will be needed in a few microseconds. Into the second level, which has the
@@ -83,10 +83,10 @@ TSR_INLINE void ask_for(const char *from, int64_t n_bytes)
 /* ---- scores ---------------------------------------------------------------------------------- */
 
 /* Scores of n_queries from `q` on over n_vectors groups of 16 tokens from group `first` on. */
-TSR_INLINE void score(int n_queries, int n_vectors, tsr_dtype dtype, const tsr_attention_run *run,
+TSR_INLINE void score(int n_queries, int n_vectors, tsr_kv_type kv, const tsr_attention_run *run,
                       const float *q, float *scores, int first, bool ask)
 {
-    const int head_dim = run->head_dim;
+    const int key_dim = run->key_dim;
     const int64_t stride = run->key_stride;
     v16 sums[MAX_QUERIES][4];
 
@@ -97,9 +97,9 @@ TSR_INLINE void score(int n_queries, int n_vectors, tsr_dtype dtype, const tsr_a
             sums[i][j] = v16_set1(0.0F);
         }
     }
-    for (int d0 = 0; d0 < head_dim; d0 += DIMS_A_STEP) {
+    for (int d0 = 0; d0 < key_dim; d0 += DIMS_A_STEP) {
         if (ask) { // a share of the values of these groups
-            const int64_t step_bytes = DIMS_A_STEP * TSR_LANES * bytes_of(dtype);
+            const int64_t step_bytes = DIMS_A_STEP * TSR_LANES * bytes_of(kv);
 
             UNROLL
             for (int j = 0; j < n_vectors; j++) {
@@ -107,16 +107,16 @@ TSR_INLINE void score(int n_queries, int n_vectors, tsr_dtype dtype, const tsr_a
                         step_bytes);
             }
         }
-        for (int d = d0; d < d0 + DIMS_A_STEP; d++) {
+        for (int d = d0; d < d0 + DIMS_A_STEP && d < key_dim; d++) {
             v16 k[4];
 
             UNROLL
             for (int j = 0; j < n_vectors; j++) {
-                k[j] = load(run->keys[first + j], d * stride, dtype);
+                k[j] = load(run->keys[first + j], d * stride, kv);
             }
             UNROLL
             for (int i = 0; i < n_queries; i++) {
-                const v16 x = v16_set1(q[i * head_dim + d]);
+                const v16 x = v16_set1(q[i * key_dim + d]);
 
                 UNROLL
                 for (int j = 0; j < n_vectors; j++) {
@@ -138,17 +138,17 @@ TSR_INLINE void score(int n_queries, int n_vectors, tsr_dtype dtype, const tsr_a
 
 /* A piece of memory for each group, all keys of a run together. Groups of one block lie side by
  * side, so what lies behind one another there is dealt out to them. */
-TSR_INLINE const char *key_piece(const tsr_attention_run *run, int g, tsr_dtype dtype)
+TSR_INLINE const char *key_piece(const tsr_attention_run *run, int g, tsr_kv_type kv)
 {
     const int64_t within = (int64_t)g * TSR_LANES % run->key_stride;
 
     return run->keys[g] == NULL
                ? NULL
-               : (const char *)run->keys[g] + within * (run->head_dim - 1) * bytes_of(dtype);
+               : (const char *)run->keys[g] + within * (run->key_dim - 1) * bytes_of(kv);
 }
 
 /* o += e v over tokens [from, to) of n_queries, n_vectors of dimensions from `dim` on. */
-TSR_INLINE void gather(int n_queries, int n_vectors, tsr_dtype dtype, const tsr_attention_run *run,
+TSR_INLINE void gather(int n_queries, int n_vectors, tsr_kv_type kv, const tsr_attention_run *run,
                        const float *e, float *o, int64_t part_floats, int dim, int from, int to,
                        const tsr_attention_run *then)
 {
@@ -164,8 +164,8 @@ TSR_INLINE void gather(int n_queries, int n_vectors, tsr_dtype dtype, const tsr_
     for (int t0 = from; t0 < to;) {
         const int g = t0 / TSR_LANES;
         const int t1 = (g + 1) * TSR_LANES < to ? (g + 1) * TSR_LANES : to;
-        const char *next = then != NULL ? key_piece(then, g, dtype) : NULL;
-        const int64_t next_bytes = run->head_dim * bytes_of(dtype);
+        const char *next = then != NULL ? key_piece(then, g, kv) : NULL;
+        const int64_t next_bytes = run->key_dim * bytes_of(kv);
 
         for (int t = t0; t < t1; t++) {
             const int64_t row = (int64_t)(t - g * TSR_LANES) * run->padded_dim + dim;
@@ -176,7 +176,7 @@ TSR_INLINE void gather(int n_queries, int n_vectors, tsr_dtype dtype, const tsr_
             }
             UNROLL
             for (int j = 0; j < n_vectors; j++) {
-                v[j] = load(run->values[g], row + j * TSR_LANES, dtype);
+                v[j] = load(run->values[g], row + j * TSR_LANES, kv);
             }
             UNROLL
             for (int i = 0; i < n_queries; i++) {
@@ -202,18 +202,18 @@ TSR_INLINE void gather(int n_queries, int n_vectors, tsr_dtype dtype, const tsr_
 /* ---- a copy of both for each tile and type ----------------------------------------------------
  */
 
-#define TILE(n_queries, n_vectors, type)                                                      \
-    static void score_##n_queries##_##n_vectors##_##type(                                     \
-        const tsr_attention_run *run, const float *q, float *scores, int first, bool ask)     \
-    {                                                                                         \
-        score(n_queries, n_vectors, TSR_DTYPE_##type, run, q, scores, first, ask);            \
-    }                                                                                         \
-    static void gather_##n_queries##_##n_vectors##_##type(                                    \
-        const tsr_attention_run *run, const float *e, float *o, int64_t part_floats, int dim, \
-        int from, int to, const tsr_attention_run *then)                                      \
-    {                                                                                         \
-        gather(n_queries, n_vectors, TSR_DTYPE_##type, run, e, o, part_floats, dim, from, to, \
-               then);                                                                         \
+#define TILE(n_queries, n_vectors, type)                                                        \
+    static void score_##n_queries##_##n_vectors##_##type(                                       \
+        const tsr_attention_run *run, const float *q, float *scores, int first, bool ask)       \
+    {                                                                                           \
+        score(n_queries, n_vectors, TSR_KV_TYPE_##type, run, q, scores, first, ask);            \
+    }                                                                                           \
+    static void gather_##n_queries##_##n_vectors##_##type(                                      \
+        const tsr_attention_run *run, const float *e, float *o, int64_t part_floats, int dim,   \
+        int from, int to, const tsr_attention_run *then)                                        \
+    {                                                                                           \
+        gather(n_queries, n_vectors, TSR_KV_TYPE_##type, run, e, o, part_floats, dim, from, to, \
+               then);                                                                           \
     }
 TILES(TILE, F32)
 TILES(TILE, F16)
@@ -225,13 +225,13 @@ typedef void gather_fn(const tsr_attention_run *run, const float *e, float *o, i
                        int dim, int from, int to, const tsr_attention_run *then);
 
 #define SCORE(n_queries, n_vectors, type) \
-    [TSR_DTYPE_##type][n_queries][n_vectors] = score_##n_queries##_##n_vectors##_##type,
+    [TSR_KV_TYPE_##type][n_queries][n_vectors] = score_##n_queries##_##n_vectors##_##type,
 #define GATHER(n_queries, n_vectors, type) \
-    [TSR_DTYPE_##type][n_queries][n_vectors] = gather_##n_queries##_##n_vectors##_##type,
+    [TSR_KV_TYPE_##type][n_queries][n_vectors] = gather_##n_queries##_##n_vectors##_##type,
 
-static score_fn *const score_tiles[TSR_DTYPE_BF16 + 1][MAX_QUERIES + 1][5] = {
+static score_fn *const score_tiles[TSR_KV_TYPE_BF16 + 1][MAX_QUERIES + 1][5] = {
     TILES(SCORE, F32) TILES(SCORE, F16) TILES(SCORE, BF16)};
-static gather_fn *const gather_tiles[TSR_DTYPE_BF16 + 1][MAX_QUERIES + 1][5] = {
+static gather_fn *const gather_tiles[TSR_KV_TYPE_BF16 + 1][MAX_QUERIES + 1][5] = {
     TILES(GATHER, F32) TILES(GATHER, F16) TILES(GATHER, BF16)};
 
 /* ---- a run ----------------------------------------------------------------------------------- */
@@ -275,9 +275,9 @@ static void score_all(const tsr_attention_run *run, const tsr_attention_tile *ti
             end = end < g0 + at_once ? end : g0 + at_once;
             for (int g = g0, n_vectors; g < end; g += n_vectors) {
                 n_vectors = next_vectors(end - g, n);
-                score_tiles[run->dtype][n][n_vectors](run, tile->q + i * run->head_dim,
-                                                      tile->scores + i * TSR_ATTENTION_RUN, g,
-                                                      tile->from_memory && i == 0);
+                score_tiles[run->type][n][n_vectors](run, tile->q + i * run->key_dim,
+                                                     tile->scores + i * TSR_ATTENTION_RUN, g,
+                                                     tile->from_memory && i == 0);
             }
         }
     }
@@ -318,8 +318,8 @@ static void gather_all(const tsr_attention_run *run, const float *e, float *o, i
 
     for (int j = 0, n; j < n_dims && from < to; j += n) {
         n = next_vectors(n_dims - j, n_queries);
-        gather_tiles[run->dtype][n_queries][n](run, e, o, part_floats, j * TSR_LANES, from, to,
-                                               j == 0 ? then : NULL);
+        gather_tiles[run->type][n_queries][n](run, e, o, part_floats, j * TSR_LANES, from, to,
+                                              j == 0 ? then : NULL);
     }
 }
 
@@ -362,16 +362,16 @@ static void attend(const tsr_attention_run *run, const tsr_attention_tile *tile)
 
 /* ---- around a run ---------------------------------------------------------------------------- */
 
-TSR_INLINE void widen_as(tsr_dtype dtype, float *keys, float *values, const tsr_attention_run *run,
+TSR_INLINE void widen_as(tsr_kv_type kv, float *keys, float *values, const tsr_attention_run *run,
                          int n_tokens)
 {
-    const int head_dim = run->head_dim;
+    const int key_dim = run->key_dim;
     const int padded_dim = run->padded_dim;
 
     for (int g = 0; g < groups_of(n_tokens); g++) {
-        for (int d = 0; d < head_dim; d++) {
-            v16_store(keys + ((int64_t)g * head_dim + d) * TSR_LANES,
-                      load(run->keys[g], (int64_t)d * run->key_stride, dtype));
+        for (int d = 0; d < key_dim; d++) {
+            v16_store(keys + ((int64_t)g * key_dim + d) * TSR_LANES,
+                      load(run->keys[g], (int64_t)d * run->key_stride, kv));
         }
     }
     for (int t = 0; t < n_tokens; t++) {
@@ -379,7 +379,7 @@ TSR_INLINE void widen_as(tsr_dtype dtype, float *keys, float *values, const tsr_
 
         for (int d = 0; d < padded_dim; d += TSR_LANES) {
             v16_store(values + (int64_t)t * padded_dim + d,
-                      load(run->values[t / TSR_LANES], row + d, dtype));
+                      load(run->values[t / TSR_LANES], row + d, kv));
         }
     }
 }
@@ -387,25 +387,25 @@ TSR_INLINE void widen_as(tsr_dtype dtype, float *keys, float *values, const tsr_
 static void widen(tsr_attention_run *out, float *keys, float *values, const tsr_attention_run *run,
                   int n_tokens)
 {
-    if (run->dtype == TSR_DTYPE_F16) {
-        widen_as(TSR_DTYPE_F16, keys, values, run, n_tokens);
-    } else if (run->dtype == TSR_DTYPE_BF16) {
-        widen_as(TSR_DTYPE_BF16, keys, values, run, n_tokens);
+    if (run->type == TSR_KV_TYPE_F16) {
+        widen_as(TSR_KV_TYPE_F16, keys, values, run, n_tokens);
+    } else if (run->type == TSR_KV_TYPE_BF16) {
+        widen_as(TSR_KV_TYPE_BF16, keys, values, run, n_tokens);
     } else {
-        widen_as(TSR_DTYPE_F32, keys, values, run, n_tokens);
+        widen_as(TSR_KV_TYPE_F32, keys, values, run, n_tokens);
     }
     *out = *run;
-    out->dtype = TSR_DTYPE_F32;
+    out->type = TSR_KV_TYPE_F32;
     out->key_stride = TSR_LANES;
     for (int g = 0; g < TSR_ATTENTION_GROUPS; g++) {
-        out->keys[g] = keys + (int64_t)g * run->head_dim * TSR_LANES;
+        out->keys[g] = keys + (int64_t)g * run->key_dim * TSR_LANES;
         out->values[g] = values + (int64_t)g * run->padded_dim * TSR_LANES;
     }
 }
 
-static void scale_query(float *out, const float *q, int head_dim, float scale)
+static void scale_query(float *out, const float *q, int key_dim, float scale)
 {
-    for (int d = 0; d < head_dim; d++) {
+    for (int d = 0; d < key_dim; d++) {
         out[d] = q[d] * scale;
     }
 }
@@ -437,16 +437,16 @@ static void merge(float *state, const float *part, int padded_dim)
     *l = fmaf(l_run, new, *l * old);
 }
 
-static void finish(float *out, const float *state, int head_dim)
+static void finish(float *out, const float *state, int value_dim)
 {
-    const v16 l = v16_set1(state[(head_dim + TSR_LANES - 1) / TSR_LANES * TSR_LANES + 1]);
+    const v16 l = v16_set1(state[(value_dim + TSR_LANES - 1) / TSR_LANES * TSR_LANES + 1]);
     int d = 0;
 
-    for (; d + TSR_LANES <= head_dim; d += TSR_LANES) {
+    for (; d + TSR_LANES <= value_dim; d += TSR_LANES) {
         v16_store(out + d, v16_div(v16_load(state + d), l));
     }
-    if (d < head_dim) {
-        v16_store_some(out + d, v16_div(v16_load(state + d), l), head_dim - d);
+    if (d < value_dim) {
+        v16_store_some(out + d, v16_div(v16_load(state + d), l), value_dim - d);
     }
 }
 

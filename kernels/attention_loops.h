@@ -24,11 +24,11 @@ enum {
 
 /* Keys and values of one head over one run, in groups of 16 tokens. */
 typedef struct tsr_attention_run {
-    tsr_dtype dtype;
-    int head_dim;
+    tsr_kv_type type;
+    int key_dim;
     int padded_dim;
     int key_stride;                           /* elements from one dimension of a key to the next */
-    const void *keys[TSR_ATTENTION_GROUPS];   /* [head_dim, 16], rows key_stride apart */
+    const void *keys[TSR_ATTENTION_GROUPS];   /* [key_dim, 16], rows key_stride apart */
     const void *values[TSR_ATTENTION_GROUPS]; /* [16, padded_dim] */
 } tsr_attention_run;
 
@@ -39,7 +39,7 @@ typedef struct tsr_attention_run {
 typedef struct tsr_attention_tile {
     int n_queries;
     const int *n_seen; /* [n_queries], each 1 or more */
-    const float *q;    /* [n_queries, head_dim], scaled */
+    const float *q;    /* [n_queries, key_dim], scaled */
     float *scores;     /* [n_queries, TSR_ATTENTION_RUN], to work in */
     float *parts;      /* [n_queries], written */
     bool from_memory;  /* the run is not near yet: ask for its values while the scores are made */
@@ -50,18 +50,18 @@ typedef struct tsr_attention_tile {
 typedef struct tsr_attention_loops {
     void (*attend)(const tsr_attention_run *run, const tsr_attention_tile *tile);
 
-    /* Copy a run's first n_tokens to f32 keys [groups, head_dim, 16] and values [groups, 16,
+    /* Copy a run's first n_tokens to f32 keys [groups, key_dim, 16] and values [groups, 16,
      * padded_dim]. */
     void (*widen)(tsr_attention_run *out, float *keys, float *values, const tsr_attention_run *run,
                   int n_tokens);
 
-    void (*scale)(float *out, const float *q, int head_dim, float scale);
+    void (*scale)(float *out, const float *q, int key_dim, float scale);
 
     /* state = state merged with a part of the run that follows it. */
     void (*merge)(float *state, const float *part, int padded_dim);
 
     /* out = o / l. */
-    void (*finish)(float *out, const float *state, int head_dim);
+    void (*finish)(float *out, const float *state, int value_dim);
 } tsr_attention_loops;
 
 TSR_ISA_DECLARE(tsr_attention_loops, tsr_attention_loops);

@@ -3,10 +3,6 @@
 
 #include <string.h>
 
-enum {
-    MAX_HEAD_DIM = 256
-};
-
 typedef struct job {
     const tsr_row_loops *loops;
     const tsr_kv_view *kv;
@@ -38,24 +34,24 @@ static void put_keys(void *keys, const void *row, int head_dim, int block_tokens
 static void put_token(const job *j, char *block, int at, int64_t row)
 {
     const tsr_kv_layout *layout = j->kv->layout;
-    const size_t elem_bytes = tsr_dtype_bytes(layout->dtype);
-    const size_t dim_bytes = (size_t)layout->head_dim * elem_bytes;
+    const size_t elem_bytes = (size_t)tsr_kv_type_bits(layout->type) / 8;
+    const size_t dim_bytes = (size_t)layout->value_dim * elem_bytes;
     const size_t padded_bytes = (size_t)tsr_kv_layout_padded_dim(layout) * elem_bytes;
     const float *k = tsr_rows_cpu_f32(j->k, row);
     const float *v = tsr_rows_cpu_f32(j->v, row);
     union {
-        float f32[MAX_HEAD_DIM];
-        uint16_t f16[MAX_HEAD_DIM];
+        float f32[TSR_KV_LAYOUT_MOST_DIM];
+        uint16_t f16[TSR_KV_LAYOUT_MOST_DIM];
     } rounded;
 
     for (int h = 0; h < layout->n_kv_heads; h++) {
         char *keys = block + tsr_kv_layout_offset(layout, j->kv->layer, h);
         char *value = keys + tsr_kv_layout_key_bytes(layout) + (size_t)at * padded_bytes;
 
-        j->loops->round(&rounded, k + h * layout->head_dim, layout->head_dim, layout->dtype);
-        put_keys(keys + (size_t)at * elem_bytes, &rounded, layout->head_dim, layout->block_tokens,
+        j->loops->round(&rounded, k + h * layout->key_dim, layout->key_dim, layout->type);
+        put_keys(keys + (size_t)at * elem_bytes, &rounded, layout->key_dim, layout->block_tokens,
                  elem_bytes);
-        j->loops->round(value, v + h * layout->head_dim, layout->head_dim, layout->dtype);
+        j->loops->round(value, v + h * layout->value_dim, layout->value_dim, layout->type);
         memset(value + dim_bytes, 0, padded_bytes - dim_bytes);
     }
 }

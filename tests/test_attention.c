@@ -18,7 +18,7 @@ typedef struct step {
 
 typedef struct setting {
     int n_heads, group, first_head, head_dim, block_tokens;
-    tsr_dtype dtype;
+    tsr_kv_type type;
     step work;
 } setting;
 
@@ -35,7 +35,7 @@ typedef struct cache {
 
 static int64_t kv_cols(const cache *c)
 {
-    return (int64_t)c->layout.n_kv_heads * c->layout.head_dim;
+    return (int64_t)c->layout.n_kv_heads * c->layout.key_dim;
 }
 
 static float *randoms(int64_t n, uint64_t seed)
@@ -56,7 +56,8 @@ static void make_cache(cache *c, const setting *s)
     // One KV head more than is read, to see that it stays out of it.
     const int n_kv_heads = (s->first_head + s->n_heads + s->group - 1) / s->group + 1;
 
-    c->layout = (tsr_kv_layout){N_LAYERS, n_kv_heads, s->head_dim, s->block_tokens, s->dtype};
+    c->layout = (tsr_kv_layout){N_LAYERS,        n_kv_heads, s->head_dim, s->head_dim,
+                                s->block_tokens, s->type,    false};
     c->view = (tsr_kv_view){.block_bytes = tsr_kv_layout_block_bytes(&c->layout) + 64,
                             .layout = &c->layout,
                             .layer = LAYER};
@@ -166,8 +167,10 @@ static void write_past(tsr_device *dev, const cache *c, const step *work)
 static tsr_tensor attend_step(tsr_device *dev, const cache *c, const setting *s, const step *work)
 {
     const int64_t n_cols = (int64_t)s->n_heads * s->head_dim;
-    const tsr_attention_shape shape = {s->n_heads, s->head_dim, s->group, s->first_head,
-                                       1.0F / sqrtf((float)s->head_dim)};
+    const tsr_attention_shape shape = {.n_heads = s->n_heads,
+                                       .group = s->group,
+                                       .first_head = s->first_head,
+                                       .scale = 1.0F / sqrtf((float)s->head_dim)};
     const tsr_tensor q = pick(c->q, work, n_cols);
     const tsr_tensor out = make_window(TSR_DTYPE_F32, q.n_rows, n_cols);
     tsr_batch batch = make_batch(c, work);
@@ -178,12 +181,12 @@ static tsr_tensor attend_step(tsr_device *dev, const cache *c, const setting *s,
     return out;
 }
 
-static double stored(float x, tsr_dtype dtype)
+static double stored(float x, tsr_kv_type type)
 {
-    if (dtype == TSR_DTYPE_F16) {
+    if (type == TSR_KV_TYPE_F16) {
         return (double)tsr_dtype_from_f16(tsr_dtype_to_f16(x));
     }
-    if (dtype == TSR_DTYPE_BF16) {
+    if (type == TSR_KV_TYPE_BF16) {
         return (double)tsr_dtype_from_bf16(tsr_dtype_to_bf16(x));
     }
     return (double)x;
@@ -205,7 +208,7 @@ static void oracle(double *out, const cache *c, const setting *s, int lane, int 
 
         scores[t] = 0;
         for (int d = 0; d < dim; d++) {
-            scores[t] += (double)q[d] * stored(k[d], s->dtype);
+            scores[t] += (double)q[d] * stored(k[d], s->type);
         }
         scores[t] /= sqrt(dim);
         largest = fmax(largest, scores[t]);
@@ -216,7 +219,7 @@ static void oracle(double *out, const cache *c, const setting *s, int lane, int 
 
         sum += e;
         for (int d = 0; d < dim; d++) {
-            out[d] += e * stored(v[d], s->dtype);
+            out[d] += e * stored(v[d], s->type);
         }
     }
     for (int d = 0; d < dim; d++) {
@@ -264,17 +267,17 @@ static tsr_device *open_for(const setting *s, int n_threads)
 
 static const setting settings[] = {
     // decoding beside prompts, over the borders of runs and blocks
-    {9, 3, 0, 64, 16, TSR_DTYPE_F16, {5, {0, 255, 256, 700, 1023}, {1, 1, 1, 1, 77}}},
+    {9, 3, 0, 64, 16, TSR_KV_TYPE_F16, {5, {0, 255, 256, 700, 1023}, {1, 1, 1, 1, 77}}},
     // a KV head shared with the rank before, and one with the rank behind; a head that needs
     // padding
-    {5, 3, 2, 40, 32, TSR_DTYPE_F16, {4, {0, 250, 511, 3}, {270, 9, 4, 2}}},
-    {3, 1, 0, 8, 64, TSR_DTYPE_F32, {3, {17, 0, 1000}, {1, 33, 3}}},
-    {7, 7, 0, 72, 16, TSR_DTYPE_BF16, {2, {300, 60}, {1, 50}}},
-    {71, 71, 0, 64, 32, TSR_DTYPE_F16, {3, {0, 270, 514}, {5, 1, 2}}},
-    {90, 90, 5, 16, 16, TSR_DTYPE_F16, {2, {260, 100}, {3, 7}}},
-    {2, 2, 0, 256, 64, TSR_DTYPE_BF16, {2, {290, 0}, {1, 30}}},
-    {16, 2, 1, 128, 16, TSR_DTYPE_F32, {2, {515, 0}, {1, 40}}},
-    {4, 4, 0, 64, 16, TSR_DTYPE_F16, {0, {0}, {0}}},
+    {5, 3, 2, 40, 32, TSR_KV_TYPE_F16, {4, {0, 250, 511, 3}, {270, 9, 4, 2}}},
+    {3, 1, 0, 8, 64, TSR_KV_TYPE_F32, {3, {17, 0, 1000}, {1, 33, 3}}},
+    {7, 7, 0, 72, 16, TSR_KV_TYPE_BF16, {2, {300, 60}, {1, 50}}},
+    {71, 71, 0, 64, 32, TSR_KV_TYPE_F16, {3, {0, 270, 514}, {5, 1, 2}}},
+    {90, 90, 5, 16, 16, TSR_KV_TYPE_F16, {2, {260, 100}, {3, 7}}},
+    {2, 2, 0, 256, 64, TSR_KV_TYPE_BF16, {2, {290, 0}, {1, 30}}},
+    {16, 2, 1, 128, 16, TSR_KV_TYPE_F32, {2, {515, 0}, {1, 40}}},
+    {4, 4, 0, 64, 16, TSR_KV_TYPE_F16, {0, {0}, {0}}},
 };
 enum {
     N_SETTINGS = sizeof(settings) / sizeof(settings[0])
@@ -357,7 +360,7 @@ a_row_is_the_same_alone_and_in_chunks_of_any_size_and_in_blocks_of_any_size(void
 {
     static const int chunks[] = {1, 2, 3, 5, 16, 100, 256, 600};
     static const int blocks[] = {16, 32, 64};
-    setting s = {5, 3, 2, 24, 16, TSR_DTYPE_F16, {0, {0}, {0}}};
+    setting s = {5, 3, 2, 24, 16, TSR_KV_TYPE_F16, {0, {0}, {0}}};
     tsr_device *dev = open_for(&s, 2);
     const tsr_tensor expected = attend_in_chunks(dev, &s, 600, 600);
 
@@ -378,7 +381,7 @@ a_row_is_the_same_alone_and_in_chunks_of_any_size_and_in_blocks_of_any_size(void
 
 static void a_row_is_the_same_in_any_crowd(void **state)
 {
-    const setting s = {6, 3, 0, 32, 16, TSR_DTYPE_BF16, {4, {600, 0, 31, 258}, {1, 300, 2, 19}}};
+    const setting s = {6, 3, 0, 32, 16, TSR_KV_TYPE_BF16, {4, {600, 0, 31, 258}, {1, 300, 2, 19}}};
     tsr_device *dev = open_for(&s, 3);
     cache c;
     tsr_tensor together;
@@ -411,7 +414,7 @@ static void a_row_is_the_same_in_any_crowd(void **state)
 
 static void a_value_beyond_f16_harms_only_the_rows_that_see_it(void **state)
 {
-    const setting s = {3, 3, 0, 16, 16, TSR_DTYPE_F16, {1, {0}, {40}}};
+    const setting s = {3, 3, 0, 16, 16, TSR_KV_TYPE_F16, {1, {0}, {40}}};
     tsr_device *dev = open_for(&s, 1);
     cache c;
     tsr_tensor out;
@@ -431,7 +434,7 @@ static void a_value_beyond_f16_harms_only_the_rows_that_see_it(void **state)
 
 static void large_scores_do_not_overflow(void **state)
 {
-    const setting s = {1, 1, 0, 16, 16, TSR_DTYPE_F32, {1, {299}, {1}}};
+    const setting s = {1, 1, 0, 16, 16, TSR_KV_TYPE_F32, {1, {299}, {1}}};
     tsr_device *dev = open_for(&s, 1);
     cache c;
     tsr_tensor out;
@@ -454,12 +457,12 @@ static void large_scores_do_not_overflow(void **state)
 
 static void keys_and_values_lie_where_the_layout_says_and_nothing_else_is_touched(void **state)
 {
-    static const tsr_dtype dtypes[] = {TSR_DTYPE_F32, TSR_DTYPE_F16, TSR_DTYPE_BF16};
+    static const tsr_kv_type types[] = {TSR_KV_TYPE_F32, TSR_KV_TYPE_F16, TSR_KV_TYPE_BF16};
 
     (void)state;
     for (int i = 0; i < 3; i++) {
-        const setting s = {2, 1, 0, 24, 32, dtypes[i], {2, {30, 64}, {5, 1}}};
-        const size_t elem_bytes = tsr_dtype_bytes(s.dtype);
+        const setting s = {2, 1, 0, 24, 32, types[i], {2, {30, 64}, {5, 1}}};
+        const size_t elem_bytes = (size_t)tsr_kv_type_bits(s.type) / 8;
         tsr_device *dev = open_for(&s, 2);
         unsigned char *expected;
         cache c;
@@ -488,7 +491,7 @@ static void keys_and_values_lie_where_the_layout_says_and_nothing_else_is_touche
                         for (int which = d < 24 ? 0 : 1; which < 2; which++) {
                             const size_t index =
                                 (size_t)(which == 0 ? d * 32 + at : 24 * 32 + at * 32 + d);
-                            const uint16_t half = s.dtype == TSR_DTYPE_F16
+                            const uint16_t half = s.type == TSR_KV_TYPE_F16
                                                       ? tsr_dtype_to_f16(both[which])
                                                       : tsr_dtype_to_bf16(both[which]);
 
@@ -510,9 +513,9 @@ static void keys_and_values_lie_where_the_layout_says_and_nothing_else_is_touche
 
 static void too_little_scratch_is_refused_before_anything_is_written(void **state)
 {
-    const setting s = {3, 3, 0, 16, 16, TSR_DTYPE_F16, {1, {0}, {4}}};
+    const setting s = {3, 3, 0, 16, 16, TSR_KV_TYPE_F16, {1, {0}, {4}}};
     const tsr_device_options options = {.kind = TSR_DEVICE_CPU, .n_threads = 1};
-    const tsr_attention_shape shape = {3, 16, 3, 0, 1};
+    const tsr_attention_shape shape = {.n_heads = 3, .group = 3, .scale = 1};
     const tsr_tensor out = make_window(TSR_DTYPE_F32, 4, 48);
     tsr_device *dev = NULL;
     tsr_batch batch;
