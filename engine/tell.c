@@ -237,7 +237,7 @@ void tsr_tell_end(tsr_member *m)
     tsr_group *g = m->group;
 
     m->is_over = true;
-    if (m->is_chosen && m->request->reason == TSR_REASON_STOP) {
+    if (m->request != NULL && m->is_chosen && m->request->reason == TSR_REASON_STOP) {
         sum_up(m); // the end token, which is not kept
     }
     m->score = m->n_summed > 0 ? m->sum / (double)m->n_summed : -(double)INFINITY;
