@@ -63,6 +63,8 @@ typedef struct tsr_request {
     int lane;         /* while running; else -1 */
     tsr_block_table blocks;
     int n_told;        /* of `blocks`, how many first ones its lane has as they are */
+    bool wakes;        /* running, but its blocks may be on their way into device memory yet */
+    int64_t ticket;    /* of that; -1: the ranks are yet to be told */
     int32_t copy_from; /* in the step being planned: the block that its last one starts as a copy
                           of, with an owner for that; else -1 */
 

@@ -27,6 +27,8 @@ tsr_status tsr_scheduler_create(tsr_scheduler **out, const tsr_scheduler_options
     }
     s->options = *options;
     s->options.priority_ns = options->priority_ns > 0 ? options->priority_ns : PRIORITY_NS;
+    s->is_tiered = options->n_device_blocks > 0 && options->n_device_blocks < options->n_blocks;
+    s->claim_most = options->n_device_blocks > 2 ? options->n_device_blocks / 2 : 1;
     s->waiting.order = TSR_REQUEST_BY_STANDING;
     s->deadlines.order = TSR_REQUEST_BY_DEADLINE;
     TSR_TRY_GOTO(st, fail, tsr_block_pool_create(&s->pool, options->n_blocks));
@@ -36,6 +38,7 @@ tsr_status tsr_scheduler_create(tsr_scheduler **out, const tsr_scheduler_options
     s->known = tsr_alloc(n_blocks, sizeof(*s->known));
     s->dropped = tsr_alloc(n_blocks, sizeof(*s->dropped));
     s->freed = tsr_alloc(n_blocks, sizeof(*s->freed));
+    s->n_lanes_with = tsr_alloc(n_blocks, sizeof(*s->n_lanes_with));
     s->lane_told = tsr_alloc(max_seqs, sizeof(*s->lane_told));
     s->left = tsr_alloc(max_seqs, sizeof(*s->left));
     s->copied = tsr_alloc(max_seqs, sizeof(*s->copied));
@@ -43,8 +46,9 @@ tsr_status tsr_scheduler_create(tsr_scheduler **out, const tsr_scheduler_options
     s->samples = tsr_alloc(max_seqs, sizeof(*s->samples));
     s->cancelled = tsr_alloc(max_seqs, sizeof(*s->cancelled));
     if (s->running == NULL || s->rows == NULL || s->free_lanes == NULL || s->dropped == NULL ||
-        s->known == NULL || s->freed == NULL || s->lane_told == NULL || s->left == NULL ||
-        s->copied == NULL || s->planned == NULL || s->samples == NULL || s->cancelled == NULL) {
+        s->known == NULL || s->freed == NULL || s->n_lanes_with == NULL || s->lane_told == NULL ||
+        s->left == NULL || s->copied == NULL || s->planned == NULL || s->samples == NULL ||
+        s->cancelled == NULL) {
         st = tsr_fail(TSR_ERR_NOMEM, "scheduler: no memory for %d sequences and %d blocks",
                       options->max_seqs, options->n_blocks);
         goto fail;
@@ -74,6 +78,7 @@ void tsr_scheduler_destroy(tsr_scheduler *s)
     tsr_free(s->copied);
     tsr_free(s->left);
     tsr_free(s->lane_told);
+    tsr_free(s->n_lanes_with);
     tsr_free(s->freed);
     tsr_free(s->known);
     tsr_free(s->cancelled);
@@ -151,7 +156,7 @@ int tsr_scheduler_start(tsr_scheduler *s, tsr_request *r)
         s->rows[at] = s->rows[at - 1];
     }
     r->state = TSR_REQUEST_RUNNING;
-    r->lane = s->free_lanes[--s->n_free_lanes];
+    tsr_scheduler_blocks_take_lane(s, r);
     s->running[at] = r;
     s->rows[at] = 0;
     return at;
@@ -164,6 +169,8 @@ static tsr_request *stop_running(tsr_scheduler *s, int i)
 
     tsr_scheduler_blocks_ungrow(s, r);
     tsr_scheduler_blocks_leave_lane(s, r);
+    r->wakes = false;
+    r->ticket = -1;
     s->n_running--;
     for (int k = i; k < s->n_running; k++) {
         s->running[k] = s->running[k + 1];
@@ -216,12 +223,14 @@ void tsr_scheduler_fail(tsr_scheduler *s, tsr_request *r, const char *format, ..
     tsr_scheduler_end(s, r, TSR_REASON_FAILED);
 }
 
-int tsr_scheduler_put_back(tsr_scheduler *s, int i)
+int tsr_scheduler_put_back(tsr_scheduler *s, int i, bool keep)
 {
     const int rows = s->rows[i];
     tsr_request *r = stop_running(s, i);
 
-    give_up_cache(s, r);
+    if (!keep) {
+        give_up_cache(s, r);
+    }
     r->n_preempted++;
     tsr_scheduler_wait(s, r);
     return rows;

@@ -25,6 +25,18 @@
  * always finds room, so all end. Only a request that alone needs more blocks than there are ends
  * with an error that says so.
  *
+ * Memory has tiers when there are more blocks than the device holds (D; the host holds H). Which
+ * block lies where is each rank's own business; what is promised to it is that the sequences which
+ * have a lane have D + H blocks at most and claim D at most, where a long one claims no more than D
+ * / 2 (the rest of it is read where it lies), and that a step writes into D / 2 blocks at most.
+ * When a claim grows and there is no room, the request that is put back *rests*: it leaves its lane
+ * and keeps its blocks, to the last partial one. When its turn has come again it is given a lane
+ * and *wakes*: the ranks are told its table ahead of any rows, fetch what lies elsewhere while
+ * others run, and say when they are done (tsr_scheduler_note_report()). Instead, its cache is given
+ * up where it is computed again in less time than it takes to move it twice (options.preempt). When
+ * there is no free block in any tier, those of resting requests are given up, of the last in
+ * standing first; then a running one is put back without its blocks.
+ *
  * Time is what the calls say (submitted_ns, now_ns: of one clock, never going back); there is no
  * clock in here.
  *
@@ -51,11 +63,23 @@ enum {
 
 typedef struct tsr_scheduler tsr_scheduler;
 
+/* What becomes of the cache of a sequence that is put back. */
+typedef enum tsr_preempt {
+    TSR_PREEMPT_AUTO,      /* whichever takes less time, as far as that is known */
+    TSR_PREEMPT_SWAP,      /* kept, in slower memory */
+    TSR_PREEMPT_RECOMPUTE, /* forgotten, and computed again */
+    TSR_PREEMPT_COUNT
+} tsr_preempt;
+
 typedef struct tsr_scheduler_options {
     int max_batch_tokens; /* rows a step */
     int max_seqs;         /* running at once */
     int block_tokens;
-    int n_blocks;
+    int n_blocks;         /* ids: of device, host and disk memory together */
+    int n_device_blocks;  /* that device memory holds; 0: all, there is nothing below it */
+    int n_host_blocks;    /* and the host's */
+    uint64_t block_bytes; /* of the rank whose blocks are largest; for the cost of moving them */
+    tsr_preempt preempt;
     int64_t context; /* positions a sequence */
     int n_vocab;
     int max_queue;         /* waiting at once; 0: any number */
@@ -112,9 +136,9 @@ void tsr_scheduler_cancel(tsr_scheduler *scheduler, tsr_request *request);
  * that has ended for its length in that commit has stopped, too. */
 void tsr_scheduler_stop(tsr_scheduler *scheduler, tsr_request *request);
 
-/* Fill `step` (reset first). False: nothing to run now and nothing to drop. A step that has
- * sequences must be committed before the next is planned. Requests may end in it (DEADLINE: those
- * whose time is over, waiting or running; FAILED). */
+/* Fill `step` (reset first). False: nothing to run now and nothing that the ranks should hear of. A
+ * step that has sequences must be committed before the next is planned. Requests may end in it
+ * (DEADLINE: those whose time is over, waiting or running; FAILED). */
 bool tsr_scheduler_plan(tsr_scheduler *scheduler, tsr_step *step, int64_t now_ns);
 
 /* Which request the s-th sequence of the step planned last belongs to, until the next plan; NULL
@@ -146,6 +170,12 @@ void tsr_scheduler_give(tsr_scheduler *scheduler, tsr_request *request, int32_t 
 /* The step committed last took `us` microseconds in all: what the next ones are cut by. Never
  * calling it leaves every step the whole budget. */
 void tsr_scheduler_note_time(tsr_scheduler *scheduler, int64_t us);
+
+/*
+ * What the ranks said of the step run last, if memory has tiers; before the next plan. Sequences
+ * with a lost block keep what is before it and compute the rest again.
+ */
+void tsr_scheduler_note_report(tsr_scheduler *scheduler, const tsr_step_report *report);
 
 /* The next request that has ended since, in order of ending; NULL if none. The caller owns it
  * again. */

@@ -28,7 +28,8 @@ tsr_status tsr_scheduler_fork(tsr_scheduler *s, const tsr_request *parent, tsr_r
         return TSR_ERR_NOMEM;
     }
     child->n_cached = n_cached;
-    if (n_blocks > 0 && s->n_free_lanes > 0) {
+    if (n_blocks > 0 && s->n_free_lanes > 0 && parent->state == TSR_REQUEST_RUNNING &&
+        !parent->wakes && tsr_scheduler_rest_fits(s, child)) {
         (void)tsr_scheduler_start(s, child);
     } else {
         tsr_scheduler_wait(s, child);
@@ -69,13 +70,11 @@ static void become(tsr_scheduler *s, tsr_request *r, heritage *h)
     if (waits) {
         tsr_scheduler_wait_no_more(s, r);
     }
-    tsr_scheduler_blocks_cut(s, r, 0);
+    tsr_scheduler_blocks_adopt(s, r, &h->blocks, n_same);
     tsr_free(r->tokens);
-    r->blocks = h->blocks;
     r->tokens = h->tokens;
     r->n_cached = h->n_cached;
     r->n_scored = h->n_scored;
-    r->n_told = n_same;
     if (waits) {
         tsr_scheduler_wait(s, r);
     }

@@ -1,7 +1,8 @@
 #include <assert.h>
+#include <limits.h>
 
+#include "engine/admission.h"
 #include "engine/scheduler_state.h"
-#include "engine/victim.h"
 
 /* Does it get a token from a step that brings its cache to n_cached? */
 static bool samples_at(const tsr_scheduler *s, const tsr_request *r, int64_t n_cached)
@@ -9,69 +10,54 @@ static bool samples_at(const tsr_scheduler *s, const tsr_request *r, int64_t n_c
     return n_cached == r->n_tokens && r->n_tokens < tsr_scheduler_longest(s, r);
 }
 
-/* The waiting request with blocks that stands last, or that stands last behind `than`. */
-static tsr_request *last_resting(const tsr_scheduler *s, const tsr_request *than)
+/* More than it could ever have. */
+static bool is_too_long(const tsr_scheduler *s, const tsr_request *r)
 {
-    tsr_request *last = NULL;
-
-    for (int i = 0; s->n_resting > 0 && i < s->waiting.n_items; i++) {
-        tsr_request *r = s->waiting.items[i];
-
-        if (r->state == TSR_REQUEST_RESTING &&
-            (than == NULL || tsr_request_is_before(TSR_REQUEST_BY_STANDING, than, r)) &&
-            (last == NULL || tsr_request_is_before(TSR_REQUEST_BY_STANDING, last, r))) {
-            last = r;
-        }
-    }
-    return last;
+    return tsr_block_table_blocks_for(r->n_cached + 1, s->options.block_tokens) >
+           tsr_admission_most_blocks(&s->options);
 }
 
-/* There is no block for the i-th running request: one is found where it is missed least. False:
- * there is nobody whom it may take from. */
-static bool find_block(tsr_scheduler *s, int i, int *budget)
+/* How many rows more there is room for: free blocks, the device's account, and what a step may
+ * write into. *is_device: it is the device that sets the limit. */
+static int64_t room_for_rows(const tsr_scheduler *s, const tsr_request *r, bool *is_device)
 {
-    tsr_request *resting = last_resting(s, s->running[i]);
-    int victim;
+    const int bt = s->options.block_tokens;
+    const int n_copies = tsr_scheduler_blocks_must_copy(s, r) ? 1 : 0;
+    const int64_t n_blocks =
+        (int64_t)r->blocks.n_blocks + tsr_block_pool_n_free(s->pool) - n_copies;
+    const int64_t n_device = tsr_scheduler_rest_room(s, r) - n_copies;
 
-    if (resting == NULL) {
-        victim = tsr_victim_choose(s->running, i + 1, s->n_running);
-        if (victim >= 0) {
-            *budget += tsr_scheduler_put_back(s, victim);
-            return true;
-        }
-        // The first of those that run finds room in any case, so that all end.
-        resting = i == 0 ? last_resting(s, NULL) : NULL;
-    }
-    if (resting != NULL) {
-        tsr_scheduler_forget(s, resting);
-    }
-    return resting != NULL;
+    *is_device = n_device < n_blocks;
+    return (*is_device ? n_device : n_blocks) * bt - r->n_cached;
 }
 
 /*
- * Give the i-th running request up to `want` rows and the blocks for them, taking blocks from
- * others while there is no room for a single row. Returns false when the request ended instead.
+ * Give the i-th running request up to `want` rows and the blocks for them, taking room from others
+ * while there is none for a single row. Returns false when the request ended instead.
  */
 static bool give_rows(tsr_scheduler *s, int i, int64_t want, int *budget)
 {
-    const tsr_scheduler_options *o = &s->options;
+    const int bt = s->options.block_tokens;
     tsr_request *r = s->running[i];
+    const int64_t n_writable = (int64_t)s->n_writes * bt - r->n_cached % bt;
+    bool is_device;
     int64_t fit;
 
-    if (tsr_block_table_blocks_for(r->n_cached + 1, o->block_tokens) > o->n_blocks) {
+    if (is_too_long(s, r)) {
         tsr_scheduler_fail(
             s, r,
             "the sequence has grown to %lld tokens, more than the %d cache blocks of %d tokens "
             "hold",
-            (long long)r->n_tokens, o->n_blocks, o->block_tokens);
+            (long long)r->n_tokens, tsr_admission_most_blocks(&s->options), bt);
         return false;
     }
+    want = want < n_writable ? want : n_writable;
+    if (want <= 0) {
+        return true; // in the next step
+    }
     do {
-        const int64_t n_blocks = (int64_t)r->blocks.n_blocks + tsr_block_pool_n_free(s->pool) -
-                                 (tsr_scheduler_blocks_must_copy(s, r) ? 1 : 0);
-
-        fit = n_blocks * o->block_tokens - r->n_cached;
-    } while (fit <= 0 && find_block(s, i, budget));
+        fit = room_for_rows(s, r, &is_device);
+    } while (fit <= 0 && tsr_scheduler_rest_make_room(s, i, is_device, budget));
     want = want < fit ? want : fit;
     if (want <= 0) {
         return true; // nobody behind it: wait with what is there
@@ -81,6 +67,7 @@ static bool give_rows(tsr_scheduler *s, int i, int64_t want, int *budget)
         tsr_scheduler_fail(s, r, "%s", tsr_status_message());
         return false;
     }
+    s->n_writes -= (int)tsr_block_table_blocks_for(r->n_cached % bt + want, bt);
     s->rows[i] = (int)want;
     *budget -= (int)want;
     return true;
@@ -95,7 +82,7 @@ static void plan_running(tsr_scheduler *s, bool decoding, int *budget)
         const int64_t ahead = tsr_scheduler_n_ahead(s->running[i]);
         bool still_here = true;
 
-        if ((ahead == 1) == decoding) {
+        if ((ahead == 1) == decoding && tsr_scheduler_rest_is_awake(s, s->running[i])) {
             still_here = give_rows(s, i, ahead < *budget ? ahead : *budget, budget);
         }
         i += still_here ? 1 : 0; // who ended has left the place to the next
@@ -112,14 +99,19 @@ static void admit(tsr_scheduler *s, int *budget)
                                  r->blocks.n_blocks +
                                  (tsr_scheduler_blocks_must_copy(s, r) ? 1 : 0);
         const int64_t n_ahead = tsr_scheduler_n_ahead(r);
+        int i;
 
         // One block in hand for each that runs: else a newcomer would soon be put back for it.
-        if (s->n_running > 0 && n_needed + s->n_running > tsr_block_pool_n_free(s->pool)) {
+        if (s->n_running > 0 && (n_needed + s->n_running > tsr_block_pool_n_free(s->pool) ||
+                                 !tsr_scheduler_rest_fits(s, r))) {
             return;
         }
         tsr_scheduler_wait_no_more(s, r);
-        (void)give_rows(s, tsr_scheduler_start(s, r), n_ahead < *budget ? n_ahead : *budget,
-                        budget);
+        i = tsr_scheduler_start(s, r);
+        r->wakes = s->is_tiered && r->n_cached > 0;
+        if (!r->wakes) {
+            (void)give_rows(s, i, n_ahead < *budget ? n_ahead : *budget, budget);
+        }
     }
 }
 
@@ -197,6 +189,7 @@ static void give_all_rows(tsr_scheduler *s)
     for (int i = 0; i < s->n_running; i++) {
         s->rows[i] = 0;
     }
+    s->n_writes = s->is_tiered ? s->claim_most : INT_MAX;
     plan_running(s, true, &budget);
     n_decoding = s->options.max_batch_tokens - budget; // a row each
     budget = tsr_pace_prompt_rows(&s->pace, n_decoding, budget, (double)s->options.target_itl_us);
@@ -230,6 +223,7 @@ bool tsr_scheduler_plan(tsr_scheduler *s, tsr_step *step, int64_t now_ns)
     s->n_planned = step->n_seqs;
     s->n_prompt_rows = step->n_rows - s->n_decoding;
     s->is_out = step->n_seqs > 0;
+    tsr_scheduler_rest_tell(s, step);
     tsr_scheduler_blocks_tell_free(s, step);
-    return step->n_seqs > 0 || step->n_dropped > 0;
+    return step->n_seqs > 0 || step->n_dropped > 0 || step->n_appended > 0 || step->waits != 0;
 }

@@ -4,6 +4,7 @@
  *   scheduler.c         requests come, results come, requests end
  *   scheduler_plan.c    who gets rows in the next step, and the step
  *   scheduler_blocks.c  blocks taken, shared, copied, given back; what the ranks are told of that
+ *   scheduler_rest.c    room on the device, who makes it, resting and waking
  *   scheduler_fork.c    sequences that go on from where another one is
  *   scheduler_verify.c  is everything as it must be?
  */
@@ -44,6 +45,18 @@ struct tsr_scheduler {
     int n_left;
     int32_t *freed; /* owned, [n_blocks]: to work with */
 
+    /* Tiers; see scheduler.h. */
+    bool is_tiered;
+    int claim_most;    /* blocks that a sequence claims at most: D / 2 */
+    int *n_lanes_with; /* owned, [n_blocks]: lanes whose sequence has the block */
+    int n_in_lanes;    /* blocks that some lane has */
+    int64_t n_beyond;  /* blocks of sequences with lanes, beyond claim_most each */
+    int n_writes;      /* blocks that the step being planned may yet write into */
+    int64_t n_tickets;
+    int64_t n_tickets_done;
+    double moved_bytes; /* both fading */
+    double moved_us;
+
     /* Of the step planned last, each owned, [max_seqs]. */
     tsr_request **planned; /* NULL: handed out since */
     bool *samples;
@@ -72,9 +85,9 @@ void tsr_scheduler_wait_no_more(tsr_scheduler *s, tsr_request *r);
  * lane. */
 int tsr_scheduler_start(tsr_scheduler *s, tsr_request *r);
 
-/* The i-th running request back among the waiting ones, without its blocks. Returns the rows it had
- * been given in this plan. */
-int tsr_scheduler_put_back(tsr_scheduler *s, int i);
+/* The i-th running request back among the waiting ones, with or without its blocks. Returns the
+ * rows it had been given in this plan. */
+int tsr_scheduler_put_back(tsr_scheduler *s, int i, bool keep);
 
 /* A resting request gives up what it has in the cache; it waits on. */
 void tsr_scheduler_forget(tsr_scheduler *s, tsr_request *r);
@@ -102,8 +115,16 @@ void tsr_scheduler_blocks_release(tsr_scheduler *s, int32_t id);
 /* A request keeps the first n_keep of its blocks; its list is freed with the last. */
 void tsr_scheduler_blocks_cut(tsr_scheduler *s, tsr_request *r, int n_keep);
 
-/* Its lane is free again. */
+/* Other blocks for a request; its lane keeps the first n_same entries. */
+void tsr_scheduler_blocks_adopt(tsr_scheduler *s, tsr_request *r, const tsr_block_table *blocks,
+                                int n_same);
+
+/* Take a free lane; or its lane is free again. */
+void tsr_scheduler_blocks_take_lane(tsr_scheduler *s, tsr_request *r);
 void tsr_scheduler_blocks_leave_lane(tsr_scheduler *s, tsr_request *r);
+
+/* The ranks are to forget the table of its lane; they are told of it anew with the next rows. */
+void tsr_scheduler_blocks_untell(tsr_scheduler *s, tsr_request *r);
 
 /* Would its next row be written into a block that is somebody else's as well? */
 bool tsr_scheduler_blocks_must_copy(const tsr_scheduler *s, const tsr_request *r);
@@ -123,6 +144,28 @@ TSR_MUST_CHECK tsr_status tsr_scheduler_blocks_tell(tsr_scheduler *s, tsr_reques
 
 /* And which blocks and lanes are free again. */
 void tsr_scheduler_blocks_tell_free(tsr_scheduler *s, tsr_step *step);
+
+/* ---- scheduler_rest.c --------------------------------------------------------------------------
+ */
+
+/* How many blocks a request that has a lane may have in all on the device's account. */
+int64_t tsr_scheduler_rest_room(const tsr_scheduler *s, const tsr_request *r);
+
+/* Would it, at its present length, find room among those that run, with a block in hand for each of
+ * them? */
+bool tsr_scheduler_rest_fits(const tsr_scheduler *s, const tsr_request *r);
+
+/* The i-th running request needs a block (is_device: room on the device's account): it is found
+ * where it is missed least. budget grows by rows that are taken back. False: there is nobody whom
+ * it may take from. */
+bool tsr_scheduler_rest_make_room(tsr_scheduler *s, int i, bool is_device, int *budget);
+
+/* May it have rows now? */
+bool tsr_scheduler_rest_is_awake(tsr_scheduler *s, tsr_request *r);
+
+/* Tickets for those that wake, and what has changed in the tables of others without rows, in a step
+ * that is otherwise complete. */
+void tsr_scheduler_rest_tell(tsr_scheduler *s, tsr_step *step);
 
 #ifdef __cplusplus
 }

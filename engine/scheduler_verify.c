@@ -1,4 +1,5 @@
 #include "base/alloc.h"
+#include "engine/admission.h"
 #include "engine/scheduler_state.h"
 
 static bool verify_lane(const tsr_scheduler *s, int i)
@@ -106,6 +107,30 @@ static bool verify_owners(const tsr_scheduler *s)
     return is_sound;
 }
 
+/* What is counted of the blocks that lanes have, and that it is no more than was promised. */
+static bool verify_lanes(const tsr_scheduler *s)
+{
+    int *n_lanes = tsr_alloc((size_t)s->options.n_blocks, sizeof(*n_lanes));
+    bool is_sound = n_lanes != NULL;
+    int64_t n_beyond = 0;
+    int n_in_lanes = 0;
+
+    for (int i = 0; is_sound && i < s->n_running; i++) {
+        const int n = s->running[i]->blocks.n_blocks;
+
+        count_table(&s->running[i]->blocks, n_lanes);
+        n_beyond += n > s->claim_most ? n - s->claim_most : 0;
+    }
+    for (int id = 0; is_sound && id < s->options.n_blocks; id++) {
+        is_sound = n_lanes[id] == s->n_lanes_with[id];
+        n_in_lanes += n_lanes[id] > 0 ? 1 : 0;
+    }
+    tsr_free(n_lanes);
+    return is_sound && n_in_lanes == s->n_in_lanes && n_beyond == s->n_beyond &&
+           n_in_lanes <= tsr_admission_most_blocks(&s->options) &&
+           n_in_lanes - n_beyond <= s->options.n_device_blocks;
+}
+
 static bool verify_deadlines(const tsr_scheduler *s)
 {
     int n = 0;
@@ -138,5 +163,6 @@ bool tsr_scheduler_verify(const tsr_scheduler *s)
     return s->n_running + s->n_free_lanes == s->options.max_seqs &&
            s->n_dropped <= s->options.n_blocks && s->n_left <= s->options.max_seqs &&
            (s->is_out || s->n_copied == 0) && tsr_block_pool_verify(s->pool) && verify_running(s) &&
-           verify_waiting(s) && verify_owners(s) && verify_deadlines(s) && verify_ended(s);
+           verify_waiting(s) && verify_owners(s) && (!s->is_tiered || verify_lanes(s)) &&
+           verify_deadlines(s) && verify_ended(s);
 }

@@ -107,6 +107,22 @@ typedef struct tsr_step {
     int32_t *marks;        /* [max_seqs] for tsr_step_unpack() alone: zero between calls */
 } tsr_step;
 
+enum {
+    TSR_STEP_MOST_LOST = 4
+};
+
+/* What comes back of a step about memory, of all ranks together. */
+typedef struct tsr_step_report {
+    int64_t n_tickets_done; /* in their order, on every rank; those of lanes that were left count */
+    int32_t n_lost;
+    int32_t lost[TSR_STEP_MOST_LOST]; /* [n_lost] blocks whose bytes cannot be read back on some
+                                         rank; said again until they are dropped */
+    /* Between device memory and lower tiers, since the report before: by the rank that takes
+     * longest for a byte. */
+    int64_t moved_bytes;
+    int64_t moved_us;
+} tsr_step_report;
+
 /* All arrays sized for the limits; everything else zero. Errors: ARG, NOMEM. */
 TSR_MUST_CHECK tsr_status tsr_step_init(tsr_step *step, const tsr_step_limits *limits);
 void tsr_step_clear(tsr_step *step); /* frees; fine on {0} */

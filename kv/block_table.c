@@ -62,18 +62,6 @@ tsr_status tsr_block_table_share(tsr_block_table *table, tsr_block_pool *pool, c
     return TSR_OK;
 }
 
-tsr_status tsr_block_table_replace(tsr_block_table *table, tsr_block_pool *pool, int i,
-                                   int32_t *was)
-{
-    int32_t fresh;
-
-    assert(i >= 0 && i < table->n_blocks);
-    TSR_TRY(tsr_block_pool_take(pool, &fresh));
-    *was = table->ids[i];
-    table->ids[i] = fresh;
-    return TSR_OK;
-}
-
 int tsr_block_table_cut(tsr_block_table *table, tsr_block_pool *pool, int n_keep, int32_t *freed)
 {
     int n_freed = 0;

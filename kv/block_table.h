@@ -35,13 +35,6 @@ TSR_MUST_CHECK tsr_status tsr_block_table_share(tsr_block_table *table, tsr_bloc
                                                 const int32_t *ids, int n);
 
 /*
- * The i-th block is somebody else's as well: a fresh one takes its place here, and the owner that
- * it loses by that becomes the caller's. *was: its id. Errors: FULL.
- */
-TSR_MUST_CHECK tsr_status tsr_block_table_replace(tsr_block_table *table, tsr_block_pool *pool,
-                                                  int i, int32_t *was);
-
-/*
  * Keep the first n_keep blocks and give the others back, the last one first. Those that became free
  * by it are written to freed [n_blocks - n_keep] (NULL: not wanted); returns how many they are.
  */

@@ -144,7 +144,6 @@ static void a_shared_block_is_free_when_the_last_of_its_owners_is_gone(void **st
 {
     tsr_block_table parent = {0};
     tsr_block_table child = {0};
-    int32_t was = -1;
 
     assert_int_equal(tsr_block_table_grow(&parent, *state, 3 * BLOCK_TOKENS, BLOCK_TOKENS), TSR_OK);
     assert_int_equal(tsr_block_table_share(&child, *state, parent.ids, 3), TSR_OK);
@@ -153,33 +152,14 @@ static void a_shared_block_is_free_when_the_last_of_its_owners_is_gone(void **st
         assert_int_equal(child.ids[i], parent.ids[i]);
         assert_int_equal(tsr_block_pool_n_owners(*state, parent.ids[i]), 2);
     }
-    assert_int_equal(tsr_block_table_replace(&child, *state, 2, &was), TSR_OK);
-    assert_int_equal(was, parent.ids[2]);
-    assert_int_not_equal(child.ids[2], was);
-    assert_int_equal(tsr_block_pool_n_owners(*state, was), 2); // the parent, and whoever asked
-    assert_int_equal(tsr_block_table_grow(&child, *state, 40 * BLOCK_TOKENS, BLOCK_TOKENS),
+    assert_int_equal(tsr_block_table_grow(&child, *state, 41 * BLOCK_TOKENS, BLOCK_TOKENS),
                      TSR_ERR_FULL);
     assert_int_equal(tsr_block_table_cut(&parent, *state, 0, NULL), 0);
-    assert_true(tsr_block_pool_drop(*state, was));
     assert_int_equal(tsr_block_pool_n_free(*state), 37);
     tsr_block_table_clear(&child, *state);
     tsr_block_table_clear(&parent, *state);
     assert_int_equal(tsr_block_pool_n_free(*state), 40);
     assert_true(tsr_block_pool_verify(*state));
-}
-
-static void without_a_free_block_none_is_replaced(void **state)
-{
-    tsr_block_table table = {0};
-    int32_t was = -5;
-    int32_t first;
-
-    assert_int_equal(tsr_block_table_grow(&table, *state, 40 * BLOCK_TOKENS, BLOCK_TOKENS), TSR_OK);
-    first = table.ids[0];
-    assert_int_equal(tsr_block_table_replace(&table, *state, 0, &was), TSR_ERR_FULL);
-    assert_int_equal(was, -5);
-    assert_int_equal(table.ids[0], first);
-    tsr_block_table_clear(&table, *state);
 }
 
 static tsr_status grow_and_clear(void *pool)
@@ -212,7 +192,6 @@ int main(void)
         WITH_POOL(a_cut_gives_back_the_end_and_names_what_became_free),
         WITH_POOL(tables_that_come_and_go_never_share_a_block),
         WITH_POOL(a_shared_block_is_free_when_the_last_of_its_owners_is_gone),
-        WITH_POOL(without_a_free_block_none_is_replaced),
         WITH_POOL(running_out_of_memory_takes_no_block),
     };
 

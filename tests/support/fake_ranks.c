@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "base/alloc.h"
+#include "tests/support/dice.h"
 
 void fake_ranks_init(fake_ranks *ranks, const tsr_step_limits *limits, int64_t context)
 {
@@ -20,6 +21,9 @@ void fake_ranks_init(fake_ranks *ranks, const tsr_step_limits *limits, int64_t c
         tsr_alloc((size_t)limits->max_seqs * (size_t)limits->max_blocks, sizeof(int32_t));
     ranks->owners = tsr_alloc(n_ids, sizeof(int64_t));
     ranks->slots = tsr_alloc(n_ids * (size_t)limits->block_tokens, sizeof(fake_slot));
+    ranks->delays = tsr_alloc((size_t)limits->max_seqs, sizeof(int));
+    ranks->ticket_lanes = tsr_alloc((size_t)limits->max_seqs, sizeof(int32_t));
+    assert_true(ranks->delays != NULL && ranks->ticket_lanes != NULL);
     ranks->next = tsr_alloc((size_t)limits->max_seqs, sizeof(int32_t));
     assert_true(ranks->message != NULL && ranks->tables != NULL && ranks->owners != NULL &&
                 ranks->slots != NULL && ranks->next != NULL);
@@ -41,6 +45,8 @@ void fake_ranks_clear(fake_ranks *ranks)
     tsr_free(ranks->tables);
     tsr_free(ranks->owners);
     tsr_free(ranks->slots);
+    tsr_free(ranks->ticket_lanes);
+    tsr_free(ranks->delays);
     tsr_free(ranks->next);
 }
 
@@ -69,6 +75,11 @@ static void drop_blocks(fake_ranks *ranks, const tsr_step *step)
 
         assert_true(ranks->owners[id] >= 0); // it was told of, and is not dropped twice
         ranks->owners[id] = -1;
+        for (int k = 0; k < ranks->report.n_lost; k++) {
+            if (ranks->report.lost[k] == id) {
+                ranks->report.lost[k] = ranks->report.lost[--ranks->report.n_lost];
+            }
+        }
         for (int k = 0; k < ranks->limits.block_tokens; k++) {
             ranks->slots[(int64_t)id * ranks->limits.block_tokens + k].writer = -1;
         }
@@ -80,16 +91,31 @@ static int32_t *table_of(fake_ranks *ranks, int32_t lane)
     return &ranks->tables[(int64_t)lane * ranks->limits.max_blocks];
 }
 
+static bool has_table(fake_ranks *ranks, int32_t lane)
+{
+    for (int b = 0; b < ranks->limits.max_blocks; b++) {
+        if (table_of(ranks, lane)[b] >= 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void leave_lanes(fake_ranks *ranks, const tsr_step *step)
 {
     for (int i = 0; i < step->n_left; i++) {
-        bool had_any = false;
-
+        for (int k = 0; k < ranks->n_open; k++) {
+            if (ranks->ticket_lanes[k] == step->left[i]) {
+                ranks->ticket_lanes[k] = -1; // nobody waits for it any more
+                ranks->delays[k] = 0;
+            }
+        }
+    }
+    for (int i = 0; i < step->n_left; i++) {
+        assert_true(has_table(ranks, step->left[i])); // a lane without one is not left
         for (int b = 0; b < ranks->limits.max_blocks; b++) {
-            had_any = had_any || table_of(ranks, step->left[i])[b] >= 0;
             table_of(ranks, step->left[i])[b] = -1;
         }
-        assert_true(had_any); // a lane without a table is not left
     }
 }
 
@@ -100,8 +126,37 @@ static int sequence_of_lane(const tsr_step *step, int32_t lane)
             return s;
         }
     }
-    fail_msg("blocks for lane %d, which is not in the step", (int)lane);
     return -1;
+}
+
+/* The oldest tickets whose time has come are done; one at least, if the step is there for it. */
+static void advance_tickets(fake_ranks *ranks, bool waits)
+{
+    int n_done = 0;
+
+    assert_true(!waits || ranks->n_open > 0);
+    if (waits) {
+        ranks->delays[0] = 0;
+    }
+    while (n_done < ranks->n_open && ranks->delays[n_done] <= 0) {
+        n_done++;
+    }
+    ranks->report.n_tickets_done += n_done;
+    ranks->n_open -= n_done;
+    for (int k = 0; k < ranks->n_open; k++) {
+        ranks->delays[k] = ranks->delays[k + n_done] - 1;
+        ranks->ticket_lanes[k] = ranks->ticket_lanes[k + n_done];
+    }
+}
+
+void fake_ranks_lose(fake_ranks *ranks, int32_t block)
+{
+    assert_true(ranks->owners[block] >= 0 && ranks->report.n_lost < TSR_STEP_MOST_LOST);
+    ranks->report.lost[ranks->report.n_lost++] = block;
+    for (int k = 0; k < ranks->limits.block_tokens; k++) {
+        ranks->slots[(int64_t)block * ranks->limits.block_tokens + k].writer = -1;
+        ranks->slots[(int64_t)block * ranks->limits.block_tokens + k].token = -1;
+    }
 }
 
 static void append_blocks(fake_ranks *ranks, const tsr_scheduler *scheduler, const tsr_step *step)
@@ -110,14 +165,19 @@ static void append_blocks(fake_ranks *ranks, const tsr_scheduler *scheduler, con
         const int32_t id = step->append_block[i];
         const int s = sequence_of_lane(step, step->append_lane[i]);
         const int64_t n_positions =
-            step->first_pos[s] + step->row_start[s + 1] - step->row_start[s];
+            s < 0 ? INT64_MAX : step->first_pos[s] + step->row_start[s + 1] - step->row_start[s];
         int32_t *entry = &table_of(ranks, step->append_lane[i])[step->append_index[i]];
 
-        assert_true(ranks->shares || ranks->owners[id] == -1); // free, or dropped before
-        assert_int_not_equal(*entry, id);                      // nothing is told twice
+        if (s < 0 && !has_table(ranks, step->append_lane[i])) { // a ticket
+            assert_true(ranks->is_tiered && ranks->n_open < ranks->limits.max_seqs);
+            ranks->ticket_lanes[ranks->n_open] = step->append_lane[i];
+            ranks->delays[ranks->n_open++] = dice_below(&ranks->dice, ranks->max_delay + 1);
+        }
+        assert_true(ranks->shares || ranks->is_tiered || ranks->owners[id] == -1); // free
+        assert_int_not_equal(*entry, id); // nothing is told twice
         // None is taken ahead of the rows that fill it.
         assert_true((int64_t)step->append_index[i] * ranks->limits.block_tokens < n_positions);
-        ranks->owners[id] = tsr_scheduler_request_of(scheduler, s)->id;
+        ranks->owners[id] = s < 0 ? 0 : tsr_scheduler_request_of(scheduler, s)->id;
         *entry = id;
         for (int k = 0; k < step->n_dropped; k++) {
             ranks->n_given_over += step->dropped[k] == id ? 1 : 0;
@@ -165,7 +225,8 @@ static void read_back(fake_ranks *ranks, const tsr_request *r, int32_t lane, int
                 ->tables[(int64_t)lane * ranks->limits.max_blocks + p / ranks->limits.block_tokens];
         const fake_slot *slot = slot_at(ranks, lane, p);
 
-        assert_true(ranks->owners[block] == r->id || (ranks->shares && ranks->owners[block] >= 0));
+        assert_true(ranks->owners[block] == r->id ||
+                    ((ranks->shares || ranks->is_tiered) && ranks->owners[block] >= 0));
         assert_true(slot->writer == r->id || ranks->shares);
         assert_int_equal(slot->position, p);
         assert_int_equal(slot->token, r->tokens[p]);
@@ -218,6 +279,9 @@ void fake_ranks_run(fake_ranks *ranks, const tsr_scheduler *scheduler, const tsr
 
         assert_int_equal(step->first_pos[s], r->n_cached); // in order, each once a life
         assert_int_equal(lane, r->lane);
+        for (int k = 0; k < ranks->n_open; k++) {
+            assert_int_not_equal(ranks->ticket_lanes[k], lane); // it is awake
+        }
         for (int32_t k = 0; k < n_rows; k++) {
             fake_slot *slot = slot_at(ranks, lane, r->n_cached + k);
 
@@ -241,4 +305,7 @@ void fake_ranks_run(fake_ranks *ranks, const tsr_scheduler *scheduler, const tsr
                              : -12345; // must not be read
     }
     ranks->n_rows += step->n_rows;
+    if (ranks->is_tiered) {
+        advance_tickets(ranks, step->waits != 0);
+    }
 }
