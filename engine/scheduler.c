@@ -316,6 +316,16 @@ static void take_token(tsr_scheduler *s, tsr_request *r, int32_t token,
     }
 }
 
+/* The ranks have copied what was to be copied. */
+static void close_step(tsr_scheduler *s)
+{
+    for (int i = 0; i < s->n_copied; i++) {
+        tsr_scheduler_blocks_release(s, s->copied[i]);
+    }
+    s->n_copied = 0;
+    s->is_out = false;
+}
+
 void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t *next,
                           bool (*ends)(void *ctx, int32_t token), void *ctx, int64_t now_ns)
 {
@@ -338,11 +348,18 @@ void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t 
             tsr_scheduler_end(s, r, TSR_REASON_LENGTH);
         }
     }
-    for (int i = 0; i < s->n_copied; i++) {
-        tsr_scheduler_blocks_release(s, s->copied[i]);
+    close_step(s);
+}
+
+void tsr_scheduler_void(tsr_scheduler *s, int64_t now_ns)
+{
+    s->now_ns = now_ns > s->now_ns ? now_ns : s->now_ns;
+    for (int seq = 0; seq < s->n_planned; seq++) {
+        if (s->cancelled[seq]) {
+            tsr_scheduler_end(s, s->planned[seq], TSR_REASON_CANCELLED);
+        }
     }
-    s->n_copied = 0;
-    s->is_out = false;
+    close_step(s);
 }
 
 bool tsr_scheduler_is_held(const tsr_request *r)
