@@ -184,6 +184,7 @@ tsr_engine_stats tsr_engine_describe(const tsr_engine *e)
         .kv_block_bytes = tsr_kv_layout_block_bytes(&layout),
         .block_tokens = e->settings.block_tokens,
         .n_blocks = e->settings.n_blocks,
+        .n_lower_blocks = e->settings.room.n_host + e->settings.room.n_disk,
         .n_blocks_free = e->leader == NULL ? 0 : tsr_leader_n_free_blocks(e->leader),
         .context = e->settings.context,
         .token_bytes = token_bytes(e),

@@ -333,7 +333,8 @@ typedef struct tsr_engine_stats {
     uint64_t weight_bytes;   /* of this rank */
     uint64_t kv_block_bytes; /* of this rank */
     int block_tokens;
-    int n_blocks;
+    int n_blocks;       /* of all tiers of memory together, on the rank that has least */
+    int n_lower_blocks; /* of these, in tiers below the device's */
     int n_blocks_free;
     int64_t context;
     uint64_t token_bytes;    /* weight bytes that one token's matrices read, all ranks */
