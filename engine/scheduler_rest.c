@@ -141,6 +141,7 @@ static void cut_at(tsr_scheduler *s, tsr_request *r, int32_t id)
         if (r->blocks.ids[i] == id) {
             tsr_scheduler_blocks_cut(s, r, i);
             r->n_cached = least(r->n_cached, (int64_t)i * s->options.block_tokens);
+            tsr_scheduler_prefix_shrink(s, r);
             if (r->lane >= 0) {
                 tsr_scheduler_blocks_untell(s, r);
                 r->wakes = r->wakes && i > 0;
@@ -152,6 +153,7 @@ static void cut_at(tsr_scheduler *s, tsr_request *r, int32_t id)
 
 static void lose(tsr_scheduler *s, int32_t id)
 {
+    tsr_scheduler_prefix_lose(s, id);
     for (int i = 0; i < s->n_running; i++) {
         cut_at(s, s->running[i], id);
     }
