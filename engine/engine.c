@@ -29,7 +29,13 @@ static tsr_status make_cache(tsr_engine *e)
 {
     const tsr_config *config = tsr_model_config(e->model);
     const tsr_settings *s = &e->settings;
-    const tsr_kv_layout layout = tsr_settings_kv_layout(s, config, &e->shard);
+    const tsr_kv_store_options store = {
+        .layout = tsr_settings_kv_layout(s, config, &e->shard),
+        .n_ids = s->n_blocks,
+        .n_device = s->n_blocks,
+        .n_tables = s->max_sequences,
+        .max_blocks = (int)tsr_block_table_blocks_for(s->context, s->block_tokens),
+    };
     const tsr_step_limits limits = {
         .max_rows = s->max_batch_tokens,
         .max_seqs = s->max_sequences,
@@ -40,7 +46,7 @@ static tsr_status make_cache(tsr_engine *e)
     };
     tsr_decoder_parts parts;
 
-    TSR_TRY(tsr_kv_store_create(&e->store, e->dev, &layout, s->n_blocks, s->n_blocks));
+    TSR_TRY(tsr_kv_store_create(&e->store, e->dev, &store));
     parts = (tsr_decoder_parts){
         .dev = e->dev,
         .comm = e->comm,
@@ -182,8 +188,8 @@ tsr_engine_stats tsr_engine_describe(const tsr_engine *e)
         .token_bytes = token_bytes(e),
         .token_macs = (uint64_t)(config->n_layers * layer_macs),
         .head_macs = (uint64_t)(shape->n_vocab * shape->dim),
-        .kv_token_bytes =
-            (uint64_t)(2 * config->n_layers * kv_dim) * tsr_dtype_bytes(e->settings.kv_dtype),
+        .kv_token_bytes = (uint64_t)(2 * config->n_layers * kv_dim) *
+                          (uint64_t)tsr_kv_type_bits(e->settings.kv_type) / 8,
         .n_steps = e->n_steps,
         .n_preempted = e->leader == NULL ? 0 : tsr_leader_n_preempted(e->leader),
         .step_s = (double)e->step_ns / 1e9,

@@ -96,11 +96,9 @@ tsr_status tsr_settings_resolve(tsr_settings *s, const tsr_engine_options *optio
         return tsr_fail(TSR_ERR_ARG, "blocks of %d tokens; they may have 16, 32 or 64",
                         s->block_tokens);
     }
-    s->kv_dtype = TSR_DTYPE_F16;
-    if (options->kv_dtype != NULL &&
-        (!tsr_dtype_parse(&s->kv_dtype, options->kv_dtype) || s->kv_dtype == TSR_DTYPE_F64 ||
-         s->kv_dtype == TSR_DTYPE_I32)) {
-        return tsr_fail(TSR_ERR_ARG, "keys and values of type \"%s\"; known are f32, f16 and bf16",
+    s->kv_type = TSR_KV_TYPE_F16;
+    if (options->kv_dtype != NULL && !tsr_kv_type_parse(&s->kv_type, options->kv_dtype)) {
+        return tsr_fail(TSR_ERR_ARG, "keys and values of type \"%s\"; known are " TSR_KV_TYPE_NAMES,
                         options->kv_dtype);
     }
     if (strcmp(activations, "int8") == 0) {
@@ -129,8 +127,9 @@ tsr_kv_layout tsr_settings_kv_layout(const tsr_settings *s, const tsr_config *co
     return (tsr_kv_layout){
         .n_layers = config->n_layers,
         .n_kv_heads = (int)shard->kv_heads.count,
-        .head_dim = config->shape.head_dim,
+        .key_dim = config->shape.head_dim,
+        .value_dim = config->shape.head_dim,
         .block_tokens = s->block_tokens,
-        .dtype = s->kv_dtype,
+        .type = s->kv_type,
     };
 }

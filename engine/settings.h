@@ -17,7 +17,7 @@ typedef struct tsr_settings {
     tsr_device_options device; /* its cpus point into `placement` */
     tsr_placement placement;
     int64_t context;
-    tsr_dtype kv_dtype;
+    tsr_kv_type kv_type;
     int block_tokens;
     int n_blocks; /* of the cache: what this rank has room for, until tsr_settings_fix_blocks() */
     tsr_activations activations;

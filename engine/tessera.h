@@ -152,7 +152,7 @@ TSR_API TSR_MUST_CHECK tsr_status tsr_model_prompt_ids(const tsr_model *model, c
 typedef struct tsr_engine_options {
     const char *model_path;
     int64_t context;          /* positions a sequence; 0: what the model was made for */
-    const char *kv_dtype;     /* "f32", "f16" or "bf16"; NULL: f16 */
+    const char *kv_dtype;     /* "f32", "f16", "bf16", "fp8", "int8", "int4" or "int2"; NULL: f16 */
     uint64_t kv_memory_bytes; /* for keys and values on each rank; 0: what the machine has room for,
                                  taken as it fills */
     int block_tokens;         /* 16, 32 or 64; 0: 64 */

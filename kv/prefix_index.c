@@ -2,8 +2,6 @@
 
 #include <assert.h>
 #include <string.h>
-
-#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include "base/alloc.h"
