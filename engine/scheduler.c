@@ -49,10 +49,11 @@ tsr_status tsr_scheduler_create(tsr_scheduler **out, const tsr_scheduler_options
     s->planned = tsr_alloc(max_seqs, sizeof(tsr_request *));
     s->samples = tsr_alloc(max_seqs, sizeof(*s->samples));
     s->cancelled = tsr_alloc(max_seqs, sizeof(*s->cancelled));
+    s->spoilt = tsr_alloc(max_seqs, sizeof(*s->spoilt));
     if (s->running == NULL || s->rows == NULL || s->free_lanes == NULL || s->dropped == NULL ||
         s->known == NULL || s->freed == NULL || s->n_lanes_with == NULL || s->lane_told == NULL ||
         s->left == NULL || s->copied == NULL || s->planned == NULL || s->samples == NULL ||
-        s->cancelled == NULL) {
+        s->cancelled == NULL || s->spoilt == NULL) {
         st = tsr_fail(TSR_ERR_NOMEM, "scheduler: no memory for %d sequences and %d blocks",
                       options->max_seqs, options->n_blocks);
         goto fail;
@@ -85,6 +86,7 @@ void tsr_scheduler_destroy(tsr_scheduler *s)
     tsr_free(s->n_lanes_with);
     tsr_free(s->freed);
     tsr_free(s->known);
+    tsr_free(s->spoilt);
     tsr_free(s->cancelled);
     tsr_free(s->samples);
     tsr_free(s->planned);
@@ -288,6 +290,12 @@ bool tsr_scheduler_samples(const tsr_scheduler *s, int seq)
     return s->samples[seq];
 }
 
+bool tsr_scheduler_is_spoilt(const tsr_scheduler *s, int seq)
+{
+    assert(seq >= 0 && seq < s->n_planned);
+    return s->spoilt[seq];
+}
+
 /* ---- results ---- */
 
 int64_t tsr_scheduler_longest(const tsr_scheduler *s, const tsr_request *r)
@@ -323,6 +331,19 @@ static void take_token(tsr_scheduler *s, tsr_request *r, int32_t token,
     }
 }
 
+/* Its rows are as if they had not been: it has the blocks of what it had. */
+static void take_nothing(tsr_scheduler *s, int seq)
+{
+    tsr_request *r = s->planned[seq];
+
+    if (s->cancelled[seq]) {
+        tsr_scheduler_end(s, r, TSR_REASON_CANCELLED);
+    } else {
+        tsr_scheduler_blocks_ungrow(s, r);
+        tsr_scheduler_blocks_untell(s, r);
+    }
+}
+
 void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t *next,
                           bool (*ends)(void *ctx, int32_t token), void *ctx, int64_t now_ns)
 {
@@ -331,6 +352,10 @@ void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t 
     for (int seq = 0; seq < s->n_planned; seq++) {
         tsr_request *r = s->planned[seq];
 
+        if (s->spoilt[seq]) {
+            take_nothing(s, seq);
+            continue;
+        }
         r->n_cached += step->row_start[seq + 1] - step->row_start[seq];
         tsr_scheduler_prefix_grow(s, r);
         if (r->score && r->n_scored < r->n_prompt && r->n_cached > r->n_scored) {
@@ -349,6 +374,7 @@ void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t 
     }
     s->n_copied = 0;
     s->is_out = false;
+    tsr_scheduler_rest_lose(s);
 }
 
 void tsr_scheduler_note_time(tsr_scheduler *s, int64_t us)
