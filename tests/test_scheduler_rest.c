@@ -328,6 +328,7 @@ static void when_more_is_lost_than_can_be_named_nothing_of_the_step_is_believed(
 
     (void)state;
     rig_init(&g, &tiered);
+    g.ranks.shares = true;
     a = rig_submit(&g, 1, 10, 20);
     b = rig_submit(&g, 2, 6, 8);
     for (int i = 0; i < 5; i++) {
