@@ -49,11 +49,10 @@ tsr_status tsr_scheduler_create(tsr_scheduler **out, const tsr_scheduler_options
     s->planned = tsr_alloc(max_seqs, sizeof(tsr_request *));
     s->samples = tsr_alloc(max_seqs, sizeof(*s->samples));
     s->cancelled = tsr_alloc(max_seqs, sizeof(*s->cancelled));
-    s->spoilt = tsr_alloc(max_seqs, sizeof(*s->spoilt));
     if (s->running == NULL || s->rows == NULL || s->free_lanes == NULL || s->dropped == NULL ||
         s->known == NULL || s->freed == NULL || s->n_lanes_with == NULL || s->lane_told == NULL ||
         s->left == NULL || s->copied == NULL || s->planned == NULL || s->samples == NULL ||
-        s->cancelled == NULL || s->spoilt == NULL) {
+        s->cancelled == NULL) {
         st = tsr_fail(TSR_ERR_NOMEM, "scheduler: no memory for %d sequences and %d blocks",
                       options->max_seqs, options->n_blocks);
         goto fail;
@@ -86,7 +85,6 @@ void tsr_scheduler_destroy(tsr_scheduler *s)
     tsr_free(s->n_lanes_with);
     tsr_free(s->freed);
     tsr_free(s->known);
-    tsr_free(s->spoilt);
     tsr_free(s->cancelled);
     tsr_free(s->samples);
     tsr_free(s->planned);
@@ -290,12 +288,6 @@ bool tsr_scheduler_samples(const tsr_scheduler *s, int seq)
     return s->samples[seq];
 }
 
-bool tsr_scheduler_is_spoilt(const tsr_scheduler *s, int seq)
-{
-    assert(seq >= 0 && seq < s->n_planned);
-    return s->spoilt[seq];
-}
-
 /* ---- results ---- */
 
 int64_t tsr_scheduler_longest(const tsr_scheduler *s, const tsr_request *r)
@@ -331,17 +323,14 @@ static void take_token(tsr_scheduler *s, tsr_request *r, int32_t token,
     }
 }
 
-/* Its rows are as if they had not been: it has the blocks of what it had. */
-static void take_nothing(tsr_scheduler *s, int seq)
+/* The ranks have copied what was to be copied. */
+static void close_step(tsr_scheduler *s)
 {
-    tsr_request *r = s->planned[seq];
-
-    if (s->cancelled[seq]) {
-        tsr_scheduler_end(s, r, TSR_REASON_CANCELLED);
-    } else {
-        tsr_scheduler_blocks_ungrow(s, r);
-        tsr_scheduler_blocks_untell(s, r);
+    for (int i = 0; i < s->n_copied; i++) {
+        tsr_scheduler_blocks_release(s, s->copied[i]);
     }
+    s->n_copied = 0;
+    s->is_out = false;
 }
 
 void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t *next,
@@ -352,10 +341,6 @@ void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t 
     for (int seq = 0; seq < s->n_planned; seq++) {
         tsr_request *r = s->planned[seq];
 
-        if (s->spoilt[seq]) {
-            take_nothing(s, seq);
-            continue;
-        }
         r->n_cached += step->row_start[seq + 1] - step->row_start[seq];
         tsr_scheduler_prefix_grow(s, r);
         if (r->score && r->n_scored < r->n_prompt && r->n_cached > r->n_scored) {
@@ -369,12 +354,22 @@ void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t 
             tsr_scheduler_end(s, r, TSR_REASON_LENGTH);
         }
     }
-    for (int i = 0; i < s->n_copied; i++) {
-        tsr_scheduler_blocks_release(s, s->copied[i]);
+    close_step(s);
+}
+
+void tsr_scheduler_void(tsr_scheduler *s, const tsr_step *step, int64_t now_ns)
+{
+    assert(step->n_seqs == s->n_planned && (s->is_out || step->n_seqs == 0));
+    s->now_ns = now_ns > s->now_ns ? now_ns : s->now_ns;
+    for (int seq = 0; seq < step->n_seqs; seq++) {
+        if (s->cancelled[seq]) {
+            tsr_scheduler_end(s, s->planned[seq], TSR_REASON_CANCELLED);
+        } else { // it has the blocks of what it had
+            tsr_scheduler_blocks_ungrow(s, s->planned[seq]);
+            tsr_scheduler_blocks_untell(s, s->planned[seq]);
+        }
     }
-    s->n_copied = 0;
-    s->is_out = false;
-    tsr_scheduler_rest_lose(s);
+    close_step(s);
 }
 
 void tsr_scheduler_note_time(tsr_scheduler *s, int64_t us)

@@ -156,7 +156,7 @@ bool tsr_scheduler_samples(const tsr_scheduler *scheduler, int s);
 
 /*
  * The step planned last has run. next [n_seqs] is the token of each sequence that samples
- * (tsr_scheduler_samples()) and is not spoilt; entries of others are not read. ends(ctx, token)
+ * (tsr_scheduler_samples()); entries of other sequences are not read. ends(ctx, token)
  * says whether a token ends an answer. Appends tokens, ends requests (STOP: the end token is not
  * kept; LENGTH), frees their blocks.
  */
@@ -167,15 +167,16 @@ void tsr_scheduler_commit(tsr_scheduler *scheduler, const tsr_step *step, const 
  * calling it leaves every step the whole budget. */
 void tsr_scheduler_note_time(tsr_scheduler *scheduler, int64_t us);
 
+/* In place of a commit: the step has run, and nothing that came of it counts (a block that it read
+ * is lost). Its sequences are where they were; those that were cancelled meanwhile end. */
+void tsr_scheduler_void(tsr_scheduler *scheduler, const tsr_step *step, int64_t now_ns);
+
 /*
- * What the ranks said of the step run last, if memory has tiers: before its commit. Sequences with
- * a lost block keep what is before it and compute the rest again.
+ * What the ranks said of the step run last, if memory has tiers: when that is committed or void,
+ * before the next plan. Sequences with a lost block keep what is before it and compute the rest
+ * again.
  */
 void tsr_scheduler_note_report(tsr_scheduler *scheduler, const tsr_step_report *report);
-
-/* Has the s-th sequence of the step planned last read a lost block? What came of its rows is not to
- * be trusted then, and the commit takes nothing of it; it is computed again. */
-bool tsr_scheduler_is_spoilt(const tsr_scheduler *scheduler, int s);
 
 /* The next request that has ended since, in order of ending; NULL if none. The caller owns it
  * again. */

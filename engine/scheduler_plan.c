@@ -202,7 +202,6 @@ static bool write_sequence(tsr_scheduler *s, tsr_request *r, int n_rows, tsr_ste
     s->planned[seq] = r;
     s->samples[seq] = samples;
     s->cancelled[seq] = false;
-    s->spoilt[seq] = false;
     return true;
 }
 

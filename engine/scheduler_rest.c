@@ -1,7 +1,10 @@
+#include <assert.h>
+
 #include "engine/admission.h"
 #include "engine/scheduler_state.h"
 #include "engine/victim.h"
 
+static const double FADE = 0.95; // of what was moved, at each report
 static const int BOTH_WAYS = 2;
 
 /* ---- room on the device ---- */
@@ -65,13 +68,13 @@ static tsr_request *last_resting(const tsr_scheduler *s, const tsr_request *than
 static bool is_kept(const tsr_scheduler *s, const tsr_request *r)
 {
     const double compute_us = s->pace.a_row * (double)r->n_cached;
-    const double move_us =
-        BOTH_WAYS * (double)r->blocks.n_blocks * (double)s->options.block_bytes * s->move_us;
+    const double move_us = BOTH_WAYS * (double)r->blocks.n_blocks * (double)s->options.block_bytes *
+                           s->moved_us / s->moved_bytes;
 
     if (!s->is_tiered || s->options.preempt == TSR_PREEMPT_RECOMPUTE) {
         return false;
     }
-    return s->options.preempt == TSR_PREEMPT_SWAP || s->move_us <= 0 || s->pace.reach <= 0 ||
+    return s->options.preempt == TSR_PREEMPT_SWAP || s->moved_bytes <= 0 || s->pace.reach <= 0 ||
            move_us < compute_us;
 }
 
@@ -166,42 +169,13 @@ static void lose(tsr_scheduler *s, int32_t id)
     }
 }
 
-static bool reads_lost(const tsr_scheduler *s, const tsr_request *r)
-{
-    if (s->report.n_lost > TSR_STEP_MOST_LOST) {
-        return true; // it may be
-    }
-    for (int k = 0; k < s->report.n_lost; k++) {
-        for (int i = 0; i < r->blocks.n_blocks; i++) {
-            if (r->blocks.ids[i] == s->report.lost[k]) {
-                return true;
-            }
-        }
-    }
-    return false;
-}
-
 void tsr_scheduler_note_report(tsr_scheduler *s, const tsr_step_report *report)
 {
-    s->report = *report;
+    assert(!s->is_out);
     s->n_tickets_done = report->n_tickets_done;
-    if (report->moved_bytes > 0) {
-        s->move_us = (double)report->moved_us / (double)report->moved_bytes;
+    s->moved_bytes = FADE * s->moved_bytes + (double)report->moved_bytes;
+    s->moved_us = FADE * s->moved_us + (double)report->moved_us;
+    for (int i = 0; i < report->n_lost; i++) {
+        lose(s, report->lost[i]);
     }
-    for (int seq = 0; report->n_lost > 0 && s->is_out && seq < s->n_planned; seq++) {
-        s->spoilt[seq] = reads_lost(s, s->planned[seq]);
-    }
-    if (!s->is_out) {
-        tsr_scheduler_rest_lose(s);
-    }
-}
-
-void tsr_scheduler_rest_lose(tsr_scheduler *s)
-{
-    const int n = s->report.n_lost < TSR_STEP_MOST_LOST ? s->report.n_lost : TSR_STEP_MOST_LOST;
-
-    for (int i = 0; i < n; i++) {
-        lose(s, s->report.lost[i]);
-    }
-    s->report.n_lost = 0;
 }

@@ -57,15 +57,14 @@ struct tsr_scheduler {
     int n_writes;      /* blocks that the step being planned may yet write into */
     int64_t n_tickets;
     int64_t n_tickets_done;
-    double move_us; /* a byte, one way; 0: not known */
+    double moved_bytes; /* both fading */
+    double moved_us;
 
     /* Of the step planned last, each owned, [max_seqs]. */
     tsr_request **planned; /* NULL: handed out since */
     bool *samples;
-    bool *cancelled;        /* to end when the step has run */
-    bool *spoilt;           /* by a lost block */
-    tsr_step_report report; /* of the step that is out */
-    int32_t *copied;        /* blocks that are copied from, held until it has */
+    bool *cancelled; /* to end when the step has run */
+    int32_t *copied; /* blocks that are copied from, held until it has */
     int n_planned;
     int n_copied;
     int n_decoding;    /* of these */
@@ -194,9 +193,6 @@ bool tsr_scheduler_rest_fits(const tsr_scheduler *s, const tsr_request *r);
  * where it is missed least. budget grows by rows that are taken back. False: there is nobody whom
  * it may take from. */
 bool tsr_scheduler_rest_make_room(tsr_scheduler *s, int i, bool is_device, int *budget);
-
-/* What the report of a step that has been committed says was lost is so. */
-void tsr_scheduler_rest_lose(tsr_scheduler *s);
 
 /* May it have rows now? */
 bool tsr_scheduler_rest_is_awake(tsr_scheduler *s, tsr_request *r);

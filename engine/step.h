@@ -114,13 +114,14 @@ enum {
 /* What comes back of a step about memory, of all ranks together. */
 typedef struct tsr_step_report {
     int64_t n_tickets_done; /* in their order, on every rank; those of lanes that were left count */
-    /* Blocks whose bytes cannot be read back on some rank, said again until they are dropped; those
-     * that this step's rows read come first. n_lost may be more than are named: then no row of the
-     * step is to be trusted. */
     int32_t n_lost;
-    int32_t lost[TSR_STEP_MOST_LOST];
-    /* Between device memory and lower tiers, since the start: of the rank that takes longest for a
-     * byte. */
+    int32_t lost[TSR_STEP_MOST_LOST]; /* [n_lost] blocks whose bytes cannot be read back on some
+                                         rank; said again until they are dropped */
+    /* A sequence of the step has read a block that is lost: nothing that came of the step counts.
+     */
+    bool is_spoilt;
+    /* Between device memory and lower tiers, since the report before: by the rank that takes
+     * longest for a byte. */
     int64_t moved_bytes;
     int64_t moved_us;
 } tsr_step_report;

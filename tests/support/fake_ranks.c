@@ -281,6 +281,7 @@ void fake_ranks_run(fake_ranks *ranks, const tsr_scheduler *scheduler, const tsr
     const tsr_step *step = &ranks->step;
 
     assert_int_equal(tsr_step_unpack(&ranks->step, ranks->message, n_ints), TSR_OK);
+    ranks->report.is_spoilt = false;
     drop_blocks(ranks, step);
     leave_lanes(ranks, step);
     append_blocks(ranks, scheduler, step);
@@ -311,9 +312,9 @@ void fake_ranks_run(fake_ranks *ranks, const tsr_scheduler *scheduler, const tsr
     for (int s = 0; s < step->n_seqs; s++) {
         const tsr_request *r = tsr_scheduler_request_of(scheduler, s);
         const int64_t n = step->first_pos[s] + step->row_start[s + 1] - step->row_start[s];
-
         const bool is_sound = read_back(ranks, r, step->lanes[s], n);
 
+        ranks->report.is_spoilt = ranks->report.is_spoilt || !is_sound;
         assert_int_equal(tsr_scheduler_samples(scheduler, s),
                          n == r->n_tokens && n < r->n_prompt + r->max_tokens && n < ranks->context);
         ranks->next[s] = tsr_scheduler_samples(scheduler, s) && is_sound
