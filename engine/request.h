@@ -93,6 +93,10 @@ typedef struct tsr_request {
 TSR_MUST_CHECK tsr_status tsr_request_create(tsr_request **out, const int32_t *prompt,
                                              int64_t n_prompt, int max_tokens);
 
+/* A new request that wants what `from` wants, scores of the prompt aside, and has come as far: its
+ * tokens, none of them in the cache. Errors: NOMEM. */
+TSR_MUST_CHECK tsr_status tsr_request_copy(tsr_request **out, const tsr_request *from);
+
 /* Further tokens that end its answer, copied; once. Errors: ARG (an id not in [0, n_vocab), too
  * many), NOMEM. */
 TSR_MUST_CHECK tsr_status tsr_request_stop_at(tsr_request *request, const int32_t *ids, int n,

@@ -349,7 +349,9 @@ void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t 
         if (s->cancelled[seq]) {
             tsr_scheduler_end(s, r, TSR_REASON_CANCELLED);
         } else if (s->samples[seq]) {
-            take_token(s, r, next[seq], ends, ctx);
+            if (next[seq] != TSR_SCHEDULER_HOLD) {
+                take_token(s, r, next[seq], ends, ctx);
+            }
         } else if (tsr_scheduler_n_ahead(r) == 0) {
             tsr_scheduler_end(s, r, TSR_REASON_LENGTH);
         }
@@ -370,6 +372,18 @@ void tsr_scheduler_void(tsr_scheduler *s, const tsr_step *step, int64_t now_ns)
         }
     }
     close_step(s);
+}
+
+bool tsr_scheduler_is_held(const tsr_request *r)
+{
+    return r->state == TSR_REQUEST_RUNNING && r->n_cached == r->n_tokens;
+}
+
+void tsr_scheduler_give(tsr_scheduler *s, tsr_request *r, int32_t token,
+                        bool (*ends)(void *ctx, int32_t token), void *ctx)
+{
+    assert(!s->is_out && r->n_cached == r->n_tokens);
+    take_token(s, r, token, ends, ctx);
 }
 
 void tsr_scheduler_note_time(tsr_scheduler *s, int64_t us)

@@ -62,7 +62,8 @@ extern "C" {
 #endif
 
 enum {
-    TSR_SCHEDULER_PRIORITIES = 1000 /* from -1000 to 1000 */
+    TSR_SCHEDULER_PRIORITIES = 1000, /* from -1000 to 1000 */
+    TSR_SCHEDULER_HOLD = -1          /* instead of a token: it comes by tsr_scheduler_give() */
 };
 
 typedef struct tsr_scheduler tsr_scheduler;
@@ -116,7 +117,8 @@ TSR_MUST_CHECK tsr_status tsr_scheduler_submit(tsr_scheduler *scheduler, tsr_req
  * Queue `child`, which goes on from where `parent` is: their first n_kept tokens are the same, and
  * what the parent has of them in the cache becomes the child's as well; tokens behind them, which a
  * request otherwise gets from steps, may be there already. It is like a request that has been put
- * back and kept its blocks, and runs at once when there is a lane. Between a commit and the next
+ * back and kept its blocks, and runs at once when there is a lane. Of a parent that is held a child
+ * that has no other tokens is held as well. Between a commit and the next
  * plan; a parent that has ended has nothing left to share. Errors: those of tsr_scheduler_submit()
  * but FULL.
  */
@@ -156,12 +158,21 @@ bool tsr_scheduler_samples(const tsr_scheduler *scheduler, int s);
 
 /*
  * The step planned last has run. next [n_seqs] is the token of each sequence that samples
- * (tsr_scheduler_samples()); entries of other sequences are not read. ends(ctx, token)
- * says whether a token ends an answer. Appends tokens, ends requests (STOP: the end token is not
- * kept; LENGTH), frees their blocks.
+ * (tsr_scheduler_samples()), or TSR_SCHEDULER_HOLD; entries of other sequences are not read.
+ * ends(ctx, token) says whether a token ends an answer. Appends tokens, ends requests (STOP: the
+ * end token is not kept; LENGTH), frees their blocks.
  */
 void tsr_scheduler_commit(tsr_scheduler *scheduler, const tsr_step *step, const int32_t *next,
                           bool (*ends)(void *ctx, int32_t token), void *ctx, int64_t now_ns);
+
+/* Is all that it has in the cache, and its next token not known: has a commit held it, and nobody
+ * given it a token since? Then it gets no rows. */
+bool tsr_scheduler_is_held(const tsr_request *request);
+
+/* The token of one that is held, between a commit and the next plan: all goes on as if the commit
+ * had brought it. */
+void tsr_scheduler_give(tsr_scheduler *scheduler, tsr_request *request, int32_t token,
+                        bool (*ends)(void *ctx, int32_t token), void *ctx);
 
 /* The step committed last took `us` microseconds in all: what the next ones are cut by. Never
  * calling it leaves every step the whole budget. */

@@ -12,8 +12,10 @@ static int64_t least(int64_t a, int64_t b)
 tsr_status tsr_scheduler_fork(tsr_scheduler *s, const tsr_request *parent, tsr_request *child,
                               int64_t n_kept)
 {
-    // At least its last token is computed: that row gives the next one.
-    const int64_t n_cached = least(least(parent->n_cached, n_kept), child->n_tokens - 1);
+    // At least its last token is computed: that row gives the next one. If it has, for the parent,
+    // that one waits for it.
+    const int64_t most = tsr_scheduler_is_held(parent) ? child->n_tokens : child->n_tokens - 1;
+    const int64_t n_cached = least(least(parent->n_cached, n_kept), most);
     const int64_t n_blocks = tsr_block_table_blocks_for(n_cached, s->options.block_tokens);
 
     assert(!s->is_out && n_kept <= parent->n_tokens && n_kept <= child->n_tokens);

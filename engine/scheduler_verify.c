@@ -52,7 +52,7 @@ static bool holds_nothing(const tsr_request *r, tsr_request_state state)
 static bool rests(const tsr_scheduler *s, const tsr_request *r)
 {
     return r->state == TSR_REQUEST_RESTING && r->lane == -1 && r->n_cached > 0 &&
-           r->n_cached < r->n_tokens && r->n_told == 0 && r->copy_from == -1 &&
+           r->n_cached <= r->n_tokens && r->n_told == 0 && r->copy_from == -1 &&
            r->blocks.n_blocks == tsr_block_table_blocks_for(r->n_cached, s->options.block_tokens);
 }
 

@@ -179,12 +179,13 @@ TSR_API bool tsr_engine_is_leader(const tsr_engine *engine);
 TSR_API const tsr_model *tsr_engine_model(const tsr_engine *engine); /* borrowed */
 
 typedef enum tsr_event_kind {
-    TSR_EVENT_TOKEN,  /* one token more: token, text (what may be shown so far; may be empty); with
-                         want_logprobs: logprob, top */
+    TSR_EVENT_TOKEN,  /* one token more of a choice: token, text (what may be shown so far; may be
+                         empty); with want_logprobs: logprob, top */
     TSR_EVENT_SCORE,  /* of a scored prompt: position, token, logprob, best; with want_logprobs: top
                        */
     TSR_EVENT_LOGITS, /* asked for with want_logits: position, logits [n_vocab] */
-    TSR_EVENT_END,    /* the last one: text that was held back, reason, timings */
+    TSR_EVENT_END,    /* the last one of a choice: text that was held back, reason, logprob, score,
+                         timings, last */
     TSR_EVENT_KIND_COUNT
 } tsr_event_kind;
 
@@ -201,13 +202,18 @@ enum {
 typedef struct tsr_event {
     tsr_event_kind kind;
     int64_t id; /* of the generation */
+    int choice; /* TOKEN and END: which of its answers, from 0 */
+    bool last;  /* END: no event of this generation comes after it */
     int32_t token;
     const char *text; /* whole UTF-8 characters, good during the call */
     size_t text_bytes;
     int64_t position; /* SCORE: of the row; the next token's log-probability is that of `token`; -1
                          behind the last prompt token: logprob is not set */
     double logprob; /* natural logarithm, as the model says it: at temperature 1, before any filter,
-                       penalty or bias */
+                       penalty or bias. END, with want_logprobs or beams: of the answer as a whole,
+                       the end token that is no part of it included; of a beam as its search counts,
+                       after penalties and biases */
+    double score;   /* END: what best_of and beams put answers in order by; else 0 */
     const tsr_top_token
         *top; /* [n_top] the likeliest, likewise: best first, good during the call */
     int n_top;
@@ -229,6 +235,27 @@ typedef struct tsr_event {
 /* Called on the leader, in tsr_engine_step(). It may submit and cancel. */
 typedef void tsr_event_fn(void *ctx, const tsr_event *event);
 
+/* When a search with beams has found enough; see engine/beam.h. */
+typedef enum tsr_stopping {
+    TSR_STOPPING_USUAL, /* when what lives is unlikely to do better */
+    TSR_STOPPING_EARLY, /* when as many answers as beams are complete */
+    TSR_STOPPING_NEVER, /* when what lives can do no better */
+    TSR_STOPPING_COUNT
+} tsr_stopping;
+
+/*
+ * A generation gives n answers, its choices, each with events of its own and an END; the END of the
+ * one that ends last is `last`. They share the cache of the prompt.
+ *
+ *   n           samples; the i-th has a seed made of (seed, i), the 0th has `seed` itself and is
+ *               what it would be alone. Each token is told as it comes.
+ *   best_of     so many samples, of which the n likeliest for each token are the choices, best
+ *               first: score is the mean log-probability of their tokens, an end token among them.
+ *   beams       no chance: the n best answers of a search with so many beams (engine/beam.h), best
+ *               first; score is logprob / tokens ^ length_penalty. There can be fewer than n when
+ *               it is ended early.
+ * What best_of and beams choose is told when all is over, with the whole text in the END event.
+ */
 typedef struct tsr_generation {
     const int32_t *prompt; /* [n_prompt] ids, copied */
     int64_t n_prompt;
@@ -242,6 +269,12 @@ typedef struct tsr_generation {
                           seconds longer, so that all get their turn */
     double deadline_s; /* from submit: ends with "deadline" then, however far it is; 0: none */
     bool ignore_end;   /* go on after an end token */
+
+    int n;                 /* 0: 1; with beams at most their number */
+    int best_of;           /* 0: n */
+    int beams;             /* 0: none; at most max_sequences */
+    double length_penalty; /* -10..10; 0: the sum counts, whatever the length; 1: the mean */
+    tsr_stopping stopping;
 
     float typical_p;          /* 0 or 1: all */
     float repetition_penalty; /* 0 or 1: off; over the prompt and what was generated */

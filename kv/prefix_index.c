@@ -2,6 +2,8 @@
 
 #include <assert.h>
 #include <string.h>
+
+#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include "base/alloc.h"
