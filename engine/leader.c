@@ -97,6 +97,8 @@ tsr_status tsr_leader_create(tsr_leader **out, const tsr_engine *e)
         .max_seqs = e->settings.max_sequences,
         .block_tokens = e->settings.block_tokens,
         .n_blocks = e->settings.n_blocks,
+        .preempt = e->settings.preempt,
+        .prefix_cache = e->settings.prefix_cache,
         .context = e->settings.context,
         .n_vocab = (int)shape->n_vocab,
         .max_queue = e->settings.max_queue,

@@ -6,6 +6,7 @@
 #define TSR_ENGINE_SETTINGS_H
 
 #include "engine/config.h"
+#include "engine/scheduler.h"
 #include "engine/tessera.h"
 #include "parallel/placement.h"
 
@@ -21,6 +22,8 @@ typedef struct tsr_settings {
     int block_tokens;
     int n_blocks; /* of the cache: what this rank has room for, until tsr_settings_fix_blocks() */
     tsr_activations activations;
+    bool prefix_cache;
+    tsr_preempt preempt;
     int max_batch_tokens;
     int max_sequences;
     int max_queue;         /* 0: any number */
