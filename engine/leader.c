@@ -100,6 +100,8 @@ tsr_status tsr_leader_create(tsr_leader **out, const tsr_engine *e)
         .n_device_blocks = e->settings.room.is_tiered ? e->settings.room.n_device : 0,
         .n_host_blocks = e->settings.room.n_host,
         .block_bytes = e->settings.room.block_bytes,
+        .preempt = e->settings.preempt,
+        .prefix_cache = e->settings.prefix_cache,
         .context = e->settings.context,
         .n_vocab = (int)shape->n_vocab,
         .max_queue = e->settings.max_queue,
@@ -281,7 +283,7 @@ tsr_status tsr_engine_step(tsr_engine *e, bool *busy)
         }
         done = tsr_clock_ns();
         if (e->report.is_spoilt) {
-            tsr_scheduler_void(e->leader->scheduler, done);
+            tsr_scheduler_void(e->leader->scheduler, &e->step, done);
         } else {
             tsr_scheduler_commit(e->leader->scheduler, &e->step, e->leader->next,
                                  tsr_leader_token_ends,

@@ -1,3 +1,5 @@
+#include <assert.h>
+
 #include "engine/admission.h"
 #include "engine/scheduler_state.h"
 #include "engine/victim.h"
@@ -141,6 +143,7 @@ static void cut_at(tsr_scheduler *s, tsr_request *r, int32_t id)
         if (r->blocks.ids[i] == id) {
             tsr_scheduler_blocks_cut(s, r, i);
             r->n_cached = least(r->n_cached, (int64_t)i * s->options.block_tokens);
+            tsr_scheduler_prefix_shrink(s, r);
             if (r->lane >= 0) {
                 tsr_scheduler_blocks_untell(s, r);
                 r->wakes = r->wakes && i > 0;
@@ -152,6 +155,7 @@ static void cut_at(tsr_scheduler *s, tsr_request *r, int32_t id)
 
 static void lose(tsr_scheduler *s, int32_t id)
 {
+    tsr_scheduler_prefix_lose(s, id);
     for (int i = 0; i < s->n_running; i++) {
         cut_at(s, s->running[i], id);
     }
@@ -167,6 +171,7 @@ static void lose(tsr_scheduler *s, int32_t id)
 
 void tsr_scheduler_note_report(tsr_scheduler *s, const tsr_step_report *report)
 {
+    assert(!s->is_out);
     s->n_tickets_done = report->n_tickets_done;
     s->moved_bytes = FADE * s->moved_bytes + (double)report->moved_bytes;
     s->moved_us = FADE * s->moved_us + (double)report->moved_us;

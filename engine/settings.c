@@ -55,6 +55,7 @@ tsr_status tsr_settings_resolve(tsr_settings *s, const tsr_engine_options *optio
                                 const tsr_config *config, const tsr_shard *shard, int host_size)
 {
     const char *activations = options->activations == NULL ? "int8" : options->activations;
+    const char *preempt = options->preempt == NULL ? "auto" : options->preempt;
 
     if (options->context < 0 || options->context > INT32_MAX / 2) {
         return tsr_fail(TSR_ERR_ARG, "a context of %lld positions", (long long)options->context);
@@ -78,6 +79,16 @@ tsr_status tsr_settings_resolve(tsr_settings *s, const tsr_engine_options *optio
     if (s->block_tokens != 16 && s->block_tokens != 32 && s->block_tokens != 64) {
         return tsr_fail(TSR_ERR_ARG, "blocks of %d tokens; they may have 16, 32 or 64",
                         s->block_tokens);
+    }
+    s->prefix_cache = !options->no_prefix_cache;
+    if (strcmp(preempt, "auto") == 0) {
+        s->preempt = TSR_PREEMPT_AUTO;
+    } else if (strcmp(preempt, "swap") == 0) {
+        s->preempt = TSR_PREEMPT_SWAP;
+    } else if (strcmp(preempt, "recompute") == 0) {
+        s->preempt = TSR_PREEMPT_RECOMPUTE;
+    } else {
+        return tsr_fail(TSR_ERR_ARG, "preempt \"%s\"; known are auto, swap and recompute", preempt);
     }
     s->kv_type = TSR_KV_TYPE_F16;
     if (options->kv_dtype != NULL && !tsr_kv_type_parse(&s->kv_type, options->kv_dtype)) {

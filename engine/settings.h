@@ -6,6 +6,7 @@
 #define TSR_ENGINE_SETTINGS_H
 
 #include "engine/config.h"
+#include "engine/scheduler.h"
 #include "engine/tessera.h"
 #include "engine/tier_room.h"
 #include "parallel/placement.h"
@@ -26,6 +27,8 @@ typedef struct tsr_settings {
     int n_blocks;       /* ids: of all tiers together */
     const char *disk_folder; /* borrowed from the options */
     tsr_activations activations;
+    bool prefix_cache;
+    tsr_preempt preempt;
     int max_batch_tokens;
     int max_sequences;
     int max_queue;         /* 0: any number */

@@ -164,6 +164,11 @@ typedef struct tsr_engine_options {
     int max_batch_tokens;       /* rows a step; 0: 512 */
     int max_sequences;          /* running at once; 0: 64 */
     int max_queue;              /* waiting at once; 0: any number */
+    bool no_prefix_cache; /* keep nothing of a sequence that has ended for others that begin as
+                             it did */
+    const char *preempt;  /* the cache of a sequence that is put back for want of memory: "swap"
+                             keeps it in slower memory, "recompute" computes it again, "auto" takes
+                             what is faster; NULL: auto */
     double target_itl_ms; /* how long a step may take while sequences generate: prompts are read
                              in smaller pieces then; 0: twice what it takes without prompts */
 } tsr_engine_options;
@@ -222,10 +227,11 @@ typedef struct tsr_event {
     int n_top;
     int32_t best; /* the likeliest token after this position */
     const float *logits;
-    const char *reason;  /* END: "stop" (an end token, a stop id or a stop string), "length",
-                             "cancelled", "deadline" or "error" */
-    const char *message; /* END with "error": why */
-    int64_t n_prompt;    /* END, as are the following */
+    const char *reason;      /* END: "stop" (an end token, a stop id or a stop string), "length",
+                                 "cancelled", "deadline" or "error" */
+    const char *message;     /* END with "error": why */
+    int64_t n_prompt;        /* END, as are the following */
+    int64_t n_cached_tokens; /* of the prompt: what was in the cache already and was not computed */
     int64_t n_generated;
     double first_token_s; /* from submit to the first token; 0 if there was none */
     double prompt_s; /* from the first step it was in to the first token (or to the end of a scored

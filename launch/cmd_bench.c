@@ -190,7 +190,9 @@ int tsr_cmd_bench_run(const tsr_call *call)
         .examples = "  tessera bench --model model.gguf\n"
                     "  mpirun -n 2 tessera bench --model model.gguf --json\n",
     };
-    bench_options options = {.repeat = 3, .session = {.target_itl_ms = TSR_SESSION_UNHURRIED_MS}};
+    bench_options options = {
+        .repeat = 3,
+        .session = {.target_itl_ms = TSR_SESSION_UNHURRIED_MS, .no_prefix_cache = true}};
     int exit_status;
 
     if (!tsr_call_parse(call, &spec, &options, &exit_status)) {

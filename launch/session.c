@@ -37,6 +37,12 @@ static const tsr_args_option options_table[] = {
      "sequences that run at once at most (default 64)"},
     {"--max-queue", "N", TSR_ARGS_INTEGER, FIELD(max_queue), 0, INT32_MAX, NULL,
      "prompts that wait at most; one more is refused; 0: any number (default 0)"},
+    {"--no-prefix-cache", NULL, TSR_ARGS_FLAG, FIELD(no_prefix_cache), 0, 0, NULL,
+     "compute every prompt whole, also where the cache still has its beginning"},
+    {"--preempt", "HOW", TSR_ARGS_CHOICE, FIELD(preempt), 0, 0, "auto|swap|recompute",
+     "the cache of a sequence that has to wait for memory: kept in slower memory, computed again, "
+     "or "
+     "whichever is faster (default auto)"},
     {"--target-itl", "MS", TSR_ARGS_REAL, FIELD(target_itl_ms), 0, 1000000, NULL,
      "milliseconds between two tokens of a sequence: while others generate, prompts are read in "
      "pieces that keep it; 0: twice the time without prompts (default for one prompt; several "
@@ -74,6 +80,8 @@ static tsr_engine_options engine_options(const tsr_session_options *options)
         .max_batch_tokens = (int)options->max_batch_tokens,
         .max_sequences = (int)options->max_sequences,
         .max_queue = (int)options->max_queue,
+        .no_prefix_cache = options->no_prefix_cache,
+        .preempt = options->preempt,
         .target_itl_ms = options->target_itl_ms,
     };
 }

@@ -31,6 +31,8 @@ typedef struct tsr_session_options {
     int64_t max_batch_tokens;
     int64_t max_sequences;
     int64_t max_queue;
+    bool no_prefix_cache;
+    const char *preempt;
     double target_itl_ms;
     bool quiet;
     bool verbose;
