@@ -194,6 +194,7 @@ tsr_engine_stats tsr_engine_describe(const tsr_engine *e)
                           (uint64_t)tsr_kv_type_bits(e->settings.kv_type) / 8,
         .n_steps = e->n_steps,
         .n_preempted = e->leader == NULL ? 0 : tsr_leader_n_preempted(e->leader),
+        .block_fill = e->leader == NULL ? 0 : tsr_leader_block_fill(e->leader),
         .step_s = (double)e->step_ns / 1e9,
         .host_s = (double)(e->step_ns - e->ranks_ns) / 1e9,
     };
