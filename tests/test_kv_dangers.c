@@ -76,8 +76,8 @@ static void assert_empty(play *p)
     assert_true(tsr_kv_store_verify(p->store));
 }
 
-static void a_block_freed_while_a_copy_reads_it_gives_its_slot_to_nobody_before_the_copy_ends(
-    void **state)
+static void
+a_block_freed_while_a_copy_reads_it_gives_its_slot_to_nobody_before_the_copy_ends(void **state)
 {
     play p;
     tsr_kv_report r;
@@ -156,8 +156,8 @@ static void a_sequence_that_rested_is_on_the_device_as_a_whole_when_its_ticket_i
     }
 }
 
-static void what_had_to_be_read_in_host_memory_comes_back_when_the_device_has_room_again(
-    void **state)
+static void
+what_had_to_be_read_in_host_memory_comes_back_when_the_device_has_room_again(void **state)
 {
     play p;
     int a, b;
@@ -240,8 +240,8 @@ static void a_partial_last_block_comes_back_with_all_its_tokens_and_goes_on(void
     }
 }
 
-static void a_sequence_of_eight_times_the_device_is_written_on_the_device_and_read_below(
-    void **state)
+static void
+a_sequence_of_eight_times_the_device_is_written_on_the_device_and_read_below(void **state)
 {
     for (int at_once = 1; at_once <= 40; at_once += 39) {
         play p;
@@ -339,6 +339,22 @@ static void a_block_that_comes_back_changed_from_the_disk_is_lost_and_not_read(v
     tsr_log_set_level(TSR_LOG_WARN);
 }
 
+static void a_block_dropped_from_under_a_running_table_is_refused_and_not_read(void **state)
+{
+    int n_rows[PLAY_SEQS] = {0};
+    play p;
+    int seq;
+
+    (void)state;
+    play_open(&p, 8, 8, 0, NULL);
+    seq = grown(&p, 3 * PLAY_TOKENS);
+    n_rows[seq] = 1;
+    assert_int_equal(tsr_kv_store_drop(p.store, p.seqs[seq].ids[1]), TSR_OK);
+    assert_int_equal(play_step(&p, n_rows, false), TSR_ERR_ARG);
+    assert_non_null(strstr(tsr_status_message(), "was dropped"));
+    play_close(&p);
+}
+
 static void the_file_of_the_disk_tier_has_no_name(void **state)
 {
     struct dirent *entry;
@@ -417,11 +433,19 @@ static void running_out_of_memory_leaks_nothing(void **state)
     tsr_device_close(dev);
 }
 
+static int let_go(void **state)
+{
+    (void)state;
+    tsr_task_queue_hold(false);
+    return 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(
-            a_block_freed_while_a_copy_reads_it_gives_its_slot_to_nobody_before_the_copy_ends),
+        cmocka_unit_test_teardown(
+            a_block_freed_while_a_copy_reads_it_gives_its_slot_to_nobody_before_the_copy_ends,
+            let_go),
         cmocka_unit_test(lower_blocks_of_a_resting_sequence_that_is_cancelled_come_free),
         cmocka_unit_test(
             a_sequence_that_rested_is_on_the_device_as_a_whole_when_its_ticket_is_done),
@@ -433,6 +457,7 @@ int main(void)
             a_sequence_of_eight_times_the_device_is_written_on_the_device_and_read_below),
         cmocka_unit_test(a_thousand_cancelled_sequences_leave_every_tier_empty),
         cmocka_unit_test(a_block_that_comes_back_changed_from_the_disk_is_lost_and_not_read),
+        cmocka_unit_test(a_block_dropped_from_under_a_running_table_is_refused_and_not_read),
         cmocka_unit_test(the_file_of_the_disk_tier_has_no_name),
         cmocka_unit_test(what_cannot_be_had_is_refused_in_words),
         cmocka_unit_test(running_out_of_memory_leaks_nothing),
