@@ -24,7 +24,8 @@ enum {
     MOST_NEW = 512,
     MOST_PROMPT = 8192,
     SHORTEST_PROMPT = 100,
-    MOST_RANKS = 64
+    MOST_RANKS = 64,
+    LEAST_DEVICE = 5 // blocks
 };
 
 typedef struct outcome {
@@ -228,7 +229,11 @@ static int show(int which, const tsr_engine_stats *stats, double seconds)
 static int run(int which)
 {
     const way *w = &ways[which];
-    const int64_t n_device = w->device_part > 0 ? blocks_wanted() / w->device_part : 0;
+    const int64_t part = w->device_part > 0 ? blocks_wanted() / w->device_part : 0;
+    // Without a host pool one sequence must fit the device.
+    const int64_t least =
+        w->host ? LEAST_DEVICE : (longest_prompt + n_new) / block_tokens + LEAST_DEVICE;
+    const int64_t n_device = w->device_part > 0 && part < least ? least : part;
     const tsr_engine_options options = options_for(w, measure_block(w->kv_dtype), n_device);
     tsr_engine *engine = NULL;
     int n_wrong = 0;
