@@ -92,7 +92,6 @@ tsr_status tsr_decoder_create(tsr_decoder **out, const tsr_decoder_parts *parts)
     decoder->parts = *parts;
     decoder->attention = (tsr_attention_shape){
         .n_heads = (int)parts->shard->heads.count,
-        .head_dim = shape->head_dim,
         .group = group,
         .first_head = (int)(parts->shard->heads.first - parts->shard->kv_heads.first * group),
         .scale = parts->config->attention_scale,

@@ -33,6 +33,14 @@ typedef tsr_status tsr_kv_write_fn(tsr_device *dev, const tsr_kv_view *kv, tsr_t
 typedef tsr_status tsr_attention_fn(tsr_device *dev, tsr_tensor out, tsr_tensor q,
                                     const tsr_kv_view *kv, const tsr_batch *batch,
                                     const tsr_attention_shape *shape);
+typedef tsr_status tsr_attention_part_fn(tsr_device *dev, const tsr_attention_piece *piece,
+                                         tsr_tensor q, const tsr_kv_view *kv,
+                                         const tsr_batch *batch, const tsr_attention_shape *shape,
+                                         int64_t first_run, int64_t n_runs);
+typedef tsr_status tsr_attention_merge_fn(tsr_device *dev, tsr_tensor out,
+                                          const tsr_attention_piece *pieces, int n_pieces,
+                                          const tsr_kv_layout *layout,
+                                          const tsr_attention_shape *shape);
 typedef tsr_status tsr_gather_rows_fn(tsr_device *dev, tsr_tensor out, tsr_tensor x,
                                       tsr_tensor rows);
 typedef tsr_status tsr_adjust_logits_fn(tsr_device *dev, tsr_tensor logits, tsr_tensor before,
@@ -56,6 +64,9 @@ typedef struct tsr_backend {
     tsr_device_sync_fn *sync;
     tsr_device_alloc_fn *alloc; /* zeroed */
     tsr_device_free_fn *give_back;
+    tsr_device_alloc_fn *alloc_host; /* zeroed, page-aligned */
+    tsr_device_free_fn *give_back_host;
+    tsr_device_copy_fn *copy;
     tsr_device_copy_fn *upload;
     tsr_device_copy_fn *download;
     tsr_embed_fn *embed;
@@ -68,6 +79,8 @@ typedef struct tsr_backend {
     tsr_rope_fn *rope;
     tsr_kv_write_fn *kv_write;
     tsr_attention_fn *attention;
+    tsr_attention_part_fn *attention_part;
+    tsr_attention_merge_fn *attention_merge;
     tsr_gather_rows_fn *gather_rows;
     tsr_adjust_logits_fn *adjust_logits;
     tsr_top_k_fn *top_k;
@@ -86,6 +99,8 @@ tsr_rope_angles_fn tsr_rope_angles_cpu;
 tsr_rope_fn tsr_rope_cpu;
 tsr_kv_write_fn tsr_kv_write_cpu;
 tsr_attention_fn tsr_attention_cpu;
+tsr_attention_part_fn tsr_attention_part_cpu;
+tsr_attention_merge_fn tsr_attention_merge_cpu;
 tsr_gather_rows_fn tsr_gather_rows_cpu;
 tsr_adjust_logits_fn tsr_adjust_logits_cpu;
 tsr_top_k_fn tsr_top_k_cpu;

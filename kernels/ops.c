@@ -1,6 +1,7 @@
 #include "kernels/ops.h"
 
 #include <limits.h>
+#include <math.h>
 
 #include "kernels/backend.h"
 
@@ -253,11 +254,11 @@ static tsr_status check_kv(const char *op, const tsr_kv_view *kv)
         return tsr_fail(TSR_ERR_ARG, "%s: blocks of %zu bytes; their layout takes %zu", op,
                         kv->block_bytes, tsr_kv_layout_block_bytes(layout));
     }
-    if (kv->block_bytes % tsr_dtype_bytes(layout->dtype) != 0) {
+    if (kv->block_bytes % sizeof(float) != 0) {
         return tsr_fail(TSR_ERR_ARG, "%s: blocks of %zu bytes do not hold whole elements", op,
                         kv->block_bytes);
     }
-    if (kv->pool == NULL && layout->n_kv_heads > 0) {
+    if (kv->pool == NULL && kv->host_pool == NULL && layout->n_kv_heads > 0) {
         return tsr_fail(TSR_ERR_ARG, "%s: the cache has no memory", op);
     }
     return TSR_OK;
@@ -291,51 +292,136 @@ static tsr_status check_batch(const tsr_device *dev, const char *op, const tsr_b
 tsr_status tsr_kv_write(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor k, tsr_tensor v,
                         const tsr_batch *batch)
 {
-    int64_t n_cols;
+    const tsr_kv_layout *layout = kv->layout;
+    const int64_t n_heads = layout->n_kv_heads;
 
     TSR_TRY(check_kv("kv_write", kv));
-    n_cols = (int64_t)kv->layout->n_kv_heads * kv->layout->head_dim;
-    TSR_TRY(check_tensor(dev, "kv_write", "k", k, TSR_DTYPE_F32, ANY, n_cols));
-    TSR_TRY(check_tensor(dev, "kv_write", "v", v, TSR_DTYPE_F32, k.n_rows, n_cols));
-    TSR_TRY(check_batch(dev, "kv_write", batch, kv->layout, k.n_rows));
+    TSR_TRY(check_tensor(dev, "kv_write", "k", k, TSR_DTYPE_F32, ANY, n_heads * layout->key_dim));
+    if (layout->latent) {
+        if (v.data != NULL) {
+            return tsr_fail(TSR_ERR_ARG, "kv_write: values beside latent keys");
+        }
+    } else {
+        TSR_TRY(check_tensor(dev, "kv_write", "v", v, TSR_DTYPE_F32, k.n_rows,
+                             n_heads * layout->value_dim));
+    }
+    TSR_TRY(check_batch(dev, "kv_write", batch, layout, k.n_rows));
     if (is_empty(k)) {
         return TSR_OK;
     }
     return dev->backend->kv_write(dev, kv, k, v, batch);
 }
 
-tsr_status tsr_attention(tsr_device *dev, tsr_tensor out, tsr_tensor q, const tsr_kv_view *kv,
-                         const tsr_batch *batch, const tsr_attention_shape *shape)
+/* What is asked of attention can be asked, and the heads are there. */
+static tsr_status check_attention(const tsr_device *dev, const char *op,
+                                  const tsr_kv_layout *layout, const tsr_attention_shape *shape)
 {
-    const tsr_kv_layout *layout = kv->layout;
-    int64_t n_cols;
-
-    TSR_TRY(check_kv("attention", kv));
     if (shape->n_heads < 0 || shape->group < 1 || shape->first_head < 0 ||
         shape->first_head >= shape->group) {
         return tsr_fail(TSR_ERR_ARG,
-                        "attention: %d heads in groups of %d, the first is number %d of its group",
+                        "%s: %d heads in groups of %d, the first is number %d of its group", op,
                         shape->n_heads, shape->group, shape->first_head);
-    }
-    if (shape->head_dim != layout->head_dim) {
-        return tsr_fail(TSR_ERR_ARG, "attention: query heads of %d, kv heads of %d",
-                        shape->head_dim, layout->head_dim);
     }
     if ((shape->first_head + (int64_t)shape->n_heads + shape->group - 1) / shape->group >
             layout->n_kv_heads &&
         shape->n_heads > 0) {
         return tsr_fail(TSR_ERR_ARG,
-                        "attention: %d heads in groups of %d from %d on read more than %d kv heads",
+                        "%s: %d heads in groups of %d from %d on read more than %d kv heads", op,
                         shape->n_heads, shape->group, shape->first_head, layout->n_kv_heads);
     }
-    n_cols = (int64_t)shape->n_heads * shape->head_dim;
-    TSR_TRY(check_tensor(dev, "attention", "q", q, TSR_DTYPE_F32, ANY, n_cols));
-    TSR_TRY(check_tensor(dev, "attention", "out", out, TSR_DTYPE_F32, q.n_rows, n_cols));
+    if (!(shape->softcap >= 0 && shape->softcap < INFINITY)) {
+        return tsr_fail(TSR_ERR_ARG, "%s: a soft cap of %g", op, (double)shape->softcap);
+    }
+    if (shape->window < 0 || shape->stride < 0 || shape->local < 0 ||
+        (shape->local > 0 && shape->stride == 0)) {
+        return tsr_fail(
+            TSR_ERR_ARG, "%s: a window of %lld, a stride of %lld and %lld local positions", op,
+            (long long)shape->window, (long long)shape->stride, (long long)shape->local);
+    }
+    if (shape->slopes.data != NULL) {
+        TSR_TRY(check_tensor(dev, op, "slopes", shape->slopes, TSR_DTYPE_F32, 1, shape->n_heads));
+    }
+    if (shape->sinks.data != NULL) {
+        TSR_TRY(check_tensor(dev, op, "sinks", shape->sinks, TSR_DTYPE_F32, 1, shape->n_heads));
+    }
+    return TSR_OK;
+}
+
+tsr_status tsr_attention(tsr_device *dev, tsr_tensor out, tsr_tensor q, const tsr_kv_view *kv,
+                         const tsr_batch *batch, const tsr_attention_shape *shape)
+{
+    const tsr_kv_layout *layout = kv->layout;
+    const int64_t n_heads = shape->n_heads;
+
+    TSR_TRY(check_kv("attention", kv));
+    TSR_TRY(check_attention(dev, "attention", layout, shape));
+    TSR_TRY(check_tensor(dev, "attention", "q", q, TSR_DTYPE_F32, ANY, n_heads * layout->key_dim));
+    TSR_TRY(check_tensor(dev, "attention", "out", out, TSR_DTYPE_F32, q.n_rows,
+                         n_heads * layout->value_dim));
     TSR_TRY(check_batch(dev, "attention", batch, layout, q.n_rows));
     if (is_empty(q)) {
         return TSR_OK;
     }
     return dev->backend->attention(dev, out, q, kv, batch, shape);
+}
+
+static tsr_status check_piece(const tsr_device *dev, const char *op,
+                              const tsr_attention_piece *piece, int64_t n_rows, int64_t n_columns,
+                              int64_t value_dim)
+{
+    TSR_TRY(check_tensor(dev, op, "o", piece->o, TSR_DTYPE_F32, n_rows, n_columns * value_dim));
+    TSR_TRY(check_tensor(dev, op, "m", piece->m, TSR_DTYPE_F32, n_rows, n_columns));
+    return check_tensor(dev, op, "l", piece->l, TSR_DTYPE_F32, n_rows, n_columns);
+}
+
+tsr_status tsr_attention_part(tsr_device *dev, const tsr_attention_piece *piece, tsr_tensor q,
+                              const tsr_kv_view *kv, const tsr_batch *batch,
+                              const tsr_attention_shape *shape, int64_t first_run, int64_t n_runs)
+{
+    const tsr_kv_layout *layout = kv->layout;
+
+    TSR_TRY(check_kv("attention_part", kv));
+    TSR_TRY(check_attention(dev, "attention_part", layout, shape));
+    if (first_run < 0 || n_runs < 0 || first_run > INT_MAX || n_runs > INT_MAX) {
+        return tsr_fail(TSR_ERR_ARG, "attention_part: %lld runs from %lld on", (long long)n_runs,
+                        (long long)first_run);
+    }
+    TSR_TRY(check_tensor(dev, "attention_part", "q", q, TSR_DTYPE_F32, ANY,
+                         (int64_t)shape->n_heads * layout->key_dim));
+    TSR_TRY(check_piece(dev, "attention_part", piece, q.n_rows, n_runs * shape->n_heads,
+                        layout->value_dim));
+    TSR_TRY(check_batch(dev, "attention_part", batch, layout, q.n_rows));
+    if (is_empty(q) || n_runs == 0) {
+        return TSR_OK;
+    }
+    return dev->backend->attention_part(dev, piece, q, kv, batch, shape, first_run, n_runs);
+}
+
+tsr_status tsr_attention_merge(tsr_device *dev, tsr_tensor out, const tsr_attention_piece *pieces,
+                               int n_pieces, const tsr_kv_layout *layout,
+                               const tsr_attention_shape *shape)
+{
+    TSR_TRY(tsr_kv_layout_check(layout));
+    TSR_TRY(check_attention(dev, "attention_merge", layout, shape));
+    TSR_TRY(check_tensor(dev, "attention_merge", "out", out, TSR_DTYPE_F32, ANY,
+                         (int64_t)shape->n_heads * layout->value_dim));
+    if (n_pieces < 1) {
+        return tsr_fail(TSR_ERR_ARG, "attention_merge: %d pieces", n_pieces);
+    }
+    if (is_empty(out)) {
+        return TSR_OK;
+    }
+    for (int i = 0; i < n_pieces; i++) {
+        const int64_t n_columns = pieces[i].l.n_cols;
+
+        if (n_columns % shape->n_heads != 0) {
+            return tsr_fail(TSR_ERR_ARG, "attention_merge: %lld columns of runs of %d heads",
+                            (long long)n_columns, shape->n_heads);
+        }
+        TSR_TRY(check_piece(dev, "attention_merge", &pieces[i], out.n_rows, n_columns,
+                            layout->value_dim));
+    }
+    return dev->backend->attention_merge(dev, out, pieces, n_pieces, layout, shape);
 }
 
 /* ---- the end --------------------------------------------------------------------------------- */

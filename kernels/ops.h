@@ -33,10 +33,10 @@ extern "C" {
 
 /* The largest operands that a device will meet. */
 typedef struct tsr_ops_limits {
-    int64_t n_rows; /* tokens a step */
-    int64_t n_cols; /* of any weight */
-    int n_heads;    /* query heads on this rank */
-    int head_dim;
+    int64_t n_rows;  /* tokens a step */
+    int64_t n_cols;  /* of any weight */
+    int n_heads;     /* query heads on this rank */
+    int head_dim;    /* the larger of key_dim and value_dim */
     int64_t context; /* positions a sequence */
     int n_seqs;      /* sequences a step */
 } tsr_ops_limits;
@@ -133,10 +133,20 @@ TSR_MUST_CHECK tsr_status tsr_rope_angles(tsr_device *dev, tsr_tensor angles, ts
 TSR_MUST_CHECK tsr_status tsr_rope(tsr_device *dev, tsr_tensor x, tsr_tensor angles, int head_dim,
                                    tsr_rope_pairs pairs);
 
-/* One layer of the cache as kernels see it. Slot s of the pool starts at pool + s * block_bytes. */
+/*
+ * One layer of the cache as kernels see it. A block lies in one of two places: in the device pool,
+ * slot s at pool + s * block_bytes, or in the host pool, slot s at host_pool + s * block_bytes
+ * (overflow blocks, attended where they lie). A block in the host pool may be read, not written.
+ * Where a block lies changes no bit of a result.
+ *
+ * On a CPU rank both pools are memory like any other. A device backend keeps to the runs of
+ * tsr_attention: a run whose blocks all lie in its own pool is its own, the others go to the CPU
+ * beside it (tsr_attention_part), and tsr_attention_merge takes all in ascending order.
+ */
 typedef struct tsr_kv_view {
     void *pool;
-    size_t block_bytes;
+    const void *host_pool; /* NULL: no block lies there */
+    size_t block_bytes;    /* of both; a multiple of 4 */
     const tsr_kv_layout *layout;
     int layer;
 } tsr_kv_view;
@@ -151,25 +161,44 @@ typedef struct tsr_batch {
                              1] - 1 */
     tsr_tensor first_pos; /* i32 [1, n_seqs]: the position of its first row */
     tsr_tensor lanes;     /* i32 [1, n_seqs]: its row of `tables` */
-    tsr_tensor tables;    /* i32 [n_lanes, blocks a sequence]: the pool slot of its b-th block */
+    tsr_tensor tables;    /* i32 [n_lanes, blocks a sequence]: where its b-th block lies: an entry
+                             e >= 0 is slot e of the device pool, e < 0 is slot ~e of the host
+                             pool. Entries of blocks that no row sees are not read. */
     int64_t longest;      /* the largest first_pos + rows of any sequence, known on the host */
 } tsr_batch;
 
 /*
- * Put keys and values of every row into the cache, at its sequence's position.
- *   k, v f32 [n, n_kv_heads * head_dim]
- * Rounded to the cache's type, to nearest even.
+ * Put keys and values of every row into the cache, at its sequence's position, rounded to the
+ * cache's type (kernels/kv_layout.h).
+ *   k f32 [n, n_kv_heads * key_dim]
+ *   v f32 [n, n_kv_heads * value_dim]; absent in a latent layout
+ * Errors: also ARG (a row's block lies in the host pool).
  */
 TSR_MUST_CHECK tsr_status tsr_kv_write(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor k,
                                        tsr_tensor v, const tsr_batch *batch);
 
+/*
+ * What attention computes. Zero (or an absent tensor) in a field leaves that part out.
+ *
+ * Key t is visible to the row at position p when 0 <= d = p - t and
+ *   window == 0 or d < window                            (Beltagy et al., arXiv 2004.05150)
+ *   stride == 0 or d < local or d % stride == 0          (Child et al., arXiv 1904.10509)
+ * and only what is visible is read: cost is proportional to it.
+ */
 typedef struct tsr_attention_shape {
-    int n_heads; /* query heads on this rank */
-    int head_dim;
+    int n_heads;    /* query heads on this rank */
     int group;      /* query heads a KV head in the whole model */
     int first_head; /* index of this rank's first query head within its first KV head's group: query
                        head h here reads KV head (first_head + h) / group here */
-    float scale;    /* 1 / sqrt(head_dim), usually */
+    float scale;    /* 1 / sqrt(key_dim), usually */
+    float softcap;  /* scores become softcap tanh(score / softcap); 0: they stay */
+    int64_t window; /* 0: all positions */
+    int64_t stride; /* 0: every position */
+    int64_t local;  /* only with a stride */
+    tsr_tensor slopes; /* f32 [1, n_heads]: slopes[h] * (t - p) is added to a score, behind the soft
+                          cap (ALiBi: Press et al., arXiv 2108.12409) */
+    tsr_tensor sinks; /* f32 [1, n_heads]: one more score a head, without a value: e^sinks[h] in the
+                         denominator (Xiao et al., arXiv 2309.17453) */
 } tsr_attention_shape;
 
 enum {
@@ -178,16 +207,45 @@ enum {
 };
 
 /*
- * Causal attention of every row over all positions of its sequence up to its own, through the
- * tables; what this step wrote is included. out[r, h] = sum_t softmax_t(scale q[r, h] . k_t) v_t
- * out, q f32 [n, n_heads * head_dim] No score matrix: a run of 256 positions at a time gives (max
- * m, sum l, output o), and runs merge by m' = max(m, m_run);  l' = l e^(m - m') + l_run e^(m_run -
- * m');  o likewise;      out = o / l (Milakov & Gimelshein, arXiv 1805.02867; Dao et al., arXiv
- * 2205.14135). Runs start at multiples of 256.
+ * Causal attention of every row over what is visible of its sequence, through the tables; what this
+ * step wrote is included. out[r, h] = sum_t softmax_t(scale q[r, h] . k_t) v_t
+ *   q f32 [n, n_heads * key_dim];  out f32 [n, n_heads * value_dim]
+ * No score matrix: a run of 256 positions at a time gives (max m, sum l, output o), and runs merge
+ * by m' = max(m, m_run);  l' = l e^(m - m') + l_run e^(m_run - m');  o likewise;      out = o / l
+ * (Milakov & Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135). Runs start at multiples
+ * of 256; those in which a row sees nothing are left out for it. A sink is merged last, as a run
+ * with l_run = 1 and o_run = 0.
  */
 TSR_MUST_CHECK tsr_status tsr_attention(tsr_device *dev, tsr_tensor out, tsr_tensor q,
                                         const tsr_kv_view *kv, const tsr_batch *batch,
                                         const tsr_attention_shape *shape);
+
+/*
+ * The results of some runs, not merged. Column block (run - first_run) * n_heads + h belongs to
+ * head h. A row that sees nothing of a run has l = 0 there, and its o and m are undefined.
+ */
+typedef struct tsr_attention_piece {
+    tsr_tensor o; /* f32 [n, n_runs * n_heads * value_dim] */
+    tsr_tensor m; /* f32 [n, n_runs * n_heads] */
+    tsr_tensor l; /* f32 [n, n_runs * n_heads] */
+} tsr_attention_piece;
+
+/* piece = runs [first_run, first_run + n_runs) of tsr_attention; only blocks of those are read, and
+ * only their entries of the tables. */
+TSR_MUST_CHECK tsr_status tsr_attention_part(tsr_device *dev, const tsr_attention_piece *piece,
+                                             tsr_tensor q, const tsr_kv_view *kv,
+                                             const tsr_batch *batch,
+                                             const tsr_attention_shape *shape, int64_t first_run,
+                                             int64_t n_runs);
+
+/*
+ * out = what tsr_attention gives, bit for bit, when the pieces together hold all its runs, in
+ * ascending order.  out f32 [n, n_heads * value_dim];  layout and shape as they were given to it
+ */
+TSR_MUST_CHECK tsr_status tsr_attention_merge(tsr_device *dev, tsr_tensor out,
+                                              const tsr_attention_piece *pieces, int n_pieces,
+                                              const tsr_kv_layout *layout,
+                                              const tsr_attention_shape *shape);
 
 /* ---- the end -----------------------------------------------------------------------------------
  */

@@ -176,15 +176,15 @@ static void round_f16(uint16_t *out, const float *x, int64_t n)
     }
 }
 
-static void round_to(void *out, const float *x, int64_t n, tsr_dtype dtype)
+static void round_to(void *out, const float *x, int64_t n, tsr_kv_type type)
 {
     uint16_t *halves = out;
 
-    switch (dtype) {
-    case TSR_DTYPE_F16:
+    switch (type) {
+    case TSR_KV_TYPE_F16:
         round_f16(halves, x, n);
         break;
-    case TSR_DTYPE_BF16:
+    case TSR_KV_TYPE_BF16:
         for (int64_t c = 0; c < n; c++) {
             halves[c] = tsr_dtype_to_bf16(x[c]);
         }

@@ -19,7 +19,7 @@ typedef struct tsr_row_loops {
     void (*rope)(float *x, const float *angles, int n_rot, tsr_rope_pairs pairs); /* one head */
 
     /* out = x rounded to a type of the cache. */
-    void (*round)(void *out, const float *x, int64_t n, tsr_dtype dtype);
+    void (*round)(void *out, const float *x, int64_t n, tsr_kv_type type);
 } tsr_row_loops;
 
 TSR_ISA_DECLARE(tsr_row_loops, tsr_row_loops);

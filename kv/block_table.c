@@ -51,6 +51,17 @@ tsr_status tsr_block_table_grow(tsr_block_table *table, tsr_block_pool *pool, in
     return TSR_OK;
 }
 
+tsr_status tsr_block_table_share(tsr_block_table *table, tsr_block_pool *pool, const int32_t *ids,
+                                 int n)
+{
+    TSR_TRY(reserve(table, table->n_blocks + n));
+    for (int i = 0; i < n; i++) {
+        tsr_block_pool_share(pool, ids[i]);
+        table->ids[table->n_blocks++] = ids[i];
+    }
+    return TSR_OK;
+}
+
 int tsr_block_table_cut(tsr_block_table *table, tsr_block_pool *pool, int n_keep, int32_t *freed)
 {
     int n_freed = 0;

@@ -27,6 +27,14 @@ TSR_MUST_CHECK tsr_status tsr_block_table_grow(tsr_block_table *table, tsr_block
                                                int64_t n_tokens, int block_tokens);
 
 /*
+ * Take part in n blocks that others hold: they come behind those that are there, each with one
+ * owner more. So a table is forked by sharing its first blocks with an empty one. On failure the
+ * table is as it was. Errors: NOMEM.
+ */
+TSR_MUST_CHECK tsr_status tsr_block_table_share(tsr_block_table *table, tsr_block_pool *pool,
+                                                const int32_t *ids, int n);
+
+/*
  * Keep the first n_keep blocks and give the others back, the last one first. Those that became free
  * by it are written to freed [n_blocks - n_keep] (NULL: not wanted); returns how many they are.
  */

@@ -1,5 +1,7 @@
 #include "tests/support/device.h"
 
+#include <math.h>
+
 /*
  * What kernels/ops.c refuses: for every op a call that is right, and the same with one thing wrong.
  * A refused call writes nothing.
@@ -81,8 +83,8 @@ static void make_operands(operands *o)
     o->product = (tsr_product){&o->weight, o->out, o->vector};
     o->n_products = 1;
     o->activations = TSR_ACTIVATIONS_F32;
-    o->layout = (tsr_kv_layout){2, N_KV_HEADS, HEAD_DIM, 16, TSR_DTYPE_F16};
-    o->kv = (tsr_kv_view){NULL, tsr_kv_layout_block_bytes(&o->layout), &o->layout, 1};
+    o->layout = (tsr_kv_layout){2, N_KV_HEADS, HEAD_DIM, HEAD_DIM, 16, TSR_KV_TYPE_F16, false};
+    o->kv = (tsr_kv_view){NULL, NULL, tsr_kv_layout_block_bytes(&o->layout), &o->layout, 1};
     o->kv.pool = tsr_alloc(N_BLOCKS, o->kv.block_bytes);
     assert_non_null(o->kv.pool);
     o->batch = (tsr_batch){.n_seqs = 1,
@@ -92,7 +94,7 @@ static void make_operands(operands *o)
                            .tables = zeros(TSR_DTYPE_I32, 1, N_BLOCKS),
                            .longest = ROWS};
     i32_row(o->batch.row_start, 0)[1] = ROWS;
-    o->shape = (tsr_attention_shape){N_HEADS, HEAD_DIM, 2, 0, 0.25F};
+    o->shape = (tsr_attention_shape){.n_heads = N_HEADS, .group = 2, .scale = 0.25F};
     o->head_dim = HEAD_DIM;
     o->unit_cols = 16;
 }
@@ -413,9 +415,15 @@ static void the_cache_is_refused_when_it_does_not_fit(void **state)
     REFUSES(kv_write, o->batch.longest = N_BLOCKS * 16 + 1);
     REFUSES(kv_write, o->batch.longest = 0);
     REFUSES(attention, o->kv.layer = 2);
-    REFUSES(attention, o->layout.dtype = TSR_DTYPE_I32);
+    REFUSES(attention, o->layout.type = TSR_KV_TYPE_COUNT);
     REFUSES(attention, o->batch.longest = N_BLOCKS * 16 + 1);
-    REFUSES(attention, o->shape.head_dim = 8);
+    REFUSES(attention, o->shape.softcap = -1);
+    REFUSES(attention, o->shape.softcap = INFINITY);
+    REFUSES(attention, o->shape.window = -1);
+    REFUSES(attention, o->shape.stride = -1);
+    REFUSES(attention, o->shape.local = 4); // without a stride
+    REFUSES(attention, o->shape.slopes = o->q);
+    REFUSES(attention, o->shape.sinks = o->q);
     REFUSES(attention, o->shape.group = 0);
     REFUSES(attention, o->shape.group = 1); // four KV heads would be read
     REFUSES(attention, o->shape.first_head = 1);

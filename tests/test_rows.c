@@ -413,11 +413,11 @@ static void every_set_rounds_to_the_cache_as_the_host_does(void **state)
         x[i] = next_random(&seed) * exp2f((float)(i % 60 - 35));
         x[i] = i % 7 == 0 ? tsr_dtype_from_f16((uint16_t)i) * (1 + 0x1p-11F) : x[i];
     }
-    loops->round(got, x, N, TSR_DTYPE_F16);
+    loops->round(got, x, N, TSR_KV_TYPE_F16);
     for (int i = 0; i < N; i++) {
         assert_int_equal(got[i], tsr_dtype_to_f16(x[i]));
     }
-    loops->round(got, x, N, TSR_DTYPE_BF16);
+    loops->round(got, x, N, TSR_KV_TYPE_BF16);
     for (int i = 0; i < N; i++) {
         assert_int_equal(got[i], tsr_dtype_to_bf16(x[i]));
     }

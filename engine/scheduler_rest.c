@@ -1,0 +1,181 @@
+#include <assert.h>
+
+#include "engine/admission.h"
+#include "engine/scheduler_state.h"
+#include "engine/victim.h"
+
+static const double FADE = 0.95; // of what was moved, at each report
+static const int BOTH_WAYS = 2;
+
+/* ---- room on the device ---- */
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+int64_t tsr_scheduler_rest_room(const tsr_scheduler *s, const tsr_request *r)
+{
+    const int64_t n = r->blocks.n_blocks;
+    const int64_t claim = least(n, s->claim_most);
+    const int64_t others = s->n_in_lanes - s->n_beyond - claim;
+    const int64_t spare = s->options.n_device_blocks - others;
+    const int64_t readable = tsr_admission_most_blocks(&s->options) - s->n_in_lanes;
+
+    if (!s->is_tiered) {
+        return INT64_MAX / s->options.block_tokens / 2;
+    }
+    // Once it claims as much as it can, whatever comes is read where it lies.
+    return spare >= s->claim_most ? n + readable : least(n + readable, spare > n ? spare : n);
+}
+
+bool tsr_scheduler_rest_fits(const tsr_scheduler *s, const tsr_request *r)
+{
+    const int64_t n = tsr_block_table_blocks_for(r->n_tokens, s->options.block_tokens);
+    int64_t n_new = n;
+
+    if (!s->is_tiered) {
+        return true;
+    }
+    for (int i = 0; i < r->blocks.n_blocks; i++) {
+        n_new -= s->n_lanes_with[r->blocks.ids[i]] > 0 ? 1 : 0;
+    }
+    return s->n_in_lanes + n_new + s->n_running <= tsr_admission_most_blocks(&s->options) &&
+           s->n_in_lanes - s->n_beyond + least(n_new, s->claim_most) + s->n_running <=
+               s->options.n_device_blocks;
+}
+
+/* ---- making room ---- */
+
+/* The waiting request with blocks that stands last, or that stands last behind `than`. */
+static tsr_request *last_resting(const tsr_scheduler *s, const tsr_request *than)
+{
+    tsr_request *last = NULL;
+
+    for (int i = 0; s->n_resting > 0 && i < s->waiting.n_items; i++) {
+        tsr_request *r = s->waiting.items[i];
+
+        if (r->state == TSR_REQUEST_RESTING &&
+            (than == NULL || tsr_request_is_before(TSR_REQUEST_BY_STANDING, than, r)) &&
+            (last == NULL || tsr_request_is_before(TSR_REQUEST_BY_STANDING, last, r))) {
+            last = r;
+        }
+    }
+    return last;
+}
+
+/* Is it worth keeping what a request has in the cache? */
+static bool is_kept(const tsr_scheduler *s, const tsr_request *r)
+{
+    const double compute_us = s->pace.a_row * (double)r->n_cached;
+    const double move_us = BOTH_WAYS * (double)r->blocks.n_blocks * (double)s->options.block_bytes *
+                           s->moved_us / s->moved_bytes;
+
+    if (!s->is_tiered || s->options.preempt == TSR_PREEMPT_RECOMPUTE) {
+        return false;
+    }
+    return s->options.preempt == TSR_PREEMPT_SWAP || s->moved_bytes <= 0 || s->pace.reach <= 0 ||
+           move_us < compute_us;
+}
+
+bool tsr_scheduler_rest_make_room(tsr_scheduler *s, int i, bool is_device, int *budget)
+{
+    tsr_request *resting = is_device ? NULL : last_resting(s, s->running[i]);
+    int victim;
+
+    if (resting == NULL) {
+        victim = tsr_victim_choose(s->running, i + 1, s->n_running);
+        if (victim >= 0) {
+            *budget +=
+                tsr_scheduler_put_back(s, victim, is_device && is_kept(s, s->running[victim]));
+            return true;
+        }
+        // The first of those that run finds room in any case, so that all end.
+        resting = i == 0 && !is_device ? last_resting(s, NULL) : NULL;
+    }
+    if (resting != NULL) {
+        tsr_scheduler_forget(s, resting);
+    }
+    return resting != NULL;
+}
+
+/* ---- waking ---- */
+
+bool tsr_scheduler_rest_is_awake(tsr_scheduler *s, tsr_request *r)
+{
+    if (r->wakes && r->ticket >= 0 && r->ticket < s->n_tickets_done) {
+        r->wakes = false;
+        r->ticket = -1;
+    }
+    return !r->wakes;
+}
+
+void tsr_scheduler_rest_tell(tsr_scheduler *s, tsr_step *step)
+{
+    bool any_wakes = false;
+    int i = 0;
+
+    while (i < s->n_running) {
+        tsr_request *r = s->running[i];
+        const bool needs_ticket = r->wakes && r->ticket < 0;
+        const bool is_changed =
+            s->rows[i] == 0 && s->lane_told[r->lane] && r->n_told < r->blocks.n_blocks;
+
+        if ((needs_ticket || is_changed) && tsr_scheduler_blocks_tell(s, r, step) != TSR_OK) {
+            tsr_scheduler_fail(s, r, "%s", tsr_status_message());
+            continue; // the next one has its place
+        }
+        if (needs_ticket) {
+            r->ticket = s->n_tickets++;
+        }
+        any_wakes = any_wakes || r->wakes;
+        i++;
+    }
+    step->waits = any_wakes && step->n_seqs == 0 ? 1 : 0;
+}
+
+/* ---- what the ranks say ---- */
+
+/* A request keeps what lies before its block `id`, if it has that. */
+static void cut_at(tsr_scheduler *s, tsr_request *r, int32_t id)
+{
+    for (int i = 0; i < r->blocks.n_blocks; i++) {
+        if (r->blocks.ids[i] == id) {
+            tsr_scheduler_blocks_cut(s, r, i);
+            r->n_cached = least(r->n_cached, (int64_t)i * s->options.block_tokens);
+            tsr_scheduler_prefix_shrink(s, r);
+            if (r->lane >= 0) {
+                tsr_scheduler_blocks_untell(s, r);
+                r->wakes = r->wakes && i > 0;
+                r->ticket = -1;
+            }
+        }
+    }
+}
+
+static void lose(tsr_scheduler *s, int32_t id)
+{
+    tsr_scheduler_prefix_lose(s, id);
+    for (int i = 0; i < s->n_running; i++) {
+        cut_at(s, s->running[i], id);
+    }
+    for (int i = 0; s->n_resting > 0 && i < s->waiting.n_items; i++) {
+        tsr_request *r = s->waiting.items[i];
+
+        cut_at(s, r, id);
+        if (r->state == TSR_REQUEST_RESTING && r->n_cached == 0) {
+            tsr_scheduler_forget(s, r);
+        }
+    }
+}
+
+void tsr_scheduler_note_report(tsr_scheduler *s, const tsr_step_report *report)
+{
+    assert(!s->is_out);
+    s->n_tickets_done = report->n_tickets_done;
+    s->moved_bytes = FADE * s->moved_bytes + (double)report->moved_bytes;
+    s->moved_us = FADE * s->moved_us + (double)report->moved_us;
+    for (int i = 0; i < report->n_lost; i++) {
+        lose(s, report->lost[i]);
+    }
+}
