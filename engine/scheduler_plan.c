@@ -25,7 +25,7 @@ static int64_t room_for_rows(tsr_scheduler *s, const tsr_request *r, int64_t wan
     const int64_t n_had = r->blocks.n_blocks;
     const int n_copies = tsr_scheduler_blocks_must_copy(s, r) ? 1 : 0;
     const int64_t n_needed = tsr_block_table_blocks_for(r->n_cached + want, bt) - n_had + n_copies;
-    const int64_t n_device = tsr_scheduler_rest_room(s, r) - n_copies;
+    const int64_t n_device = tsr_scheduler_rest_room(s, r);
     int64_t n_blocks, fit;
 
     tsr_scheduler_prefix_make_room(s, n_needed < n_device - n_had ? n_needed : n_device - n_had);

@@ -18,15 +18,22 @@ int64_t tsr_scheduler_rest_room(const tsr_scheduler *s, const tsr_request *r)
 {
     const int64_t n = r->blocks.n_blocks;
     const int64_t claim = least(n, s->claim_most);
-    const int64_t others = s->n_in_lanes - s->n_beyond - claim;
-    const int64_t spare = s->options.n_device_blocks - others;
-    const int64_t readable = tsr_admission_most_blocks(&s->options) - s->n_in_lanes;
+    int64_t spare, readable;
+    int n_more = 0;
 
     if (!s->is_tiered) {
         return INT64_MAX / s->options.block_tokens / 2;
     }
+    if (tsr_scheduler_blocks_must_copy(s, r)) { // then two blocks are in lanes instead of one
+        n_more = s->n_lanes_with[r->blocks.ids[r->n_cached / s->options.block_tokens]] > 1 ? 1 : 0;
+    }
+    spare = s->options.n_device_blocks - (s->n_in_lanes + n_more - s->n_beyond - claim);
+    readable = tsr_admission_most_blocks(&s->options) - s->n_in_lanes - n_more;
+    if (spare < claim || readable < 0) {
+        return 0;
+    }
     // Once it claims as much as it can, whatever comes is read where it lies.
-    return spare >= s->claim_most ? n + readable : least(n + readable, spare > n ? spare : n);
+    return spare >= s->claim_most ? n + readable : least(n + readable, spare);
 }
 
 bool tsr_scheduler_rest_fits(const tsr_scheduler *s, const tsr_request *r)

@@ -182,7 +182,8 @@ int tsr_scheduler_prefix_n_free(const tsr_scheduler *s);
 /* ---- scheduler_rest.c --------------------------------------------------------------------------
  */
 
-/* How many blocks a request that has a lane may have in all on the device's account. */
+/* How many blocks a request that has a lane may have in all on the device's account; 0: no row can
+ * be written, for its last block would have to be copied first. */
 int64_t tsr_scheduler_rest_room(const tsr_scheduler *s, const tsr_request *r);
 
 /* Would it, at its present length, find room among those that run, with a block in hand for each of

@@ -1,7 +1,6 @@
 /* Bookkeeping and storage together, under operations at random, held to a simple model: a sequence
  * is its tokens, and every rank must read just those, wherever the blocks are. What fails is made
- * smaller and printed. test_scheduler_memory N does N operations instead of what ctest has time
- * for. */
+ * smaller and printed. test_scheduler_memory N does N operations instead of a million. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,6 +12,7 @@
 #include <cmocka.h>
 
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "kernels/task_queue.h"
 #include "tests/support/dice.h"
@@ -26,7 +26,8 @@ enum {
     MOST_TOKENS = 160,
     N_STORIES = 6,
     EPISODE_OPS = 1500,
-    DRAIN_STEPS = 20000,
+    DRAIN_STEPS = 3000,
+    SHRINK_S = 60,
     TRIES = 3 // threads of the storage make some failures rare
 };
 
@@ -195,7 +196,7 @@ static bool do_submit(world *w, const op *o)
     for (int more = dice_below(&dice, 24); more > 0; more--) {
         tokens[n_prompt++] = dice_below(&dice, N_VOCAB);
     }
-    CHECK(w, tsr_request_create(&r, tokens, n_prompt, dice_below(&dice, 40)) == TSR_OK);
+    CHECK(w, tsr_request_create(&r, tokens, n_prompt, dice_below(&dice, 90)) == TSR_OK);
     r->id = w->next_id++;
     r->ignore_end = dice_below(&dice, 2) == 0;
     r->score = dice_below(&dice, 8) == 0;
@@ -422,13 +423,14 @@ static bool still_fails(uint64_t seed, const op *ops, int n_ops, char why[240])
     return false;
 }
 
-/* Leave out runs of operations, long ones first, as long as it fails without them. */
+/* Leave out runs of operations, long ones first, as long as it fails without them, for a while. */
 static int shrink(uint64_t seed, op *ops, int n_ops, char why[240])
 {
+    const int64_t until_ns = tsr_clock_ns() + SHRINK_S * (int64_t)1000000000;
     op *fewer = tsr_alloc((size_t)n_ops, sizeof(*fewer));
 
     for (int run = n_ops / 2; fewer != NULL && run > 0; run = run > 1 ? (run + 1) / 2 : 0) {
-        for (int at = 0; at < n_ops;) {
+        for (int at = 0; at < n_ops && tsr_clock_ns() < until_ns;) {
             const int end = at + run < n_ops ? at + run : n_ops;
             const int n = n_ops - (end - at);
 
@@ -462,7 +464,7 @@ static void draw(op *ops, int n_ops, uint64_t *dice)
     }
 }
 
-static int64_t n_wanted = 250000;
+static int64_t n_wanted = 1000000;
 
 /* Of those that the sentence at the head of this file counts. */
 static int64_t total(const counts *n)
@@ -484,8 +486,11 @@ static void under_any_operations_every_rank_reads_what_was_written(void **state)
 
         draw(ops, EPISODE_OPS, &dice);
         if (!play(seed, ops, EPISODE_OPS, &n, why)) {
-            const int n_ops = shrink(seed, ops, EPISODE_OPS, why);
+            int n_ops;
 
+            print_error("seed %llu, %d operations: %s\n", (unsigned long long)seed, EPISODE_OPS,
+                        why);
+            n_ops = shrink(seed, ops, EPISODE_OPS, why);
             print_error("seed %llu, %d operations: %s\n", (unsigned long long)seed, n_ops, why);
             for (int i = 0; i < n_ops && i < 200; i++) {
                 print_error("  %s %u %u %u\n", op_names[ops[i].kind], ops[i].a, ops[i].b, ops[i].c);
