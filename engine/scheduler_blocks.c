@@ -123,6 +123,16 @@ static void swap_block(tsr_scheduler *s, tsr_request *r, int at, int32_t id)
     r->blocks.ids[at] = id;
 }
 
+void tsr_scheduler_blocks_replace(tsr_scheduler *s, tsr_request *r, int at, int32_t id)
+{
+    const int32_t was = r->blocks.ids[at];
+
+    tsr_block_pool_share(s->pool, id);
+    swap_block(s, r, at, id);
+    tsr_scheduler_blocks_release(s, was);
+    r->n_told = r->n_told < at ? r->n_told : at;
+}
+
 tsr_status tsr_scheduler_blocks_grow(tsr_scheduler *s, tsr_request *r, int64_t n_rows)
 {
     const int n_before = r->blocks.n_blocks;

@@ -122,6 +122,9 @@ void tsr_scheduler_blocks_cut(tsr_scheduler *s, tsr_request *r, int n_keep);
 void tsr_scheduler_blocks_adopt(tsr_scheduler *s, tsr_request *r, const tsr_block_table *blocks,
                                 int n_same);
 
+/* Block `id`, which has the same in it, for one of a running request's. */
+void tsr_scheduler_blocks_replace(tsr_scheduler *s, tsr_request *r, int at, int32_t id);
+
 /* Take a free lane; or its lane is free again. */
 void tsr_scheduler_blocks_take_lane(tsr_scheduler *s, tsr_request *r);
 void tsr_scheduler_blocks_leave_lane(tsr_scheduler *s, tsr_request *r);
