@@ -66,8 +66,9 @@ typedef struct tsr_request {
     int32_t prefix;   /* the node of the prefix index that it holds, or TSR_PREFIX_NONE */
     int n_indexed;    /* its first so many blocks are nodes down to that one, or to the one above */
     int64_t n_reused; /* tokens of the prompt that were in the cache when it first ran */
-    bool wakes;       /* running, but its blocks may be on their way into device memory yet */
-    int64_t ticket;   /* of that; -1: the ranks are yet to be told */
+    bool is_moved;  /* while sequences change places: it has come to blocks that nobody runs with */
+    bool wakes;     /* running, but its blocks may be on their way into device memory yet */
+    int64_t ticket; /* of that; -1: the ranks are yet to be told */
     int32_t copy_from; /* in the step being planned: the block that its last one starts as a copy
                           of, with an owner for that; else -1 */
 

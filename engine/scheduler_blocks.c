@@ -26,9 +26,9 @@ static void count_in_lane(tsr_scheduler *s, int32_t id, int by)
     s->n_in_lanes -= by < 0 && s->n_lanes_with[id] == 0 ? 1 : 0;
 }
 
-static int beyond(const tsr_scheduler *s, int n_blocks)
+static int claim_of(const tsr_scheduler *s, int n_blocks)
 {
-    return n_blocks > s->claim_most ? n_blocks - s->claim_most : 0;
+    return n_blocks < s->claim_most ? n_blocks : s->claim_most;
 }
 
 /* Blocks [from, n_blocks) of a request come to its lane; or leave it, and it is left with `from`.
@@ -41,7 +41,7 @@ static void count_blocks(tsr_scheduler *s, const tsr_request *r, int from, int b
     for (int i = from; i < r->blocks.n_blocks; i++) {
         count_in_lane(s, r->blocks.ids[i], by);
     }
-    s->n_beyond += by * (beyond(s, r->blocks.n_blocks) - beyond(s, from));
+    s->n_claimed += by * (claim_of(s, r->blocks.n_blocks) - claim_of(s, from));
 }
 
 void tsr_scheduler_blocks_cut(tsr_scheduler *s, tsr_request *r, int n_keep)
@@ -121,6 +121,16 @@ static void swap_block(tsr_scheduler *s, tsr_request *r, int at, int32_t id)
         count_in_lane(s, id, 1);
     }
     r->blocks.ids[at] = id;
+}
+
+void tsr_scheduler_blocks_replace(tsr_scheduler *s, tsr_request *r, int at, int32_t id)
+{
+    const int32_t was = r->blocks.ids[at];
+
+    tsr_block_pool_share(s->pool, id);
+    swap_block(s, r, at, id);
+    tsr_scheduler_blocks_release(s, was);
+    r->n_told = r->n_told < at ? r->n_told : at;
 }
 
 tsr_status tsr_scheduler_blocks_grow(tsr_scheduler *s, tsr_request *r, int64_t n_rows)

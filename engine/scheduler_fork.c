@@ -28,7 +28,7 @@ tsr_status tsr_scheduler_fork(tsr_scheduler *s, const tsr_request *parent, tsr_r
         return TSR_ERR_NOMEM;
     }
     child->n_cached = n_cached;
-    child->n_reused = parent->n_reused;
+    child->n_reused = least(parent->n_reused, child->n_prompt);
     tsr_scheduler_prefix_fork(s, child, parent);
     if (n_blocks > 0 && s->n_free_lanes > 0 && parent->state == TSR_REQUEST_RUNNING &&
         !parent->wakes && tsr_scheduler_rest_fits(s, child)) {
@@ -45,6 +45,7 @@ typedef struct heritage {
     int32_t *tokens;
     int64_t n_cached;
     int64_t n_scored;
+    bool is_awake;  // its blocks can be used by rows
     int32_t prefix; // held
     int n_indexed;
 } heritage;
@@ -58,6 +59,7 @@ static tsr_status inherit(tsr_scheduler *s, heritage *h, const tsr_request *from
     memcpy(h->tokens, from->tokens, (size_t)from->n_tokens * sizeof(*h->tokens));
     h->n_cached = from->n_cached;
     h->n_scored = from->n_scored;
+    h->is_awake = from->state == TSR_REQUEST_RUNNING && !from->wakes;
     h->n_indexed = from->n_indexed;
     if (s->prefix != NULL) {
         tsr_prefix_index_hold(s->prefix, from->prefix);
@@ -89,9 +91,26 @@ static void become(tsr_scheduler *s, tsr_request *r, heritage *h)
     r->tokens = h->tokens;
     r->n_cached = h->n_cached;
     r->n_scored = h->n_scored;
+    r->is_moved = !h->is_awake && r->blocks.n_blocks > 0;
     if (waits) {
         tsr_scheduler_wait(s, r);
     }
+}
+
+/* One that runs and has come to blocks that may not be in device memory, or to more than there is
+ * room for, rests. */
+static void rest_if_out_of_place(tsr_scheduler *s, tsr_request *r)
+{
+    int i = 0;
+
+    if (r->state == TSR_REQUEST_RUNNING &&
+        (r->is_moved || tsr_scheduler_rest_claims(s) > s->options.n_device_blocks)) {
+        while (s->running[i] != r) {
+            i++;
+        }
+        (void)tsr_scheduler_put_back(s, i, true);
+    }
+    r->is_moved = false;
 }
 
 tsr_status tsr_scheduler_refork(tsr_scheduler *s, tsr_request *const *requests, const int *sources,
@@ -119,6 +138,9 @@ tsr_status tsr_scheduler_refork(tsr_scheduler *s, tsr_request *const *requests, 
         if (sources[i] != i) {
             become(s, requests[i], &made[i]);
         }
+    }
+    for (int i = 0; i < n && s->is_tiered; i++) {
+        rest_if_out_of_place(s, requests[i]);
     }
     tsr_free(made);
     return TSR_OK;

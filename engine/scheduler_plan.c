@@ -25,7 +25,7 @@ static int64_t room_for_rows(tsr_scheduler *s, const tsr_request *r, int64_t wan
     const int64_t n_had = r->blocks.n_blocks;
     const int n_copies = tsr_scheduler_blocks_must_copy(s, r) ? 1 : 0;
     const int64_t n_needed = tsr_block_table_blocks_for(r->n_cached + want, bt) - n_had + n_copies;
-    const int64_t n_device = tsr_scheduler_rest_room(s, r) - n_copies;
+    const int64_t n_device = tsr_scheduler_rest_room(s, r);
     int64_t n_blocks, fit;
 
     tsr_scheduler_prefix_make_room(s, n_needed < n_device - n_had ? n_needed : n_device - n_had);
@@ -143,7 +143,9 @@ static void admit(tsr_scheduler *s, int *budget)
         if (match.n_blocks > 0 && tsr_scheduler_prefix_attach(s, r, &match) != TSR_OK) {
             match.n_tokens = 0; // without memory to list them the blocks are not shared
         }
-        r->n_reused = r->n_preempted == 0 ? match.n_tokens : r->n_reused;
+        if (match.n_blocks > 0 && r->n_preempted == 0) {
+            r->n_reused = match.n_tokens < r->n_prompt ? match.n_tokens : r->n_prompt;
+        }
         i = tsr_scheduler_start(s, r);
         r->wakes = s->is_tiered && r->n_cached > 0;
         n_ahead = tsr_scheduler_n_ahead(r);
@@ -262,6 +264,10 @@ bool tsr_scheduler_plan(tsr_scheduler *s, tsr_step *step, int64_t now_ns)
     s->n_prompt_rows = step->n_rows - s->n_decoding;
     s->is_out = step->n_seqs > 0;
     tsr_scheduler_rest_tell(s, step);
+    // Lanes that were left are told with the next step that there is for another reason.
+    if (step->n_seqs == 0 && s->n_dropped == 0 && step->n_appended == 0 && step->waits == 0) {
+        return false;
+    }
     tsr_scheduler_blocks_tell_free(s, step);
-    return step->n_seqs > 0 || step->n_dropped > 0 || step->n_appended > 0 || step->waits != 0;
+    return true;
 }

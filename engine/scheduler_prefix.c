@@ -61,16 +61,27 @@ void tsr_scheduler_prefix_grow(tsr_scheduler *s, tsr_request *r)
     const int bt = s->options.block_tokens;
 
     while (s->prefix != NULL && ((int64_t)r->n_indexed + 1) * bt <= r->n_cached) {
-        hold(s, r, add(s, r, bt));
+        const int32_t node = add(s, r, bt);
+
+        // The same from somebody else: one of the two is enough. Nobody holds what he does not use,
+        // so where that one may be out of reach, those behind it stay unknown.
+        if (node != r->blocks.ids[r->n_indexed]) {
+            if (s->is_tiered && s->n_lanes_with[node] == 0) {
+                return;
+            }
+            tsr_scheduler_blocks_replace(s, r, r->n_indexed, node);
+        }
+        hold(s, r, node);
         r->n_indexed++;
     }
 }
 
 void tsr_scheduler_prefix_keep_tail(tsr_scheduler *s, tsr_request *r)
 {
-    const int n_tail = (int)(r->n_cached % s->options.block_tokens);
+    const int bt = s->options.block_tokens;
+    const int n_tail = (int)(r->n_cached % bt);
 
-    if (s->prefix != NULL && n_tail > 0) {
+    if (s->prefix != NULL && n_tail > 0 && r->n_indexed == r->n_cached / bt) {
         (void)add(s, r, n_tail);
     }
 }

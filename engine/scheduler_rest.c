@@ -14,35 +14,78 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+/* Blocks of the longest of those that run, but for one. */
+static int64_t longest_beside(const tsr_scheduler *s, const tsr_request *r)
+{
+    int64_t longest = 0;
+
+    for (int i = 0; i < s->n_running; i++) {
+        if (s->running[i] != r && s->running[i]->blocks.n_blocks > longest) {
+            longest = s->running[i]->blocks.n_blocks;
+        }
+    }
+    return longest;
+}
+
+static int64_t beyond(const tsr_scheduler *s, int64_t n_blocks)
+{
+    return n_blocks > s->claim_most ? n_blocks - s->claim_most : 0;
+}
+
+int64_t tsr_scheduler_rest_claims(const tsr_scheduler *s)
+{
+    return least(s->n_claimed, s->n_in_lanes - beyond(s, longest_beside(s, NULL)));
+}
+
 int64_t tsr_scheduler_rest_room(const tsr_scheduler *s, const tsr_request *r)
 {
     const int64_t n = r->blocks.n_blocks;
-    const int64_t claim = least(n, s->claim_most);
-    const int64_t others = s->n_in_lanes - s->n_beyond - claim;
-    const int64_t spare = s->options.n_device_blocks - others;
-    const int64_t readable = tsr_admission_most_blocks(&s->options) - s->n_in_lanes;
+    const int64_t n_device = s->options.n_device_blocks;
+    int64_t n_lanes = s->n_in_lanes;
+    int64_t most, alone, shared, beside;
 
     if (!s->is_tiered) {
         return INT64_MAX / s->options.block_tokens / 2;
     }
-    // Once it claims as much as it can, whatever comes is read where it lies.
-    return spare >= s->claim_most ? n + readable : least(n + readable, spare > n ? spare : n);
+    if (tsr_scheduler_blocks_must_copy(s, r)) { // then two blocks are in lanes instead of one
+        n_lanes += s->n_lanes_with[r->blocks.ids[r->n_cached / s->options.block_tokens]] > 1;
+    }
+    most = n + tsr_admission_most_blocks(&s->options) - n_lanes;
+    // By the sum of claims: once it claims as much as it can, whatever comes is read where it lies.
+    alone = n_device - (s->n_claimed - least(n, s->claim_most));
+    if (alone >= s->claim_most) {
+        return most;
+    }
+    // By the different blocks: likewise, once it is the longest.
+    beside = longest_beside(s, r);
+    beside = beside > s->claim_most ? beside : s->claim_most;
+    if (n > beside) {
+        shared = n_lanes - beyond(s, n) <= n_device ? most : 0;
+    } else {
+        shared = n + n_device - (n_lanes - beyond(s, beside));
+        shared = shared >= beside ? most : shared;
+    }
+    return least(most, alone > shared ? alone : shared);
 }
 
 bool tsr_scheduler_rest_fits(const tsr_scheduler *s, const tsr_request *r)
 {
     const int64_t n = tsr_block_table_blocks_for(r->n_tokens, s->options.block_tokens);
-    int64_t n_new = n;
+    const int64_t n_device = s->options.n_device_blocks;
+    int64_t n_lanes = s->n_in_lanes + n + s->n_running;
+    int64_t longest;
 
     if (!s->is_tiered) {
         return true;
     }
     for (int i = 0; i < r->blocks.n_blocks; i++) {
-        n_new -= s->n_lanes_with[r->blocks.ids[i]] > 0 ? 1 : 0;
+        n_lanes -= s->n_lanes_with[r->blocks.ids[i]] > 0 ? 1 : 0;
     }
-    return s->n_in_lanes + n_new + s->n_running <= tsr_admission_most_blocks(&s->options) &&
-           s->n_in_lanes - s->n_beyond + least(n_new, s->claim_most) + s->n_running <=
-               s->options.n_device_blocks;
+    longest = longest_beside(s, NULL);
+    longest = longest > n ? longest : n;
+    return n_lanes <= tsr_admission_most_blocks(&s->options) &&
+           (s->n_claimed + least(n, s->claim_most) + s->n_running <= n_device ||
+            n_lanes - beyond(s, longest) <= n_device);
 }
 
 /* ---- making room ---- */

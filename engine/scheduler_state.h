@@ -53,7 +53,7 @@ struct tsr_scheduler {
     int claim_most;    /* blocks that a sequence claims at most: D / 2 */
     int *n_lanes_with; /* owned, [n_blocks]: lanes whose sequence has the block */
     int n_in_lanes;    /* blocks that some lane has */
-    int64_t n_beyond;  /* blocks of sequences with lanes, beyond claim_most each */
+    int64_t n_claimed; /* the sum of what sequences with lanes claim, shared blocks each time */
     int n_writes;      /* blocks that the step being planned may yet write into */
     int64_t n_tickets;
     int64_t n_tickets_done;
@@ -124,6 +124,9 @@ void tsr_scheduler_blocks_cut(tsr_scheduler *s, tsr_request *r, int n_keep);
 void tsr_scheduler_blocks_adopt(tsr_scheduler *s, tsr_request *r, const tsr_block_table *blocks,
                                 int n_same);
 
+/* Block `id`, which has the same in it, for one of a running request's. */
+void tsr_scheduler_blocks_replace(tsr_scheduler *s, tsr_request *r, int at, int32_t id);
+
 /* Take a free lane; or its lane is free again. */
 void tsr_scheduler_blocks_take_lane(tsr_scheduler *s, tsr_request *r);
 void tsr_scheduler_blocks_leave_lane(tsr_scheduler *s, tsr_request *r);
@@ -184,8 +187,14 @@ int tsr_scheduler_prefix_n_free(const tsr_scheduler *s);
 /* ---- scheduler_rest.c --------------------------------------------------------------------------
  */
 
-/* How many blocks a request that has a lane may have in all on the device's account. */
+/* How many blocks a request that has a lane may have in all on the device's account; 0: no row can
+ * be written, for its last block would have to be copied first. */
 int64_t tsr_scheduler_rest_room(const tsr_scheduler *s, const tsr_request *r);
+
+/* What those that run claim of the device's memory: each its blocks, but claim_most at most; where
+ * they share blocks so many, all their different blocks, but those of the longest beyond
+ * claim_most. It never grows when one of them leaves, or keeps less. */
+int64_t tsr_scheduler_rest_claims(const tsr_scheduler *s);
 
 /* Would it, at its present length, find room among those that run, with a block in hand for each of
  * them? */

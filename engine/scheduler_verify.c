@@ -140,23 +140,23 @@ static bool verify_lanes(const tsr_scheduler *s)
 {
     int *n_lanes = tsr_alloc((size_t)s->options.n_blocks, sizeof(*n_lanes));
     bool is_sound = n_lanes != NULL;
-    int64_t n_beyond = 0;
+    int64_t n_claimed = 0;
     int n_in_lanes = 0;
 
     for (int i = 0; is_sound && i < s->n_running; i++) {
         const int n = s->running[i]->blocks.n_blocks;
 
         count_table(&s->running[i]->blocks, n_lanes);
-        n_beyond += n > s->claim_most ? n - s->claim_most : 0;
+        n_claimed += n < s->claim_most ? n : s->claim_most;
     }
     for (int id = 0; is_sound && id < s->options.n_blocks; id++) {
         is_sound = n_lanes[id] == s->n_lanes_with[id];
         n_in_lanes += n_lanes[id] > 0 ? 1 : 0;
     }
     tsr_free(n_lanes);
-    return is_sound && n_in_lanes == s->n_in_lanes && n_beyond == s->n_beyond &&
+    return is_sound && n_in_lanes == s->n_in_lanes && n_claimed == s->n_claimed &&
            n_in_lanes <= tsr_admission_most_blocks(&s->options) &&
-           n_in_lanes - n_beyond <= s->options.n_device_blocks;
+           tsr_scheduler_rest_claims(s) <= s->options.n_device_blocks;
 }
 
 static bool verify_deadlines(const tsr_scheduler *s)

@@ -147,6 +147,31 @@ static void full_blocks_are_shared_while_their_sequence_still_runs(void **state)
     rig_clear(&g);
 }
 
+static void what_several_computed_at_once_is_kept_once(void **state)
+{
+    rig g = {0};
+    int32_t tokens[8];
+    tsr_request *all[2];
+
+    (void)state;
+    init(&g, &cached);
+    fill(tokens, 8, 3);
+    for (int i = 0; i < 2; i++) {
+        all[i] = submit(&g, i, tokens, 8, 30);
+    }
+    assert_true(rig_step(&g));
+    assert_int_equal(g.step.n_rows, 16);
+    assert_int_equal(tsr_scheduler_n_free_blocks(g.scheduler), 30 - 2);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(all[0]->blocks.ids[i], all[1]->blocks.ids[i]);
+    }
+    assert_true(rig_step(&g));
+    assert_int_equal(g.step.n_dropped, 2);
+    assert_int_equal(g.step.n_appended, 2 + 2); // the second hears of it, and both grow
+    rig_finish(&g);
+    rig_clear(&g);
+}
+
 static void nobody_is_put_back_while_there_is_something_to_forget(void **state)
 {
     rig g = {0};
@@ -323,6 +348,7 @@ int main(void)
         cmocka_unit_test(the_last_token_of_a_prompt_is_always_computed),
         cmocka_unit_test(a_conversation_goes_on_where_it_was),
         cmocka_unit_test(full_blocks_are_shared_while_their_sequence_still_runs),
+        cmocka_unit_test(what_several_computed_at_once_is_kept_once),
         cmocka_unit_test(nobody_is_put_back_while_there_is_something_to_forget),
         cmocka_unit_test(whoever_is_put_back_finds_what_nobody_else_needed),
         cmocka_unit_test(what_is_to_be_scored_is_computed),
