@@ -60,6 +60,7 @@ typedef struct tsr_request {
     char error[160];  /* FAILED: why, in words */
     int64_t n_cached; /* tokens whose keys and values are in the cache */
     int64_t n_scored; /* score: prompt positions whose logits have been given */
+    bool is_held;     /* its next token is not known yet: tsr_scheduler_give() */
     int lane;         /* while running; else -1 */
     tsr_block_table blocks;
     int n_told;        /* of `blocks`, how many first ones its lane has as they are */

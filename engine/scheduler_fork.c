@@ -14,7 +14,8 @@ tsr_status tsr_scheduler_fork(tsr_scheduler *s, const tsr_request *parent, tsr_r
 {
     // At least its last token is computed: that row gives the next one. If it has, for the parent,
     // that one waits for it.
-    const int64_t most = tsr_scheduler_is_held(parent) ? child->n_tokens : child->n_tokens - 1;
+    const bool is_held = parent->is_held && child->n_tokens == parent->n_tokens;
+    const int64_t most = is_held ? child->n_tokens : child->n_tokens - 1;
     const int64_t n_cached = least(least(parent->n_cached, n_kept), most);
     const int64_t n_blocks = tsr_block_table_blocks_for(n_cached, s->options.block_tokens);
 
@@ -28,6 +29,7 @@ tsr_status tsr_scheduler_fork(tsr_scheduler *s, const tsr_request *parent, tsr_r
         return TSR_ERR_NOMEM;
     }
     child->n_cached = n_cached;
+    child->is_held = is_held;
     if (n_blocks > 0 && s->n_free_lanes > 0 && parent->state == TSR_REQUEST_RUNNING &&
         !parent->wakes && tsr_scheduler_rest_fits(s, child)) {
         (void)tsr_scheduler_start(s, child);

@@ -33,9 +33,10 @@ static int64_t room_for_rows(const tsr_scheduler *s, const tsr_request *r, bool 
 
 /*
  * Give the i-th running request up to `want` rows and the blocks for them, taking room from others
- * while there is none for a single row. Returns false when the request ended instead.
+ * while there is none for a single row. It may end instead. Returns where the one behind it is
+ * then.
  */
-static bool give_rows(tsr_scheduler *s, int i, int64_t want, int *budget)
+static int give_rows(tsr_scheduler *s, int i, int64_t want, int *budget)
 {
     const int bt = s->options.block_tokens;
     tsr_request *r = s->running[i];
@@ -49,28 +50,28 @@ static bool give_rows(tsr_scheduler *s, int i, int64_t want, int *budget)
             "the sequence has grown to %lld tokens, more than the %d cache blocks of %d tokens "
             "hold",
             (long long)r->n_tokens, tsr_admission_most_blocks(&s->options), bt);
-        return false;
+        return i;
     }
     want = want < n_writable ? want : n_writable;
     if (want <= 0) {
-        return true; // in the next step
+        return i + 1; // in the next step
     }
     do {
         fit = room_for_rows(s, r, &is_device);
-    } while (fit <= 0 && tsr_scheduler_rest_make_room(s, i, is_device, budget));
+    } while (fit <= 0 && tsr_scheduler_rest_make_room(s, &i, is_device, budget));
     want = want < fit ? want : fit;
     if (want <= 0) {
-        return true; // nobody behind it: wait with what is there
+        return i + 1; // nobody behind it: wait with what is there
     }
     if (tsr_scheduler_blocks_grow(s, r, want) != TSR_OK) {
         // The blocks are there, memory to list them is not.
         tsr_scheduler_fail(s, r, "%s", tsr_status_message());
-        return false;
+        return i;
     }
     s->n_writes -= (int)tsr_block_table_blocks_for(r->n_cached % bt + want, bt);
     s->rows[i] = (int)want;
     *budget -= (int)want;
-    return true;
+    return i + 1;
 }
 
 /* Rows for those that run, by standing: decoding ones, or those with more tokens to compute. */
@@ -79,32 +80,43 @@ static void plan_running(tsr_scheduler *s, bool decoding, int *budget)
     int i = 0;
 
     while (i<s->n_running && * budget> 0) {
-        const int64_t ahead = tsr_scheduler_n_ahead(s->running[i]);
-        bool still_here = true;
+        tsr_request *r = s->running[i];
+        const int64_t ahead = tsr_scheduler_n_ahead(r);
 
-        if ((ahead == 1) == decoding && tsr_scheduler_rest_is_awake(s, s->running[i])) {
-            still_here = give_rows(s, i, ahead < *budget ? ahead : *budget, budget);
+        if ((ahead == 1) == decoding && !r->is_held && tsr_scheduler_rest_is_awake(s, r)) {
+            i = give_rows(s, i, ahead < *budget ? ahead : *budget, budget);
+        } else {
+            i++;
         }
-        i += still_here ? 1 : 0; // who ended has left the place to the next
     }
+}
+
+/* Is there a lane and room for one that waits? One block is in hand then for each that runs: else a
+ * newcomer would soon be put back for it. */
+static bool has_place(const tsr_scheduler *s, const tsr_request *r)
+{
+    const int64_t n_needed = tsr_block_table_blocks_for(r->n_tokens, s->options.block_tokens) -
+                             r->blocks.n_blocks + (tsr_scheduler_blocks_must_copy(s, r) ? 1 : 0);
+
+    return s->n_running < s->options.max_seqs &&
+           n_needed + s->n_running <= tsr_block_pool_n_free(s->pool) &&
+           tsr_scheduler_rest_fits(s, r);
 }
 
 /* Newcomers, as far as there are rows left for them; all prompts that run have been given theirs.
  */
 static void admit(tsr_scheduler *s, int *budget)
 {
-    while (s->waiting.n_items > 0 && s->n_running<s->options.max_seqs && * budget> 0) {
+    while (s->waiting.n_items > 0 && *budget > 0) {
         tsr_request *r = tsr_request_heap_first(&s->waiting);
-        const int64_t n_needed = tsr_block_table_blocks_for(r->n_tokens, s->options.block_tokens) -
-                                 r->blocks.n_blocks +
-                                 (tsr_scheduler_blocks_must_copy(s, r) ? 1 : 0);
         const int64_t n_ahead = tsr_scheduler_n_ahead(r);
         int i;
 
-        // One block in hand for each that runs: else a newcomer would soon be put back for it.
-        if (s->n_running > 0 && (n_needed + s->n_running > tsr_block_pool_n_free(s->pool) ||
-                                 !tsr_scheduler_rest_fits(s, r))) {
-            return;
+        if (s->n_running > 0 && !has_place(s, r)) {
+            if (!tsr_scheduler_rest_make_way(s, r)) {
+                return;
+            }
+            continue;
         }
         tsr_scheduler_wait_no_more(s, r);
         i = tsr_scheduler_start(s, r);

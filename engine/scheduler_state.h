@@ -24,9 +24,10 @@ struct tsr_scheduler {
     tsr_block_pool *pool;       /* owned */
     tsr_request_heap waiting;   /* by standing; room for those that run as well */
     tsr_request_heap deadlines; /* of those that wait or run and have one */
+    tsr_request_queue held;     /* held ones that have given up their lane: they wait for a token */
     tsr_request_queue ended;    /* by end */
     int64_t n_arrived;
-    int n_resting;  /* of the waiting ones */
+    int n_resting;  /* of the waiting and the held ones */
     int64_t now_ns; /* as last heard */
     tsr_pace pace;
 
@@ -76,7 +77,7 @@ struct tsr_scheduler {
  * deadlines then. max_waiting: so many may wait already. Errors: see tsr_scheduler_submit(). */
 TSR_MUST_CHECK tsr_status tsr_scheduler_take_on(tsr_scheduler *s, tsr_request *r, int n_waiting);
 
-/* Among the waiting ones, with the blocks it has. */
+/* Among the waiting ones, or the held ones, with the blocks it has. */
 void tsr_scheduler_wait(tsr_scheduler *s, tsr_request *r);
 
 void tsr_scheduler_wait_no_more(tsr_scheduler *s, tsr_request *r);
@@ -158,7 +159,12 @@ bool tsr_scheduler_rest_fits(const tsr_scheduler *s, const tsr_request *r);
 /* The i-th running request needs a block (is_device: room on the device's account): it is found
  * where it is missed least. budget grows by rows that are taken back. False: there is nobody whom
  * it may take from. */
-bool tsr_scheduler_rest_make_room(tsr_scheduler *s, int i, bool is_device, int *budget);
+bool tsr_scheduler_rest_make_room(tsr_scheduler *s, int *i, bool is_device, int *budget);
+
+/* There is no lane, or no room, for the first that waits: a held one gives up its lane, or what it
+ * has, where it stands no earlier and the lane is missing, or where nobody can go on. False: there
+ * is none. */
+bool tsr_scheduler_rest_make_way(tsr_scheduler *s, const tsr_request *r);
 
 /* May it have rows now? */
 bool tsr_scheduler_rest_is_awake(tsr_scheduler *s, tsr_request *r);

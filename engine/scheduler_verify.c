@@ -61,14 +61,21 @@ static bool verify_waiting(const tsr_scheduler *s)
     int n_resting = 0;
 
     for (int i = 0; i < s->waiting.n_items; i++) {
-        if (rests(s, s->waiting.items[i])) {
-            n_resting++;
-        } else if (!holds_nothing(s->waiting.items[i], TSR_REQUEST_WAITING)) {
+        const tsr_request *r = s->waiting.items[i];
+
+        if (r->is_held || !(rests(s, r) || holds_nothing(r, TSR_REQUEST_WAITING))) {
             return false;
         }
+        n_resting += r->state == TSR_REQUEST_RESTING ? 1 : 0;
+    }
+    for (const tsr_request *r = s->held.first; r != NULL; r = r->next) {
+        if (!r->is_held || !(rests(s, r) || holds_nothing(r, TSR_REQUEST_WAITING))) {
+            return false;
+        }
+        n_resting += r->state == TSR_REQUEST_RESTING ? 1 : 0;
     }
     return tsr_request_heap_verify(&s->waiting) && n_resting == s->n_resting &&
-           s->waiting.capacity >= s->waiting.n_items + s->n_running;
+           s->waiting.capacity >= s->waiting.n_items + s->n_running + s->held.n_requests;
 }
 
 static void count_table(const tsr_block_table *table, int *n_owners)
@@ -91,6 +98,9 @@ static bool verify_owners(const tsr_scheduler *s)
         }
         for (int i = 0; i < s->waiting.n_items; i++) {
             count_table(&s->waiting.items[i]->blocks, n_owners);
+        }
+        for (const tsr_request *r = s->held.first; r != NULL; r = r->next) {
+            count_table(&r->blocks, n_owners);
         }
         for (int i = 0; i < s->n_copied; i++) {
             n_owners[s->copied[i]]++;
@@ -140,6 +150,9 @@ static bool verify_deadlines(const tsr_scheduler *s)
     }
     for (int i = 0; i < s->waiting.n_items; i++) {
         n += s->waiting.items[i]->heap_at[TSR_REQUEST_BY_DEADLINE] != 0 ? 1 : 0;
+    }
+    for (const tsr_request *r = s->held.first; r != NULL; r = r->next) {
+        n += r->heap_at[TSR_REQUEST_BY_DEADLINE] != 0 ? 1 : 0;
     }
     return tsr_request_heap_verify(&s->deadlines) && n == s->deadlines.n_items;
 }

@@ -135,7 +135,7 @@ static tsr_member *beam_at(const tsr_search *s, int i)
 static bool is_round_complete(const tsr_search *s)
 {
     for (int i = 0; i < tsr_beam_n_live(s->beam); i++) {
-        if (!tsr_beam_has_offered(s->beam, i) || !tsr_scheduler_is_held(beam_at(s, i)->request)) {
+        if (!tsr_beam_has_offered(s->beam, i)) {
             return false;
         }
     }
