@@ -38,6 +38,7 @@ tsr_status tsr_request_create(tsr_request **out, const int32_t *prompt, int64_t 
     request->max_tokens = max_tokens;
     request->sampling.top_p = 1.0f;
     request->lane = -1;
+    request->prefix = -1;
     request->ticket = -1;
     request->copy_from = -1;
     *out = request;

@@ -63,9 +63,12 @@ typedef struct tsr_request {
     bool is_held;     /* its next token is not known yet: tsr_scheduler_give() */
     int lane;         /* while running; else -1 */
     tsr_block_table blocks;
-    int n_told;        /* of `blocks`, how many first ones its lane has as they are */
-    bool wakes;        /* running, but its blocks may be on their way into device memory yet */
-    int64_t ticket;    /* of that; -1: the ranks are yet to be told */
+    int n_told;       /* of `blocks`, how many first ones its lane has as they are */
+    int32_t prefix;   /* the node of the prefix index that it holds, or TSR_PREFIX_NONE */
+    int n_indexed;    /* its first so many blocks are nodes down to that one, or to the one above */
+    int64_t n_reused; /* tokens of the prompt that were in the cache when it first ran */
+    bool wakes;       /* running, but its blocks may be on their way into device memory yet */
+    int64_t ticket;   /* of that; -1: the ranks are yet to be told */
     int32_t copy_from; /* in the step being planned: the block that its last one starts as a copy
                           of, with an owner for that; else -1 */
 

@@ -32,6 +32,10 @@ tsr_status tsr_scheduler_create(tsr_scheduler **out, const tsr_scheduler_options
     s->waiting.order = TSR_REQUEST_BY_STANDING;
     s->deadlines.order = TSR_REQUEST_BY_DEADLINE;
     TSR_TRY_GOTO(st, fail, tsr_block_pool_create(&s->pool, options->n_blocks));
+    if (options->prefix_cache) {
+        TSR_TRY_GOTO(st, fail,
+                     tsr_prefix_index_create(&s->prefix, options->n_blocks, options->block_tokens));
+    }
     s->running = tsr_alloc(max_seqs, sizeof(tsr_request *));
     s->rows = tsr_alloc(max_seqs, sizeof(*s->rows));
     s->free_lanes = tsr_alloc(max_seqs, sizeof(*s->free_lanes));
@@ -93,6 +97,7 @@ void tsr_scheduler_destroy(tsr_scheduler *s)
     tsr_free(s->running);
     tsr_request_heap_clear(&s->deadlines);
     tsr_request_heap_clear(&s->waiting);
+    tsr_prefix_index_destroy(s->prefix);
     tsr_block_pool_destroy(s->pool);
     tsr_free(s);
 }
@@ -204,8 +209,10 @@ static int index_of(const tsr_scheduler *s, const tsr_request *r)
 /* What it has in the cache is given up. */
 static void give_up_cache(tsr_scheduler *s, tsr_request *r)
 {
+    tsr_scheduler_prefix_keep_tail(s, r);
     tsr_scheduler_blocks_cut(s, r, 0);
     r->n_cached = 0;
+    tsr_scheduler_prefix_shrink(s, r);
 }
 
 void tsr_scheduler_end(tsr_scheduler *s, tsr_request *r, tsr_request_reason reason)
@@ -328,6 +335,16 @@ static void take_token(tsr_scheduler *s, tsr_request *r, int32_t token,
     }
 }
 
+/* The ranks have copied what was to be copied. */
+static void close_step(tsr_scheduler *s)
+{
+    for (int i = 0; i < s->n_copied; i++) {
+        tsr_scheduler_blocks_release(s, s->copied[i]);
+    }
+    s->n_copied = 0;
+    s->is_out = false;
+}
+
 void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t *next,
                           bool (*ends)(void *ctx, int32_t token), void *ctx, int64_t now_ns)
 {
@@ -337,6 +354,7 @@ void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t 
         tsr_request *r = s->planned[seq];
 
         r->n_cached += step->row_start[seq + 1] - step->row_start[seq];
+        tsr_scheduler_prefix_grow(s, r);
         if (r->score && r->n_scored < r->n_prompt && r->n_cached > r->n_scored) {
             r->n_scored = r->n_cached < r->n_prompt ? r->n_cached : r->n_prompt;
         }
@@ -351,11 +369,22 @@ void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t 
             tsr_scheduler_end(s, r, TSR_REASON_LENGTH);
         }
     }
-    for (int i = 0; i < s->n_copied; i++) {
-        tsr_scheduler_blocks_release(s, s->copied[i]);
+    close_step(s);
+}
+
+void tsr_scheduler_void(tsr_scheduler *s, const tsr_step *step, int64_t now_ns)
+{
+    assert(step->n_seqs == s->n_planned && (s->is_out || step->n_seqs == 0));
+    s->now_ns = now_ns > s->now_ns ? now_ns : s->now_ns;
+    for (int seq = 0; seq < step->n_seqs; seq++) {
+        if (s->cancelled[seq]) {
+            tsr_scheduler_end(s, s->planned[seq], TSR_REASON_CANCELLED);
+        } else { // it has the blocks of what it had
+            tsr_scheduler_blocks_ungrow(s, s->planned[seq]);
+            tsr_scheduler_blocks_untell(s, s->planned[seq]);
+        }
     }
-    s->n_copied = 0;
-    s->is_out = false;
+    close_step(s);
 }
 
 void tsr_scheduler_give(tsr_scheduler *s, tsr_request *r, int32_t token,
@@ -413,5 +442,5 @@ int tsr_scheduler_n_running(const tsr_scheduler *s)
 
 int tsr_scheduler_n_free_blocks(const tsr_scheduler *s)
 {
-    return tsr_block_pool_n_free(s->pool);
+    return tsr_scheduler_prefix_n_free(s);
 }

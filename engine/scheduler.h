@@ -37,6 +37,11 @@
  * there is no free block in any tier, those of resting requests are given up, of the last in
  * standing first; then a running one is put back without its blocks.
  *
+ * With options.prefix_cache, blocks are known by their tokens (kv/prefix_index.h) as they fill, and
+ * the last one of a sequence when that ends or is put back. A request that comes in takes part in
+ * those with which it begins and computes the rest, at least its last token and whatever is to be
+ * scored. Blocks that nobody else needs are forgotten before anybody is put back.
+ *
  * Time is what the calls say (submitted_ns, now_ns: of one clock, never going back); there is no
  * clock in here.
  *
@@ -80,7 +85,9 @@ typedef struct tsr_scheduler_options {
     int n_host_blocks;    /* and the host's */
     uint64_t block_bytes; /* of the rank whose blocks are largest; for the cost of moving them */
     tsr_preempt preempt;
-    int64_t context; /* positions a sequence */
+    bool
+        prefix_cache; /* blocks stay when their sequences have ended, for others that begin alike */
+    int64_t context;  /* positions a sequence */
     int n_vocab;
     int max_queue;         /* waiting at once; 0: any number */
     int64_t target_itl_us; /* time of a step that decodes; 0: twice one without prompts */
@@ -169,9 +176,14 @@ void tsr_scheduler_give(tsr_scheduler *scheduler, tsr_request *request, int32_t 
  * calling it leaves every step the whole budget. */
 void tsr_scheduler_note_time(tsr_scheduler *scheduler, int64_t us);
 
+/* In place of a commit: the step has run, and nothing that came of it counts (a block that it read
+ * is lost). Its sequences are where they were; those that were cancelled meanwhile end. */
+void tsr_scheduler_void(tsr_scheduler *scheduler, const tsr_step *step, int64_t now_ns);
+
 /*
- * What the ranks said of the step run last, if memory has tiers; before the next plan. Sequences
- * with a lost block keep what is before it and compute the rest again.
+ * What the ranks said of the step run last, if memory has tiers: when that is committed or void,
+ * before the next plan. Sequences with a lost block keep what is before it and compute the rest
+ * again.
  */
 void tsr_scheduler_note_report(tsr_scheduler *scheduler, const tsr_step_report *report);
 
@@ -183,6 +195,7 @@ tsr_request *tsr_scheduler_take_ended(tsr_scheduler *scheduler);
 bool tsr_scheduler_is_idle(const tsr_scheduler *scheduler);
 int tsr_scheduler_n_waiting(const tsr_scheduler *scheduler);
 int tsr_scheduler_n_running(const tsr_scheduler *scheduler);
+/* Blocks that nobody holds, or only the prefix index. */
 int tsr_scheduler_n_free_blocks(const tsr_scheduler *scheduler);
 
 /* Are the blocks held those of the running requests, lanes unique, queues in their order ...? For

@@ -135,6 +135,7 @@ tsr_status tsr_scheduler_blocks_grow(tsr_scheduler *s, tsr_request *r, int64_t n
         r->copy_from = r->blocks.ids[at]; // its owner is kept for the copy
         swap_block(s, r, at, fresh);
         r->n_told = r->n_told < at ? r->n_told : at;
+        tsr_scheduler_prefix_shrink(s, r); // what it copies from need not be held any longer
     }
     TSR_TRY(
         tsr_block_table_grow(&r->blocks, s->pool, r->n_cached + n_rows, s->options.block_tokens));

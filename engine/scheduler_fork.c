@@ -30,6 +30,7 @@ tsr_status tsr_scheduler_fork(tsr_scheduler *s, const tsr_request *parent, tsr_r
     }
     child->n_cached = n_cached;
     child->is_held = is_held;
+    tsr_scheduler_prefix_fork(s, child, parent);
     if (n_blocks > 0 && s->n_free_lanes > 0 && parent->state == TSR_REQUEST_RUNNING &&
         !parent->wakes && tsr_scheduler_rest_fits(s, child)) {
         (void)tsr_scheduler_start(s, child);
@@ -45,6 +46,8 @@ typedef struct heritage {
     int32_t *tokens;
     int64_t n_cached;
     int64_t n_scored;
+    int32_t prefix; // held
+    int n_indexed;
 } heritage;
 
 static tsr_status inherit(tsr_scheduler *s, heritage *h, const tsr_request *from, int64_t capacity)
@@ -56,6 +59,11 @@ static tsr_status inherit(tsr_scheduler *s, heritage *h, const tsr_request *from
     memcpy(h->tokens, from->tokens, (size_t)from->n_tokens * sizeof(*h->tokens));
     h->n_cached = from->n_cached;
     h->n_scored = from->n_scored;
+    h->n_indexed = from->n_indexed;
+    if (s->prefix != NULL) {
+        tsr_prefix_index_hold(s->prefix, from->prefix);
+        h->prefix = from->prefix;
+    }
     return tsr_block_table_share(&h->blocks, s->pool, from->blocks.ids, from->blocks.n_blocks);
 }
 
@@ -73,6 +81,11 @@ static void become(tsr_scheduler *s, tsr_request *r, heritage *h)
         tsr_scheduler_wait_no_more(s, r);
     }
     tsr_scheduler_blocks_adopt(s, r, &h->blocks, n_same);
+    if (s->prefix != NULL) {
+        tsr_prefix_index_release(s->prefix, r->prefix);
+        r->prefix = h->prefix;
+    }
+    r->n_indexed = h->n_indexed;
     tsr_free(r->tokens);
     r->tokens = h->tokens;
     r->n_cached = h->n_cached;
@@ -91,6 +104,9 @@ tsr_status tsr_scheduler_refork(tsr_scheduler *s, tsr_request *const *requests, 
     assert(!s->is_out);
     if (made == NULL) {
         return tsr_fail(TSR_ERR_NOMEM, "scheduler: no memory to fork %d sequences", n);
+    }
+    for (int i = 0; i < n; i++) {
+        made[i].prefix = TSR_PREFIX_NONE;
     }
     for (int i = 0; i < n; i++) {
         const tsr_request *from = requests[sources[i]];
@@ -112,6 +128,9 @@ fail:
     for (int i = 0; i < n; i++) {
         tsr_block_table_clear(&made[i].blocks, s->pool); // none was the only owner
         tsr_free(made[i].tokens);
+        if (s->prefix != NULL) {
+            tsr_prefix_index_release(s->prefix, made[i].prefix);
+        }
     }
     tsr_free(made);
     return st;

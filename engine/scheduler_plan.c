@@ -17,18 +17,37 @@ static bool is_too_long(const tsr_scheduler *s, const tsr_request *r)
            tsr_admission_most_blocks(&s->options);
 }
 
-/* How many rows more there is room for: free blocks, the device's account, and what a step may
- * write into. *is_device: it is the device that sets the limit. */
-static int64_t room_for_rows(const tsr_scheduler *s, const tsr_request *r, bool *is_device)
+/* How many of `want` rows more there is room for: free blocks, or some that only the prefix index
+ * has, and the device's account. *is_device: it is the device that sets the limit. */
+static int64_t room_for_rows(tsr_scheduler *s, const tsr_request *r, int64_t want, bool *is_device)
 {
     const int bt = s->options.block_tokens;
+    const int64_t n_had = r->blocks.n_blocks;
     const int n_copies = tsr_scheduler_blocks_must_copy(s, r) ? 1 : 0;
-    const int64_t n_blocks =
-        (int64_t)r->blocks.n_blocks + tsr_block_pool_n_free(s->pool) - n_copies;
+    const int64_t n_needed = tsr_block_table_blocks_for(r->n_cached + want, bt) - n_had + n_copies;
     const int64_t n_device = tsr_scheduler_rest_room(s, r) - n_copies;
+    int64_t n_blocks, fit;
 
+    tsr_scheduler_prefix_make_room(s, n_needed < n_device - n_had ? n_needed : n_device - n_had);
+    n_blocks = n_had + tsr_block_pool_n_free(s->pool) - n_copies;
     *is_device = n_device < n_blocks;
-    return (*is_device ? n_device : n_blocks) * bt - r->n_cached;
+    fit = (*is_device ? n_device : n_blocks) * bt - r->n_cached;
+    return want < fit ? want : fit;
+}
+
+/* The last resort of the first of those that can go on: it shares its last block and there is none
+ * left to copy that into. It does without, and computes its tokens again. */
+static bool give_up_tail(tsr_scheduler *s, int i)
+{
+    tsr_request *r = s->running[i];
+
+    if (!tsr_scheduler_rest_is_first(s, i) || !tsr_scheduler_blocks_must_copy(s, r)) {
+        return false;
+    }
+    r->n_cached -= r->n_cached % s->options.block_tokens;
+    tsr_scheduler_blocks_ungrow(s, r);
+    tsr_scheduler_prefix_shrink(s, r);
+    return true;
 }
 
 /*
@@ -57,9 +76,10 @@ static int give_rows(tsr_scheduler *s, int i, int64_t want, int *budget)
         return i + 1; // in the next step
     }
     do {
-        fit = room_for_rows(s, r, &is_device);
-    } while (fit <= 0 && tsr_scheduler_rest_make_room(s, &i, is_device, budget));
-    want = want < fit ? want : fit;
+        fit = room_for_rows(s, r, want, &is_device);
+    } while (fit <= 0 &&
+             (tsr_scheduler_rest_make_room(s, &i, is_device, budget) || give_up_tail(s, i)));
+    want = fit;
     if (want <= 0) {
         return i + 1; // nobody behind it: wait with what is there
     }
@@ -91,16 +111,19 @@ static void plan_running(tsr_scheduler *s, bool decoding, int *budget)
     }
 }
 
-/* Is there a lane and room for one that waits? One block is in hand then for each that runs: else a
- * newcomer would soon be put back for it. */
-static bool has_place(const tsr_scheduler *s, const tsr_request *r)
+/* Is there a lane and room for the first of those that wait, which finds so much of itself in the
+ * cache? One block in hand for each that runs: else a newcomer would soon be put back for it. */
+static bool has_place(const tsr_scheduler *s, const tsr_request *r, const tsr_prefix_match *match)
 {
-    const int64_t n_needed = tsr_block_table_blocks_for(r->n_tokens, s->options.block_tokens) -
-                             r->blocks.n_blocks + (tsr_scheduler_blocks_must_copy(s, r) ? 1 : 0);
+    const int64_t n_shared = match->n_tokens / s->options.block_tokens;
+    const int64_t n_needed =
+        tsr_block_table_blocks_for(r->n_tokens, s->options.block_tokens) - r->blocks.n_blocks +
+        (tsr_scheduler_blocks_must_copy(s, r) ? 1 : 0) - n_shared +
+        (match->n_blocks > 0 ? tsr_prefix_index_n_idle(s->prefix, match->node) : 0);
 
-    return s->n_running < s->options.max_seqs &&
-           n_needed + s->n_running <= tsr_block_pool_n_free(s->pool) &&
-           tsr_scheduler_rest_fits(s, r);
+    return s->n_running == 0 || (s->n_running < s->options.max_seqs &&
+                                 n_needed + s->n_running <= tsr_scheduler_prefix_n_free(s) &&
+                                 tsr_scheduler_rest_fits(s, r));
 }
 
 /* Newcomers, as far as there are rows left for them; all prompts that run have been given theirs.
@@ -109,18 +132,27 @@ static void admit(tsr_scheduler *s, int *budget)
 {
     while (s->waiting.n_items > 0 && *budget > 0) {
         tsr_request *r = tsr_request_heap_first(&s->waiting);
-        const int64_t n_ahead = tsr_scheduler_n_ahead(r);
+        tsr_prefix_match match = {.node = TSR_PREFIX_NONE};
+        int64_t n_ahead;
         int i;
 
-        if (s->n_running > 0 && !has_place(s, r)) {
+        if (r->n_cached == 0) {
+            match = tsr_scheduler_prefix_find(s, r);
+        }
+        if (!has_place(s, r, &match)) {
             if (!tsr_scheduler_rest_make_way(s, r)) {
                 return;
             }
             continue;
         }
         tsr_scheduler_wait_no_more(s, r);
+        if (match.n_blocks > 0 && tsr_scheduler_prefix_attach(s, r, &match) != TSR_OK) {
+            match.n_tokens = 0; // without memory to list them the blocks are not shared
+        }
+        r->n_reused = r->n_preempted == 0 ? match.n_tokens : r->n_reused;
         i = tsr_scheduler_start(s, r);
         r->wakes = s->is_tiered && r->n_cached > 0;
+        n_ahead = tsr_scheduler_n_ahead(r);
         if (!r->wakes) {
             (void)give_rows(s, i, n_ahead < *budget ? n_ahead : *budget, budget);
         }

@@ -1,3 +1,5 @@
+#include <assert.h>
+
 #include "engine/admission.h"
 #include "engine/scheduler_state.h"
 #include "engine/victim.h"
@@ -79,8 +81,7 @@ static int last_held(const tsr_scheduler *s, int n)
     return i;
 }
 
-/* Does nobody who could get rows stand in front of the i-th? */
-static bool is_first(const tsr_scheduler *s, int i)
+bool tsr_scheduler_rest_is_first(const tsr_scheduler *s, int i)
 {
     for (int k = 0; k < i; k++) {
         if (!s->running[k]->is_held) {
@@ -112,7 +113,7 @@ bool tsr_scheduler_rest_make_room(tsr_scheduler *s, int *i, bool is_device, int 
     if (resting == NULL) {
         victim = tsr_victim_choose(s->running, *i + 1, s->n_running);
         // The first of those that can go on finds room in any case, so that all end.
-        if (victim < 0 && is_first(s, *i)) {
+        if (victim < 0 && tsr_scheduler_rest_is_first(s, *i)) {
             victim = last_held(s, *i);
             *i -= victim >= 0 ? 1 : 0;
             resting = victim < 0 && !is_device ? last_resting(s, NULL) : NULL;
@@ -132,7 +133,7 @@ bool tsr_scheduler_rest_make_room(tsr_scheduler *s, int *i, bool is_device, int 
 bool tsr_scheduler_rest_make_way(tsr_scheduler *s, const tsr_request *r)
 {
     const int victim = last_held(s, s->n_running);
-    const bool nobody_runs = is_first(s, s->n_running);
+    const bool nobody_runs = tsr_scheduler_rest_is_first(s, s->n_running);
 
     if (victim < 0 || (!nobody_runs &&
                        (s->n_free_lanes > 0 || s->running[victim]->standing_ns < r->standing_ns))) {
@@ -186,6 +187,7 @@ static void cut_at(tsr_scheduler *s, tsr_request *r, int32_t id)
         if (r->blocks.ids[i] == id) {
             tsr_scheduler_blocks_cut(s, r, i);
             r->n_cached = least(r->n_cached, (int64_t)i * s->options.block_tokens);
+            tsr_scheduler_prefix_shrink(s, r);
             if (r->lane >= 0) {
                 tsr_scheduler_blocks_untell(s, r);
                 r->wakes = r->wakes && i > 0;
@@ -205,6 +207,7 @@ static void cut_resting_at(tsr_scheduler *s, tsr_request *r, int32_t id)
 
 static void lose(tsr_scheduler *s, int32_t id)
 {
+    tsr_scheduler_prefix_lose(s, id);
     for (int i = 0; i < s->n_running; i++) {
         cut_at(s, s->running[i], id);
     }
@@ -218,6 +221,7 @@ static void lose(tsr_scheduler *s, int32_t id)
 
 void tsr_scheduler_note_report(tsr_scheduler *s, const tsr_step_report *report)
 {
+    assert(!s->is_out);
     s->n_tickets_done = report->n_tickets_done;
     s->moved_bytes = FADE * s->moved_bytes + (double)report->moved_bytes;
     s->moved_us = FADE * s->moved_us + (double)report->moved_us;

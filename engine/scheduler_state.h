@@ -4,6 +4,7 @@
  *   scheduler.c         requests come, results come, requests end
  *   scheduler_plan.c    who gets rows in the next step, and the step
  *   scheduler_blocks.c  blocks taken, shared, copied, given back; what the ranks are told of that
+ *   scheduler_prefix.c  what is in the cache already
  *   scheduler_rest.c    room on the device, who makes it, resting and waking
  *   scheduler_fork.c    sequences that go on from where another one is
  *   scheduler_verify.c  is everything as it must be?
@@ -14,6 +15,7 @@
 #include "engine/pace.h"
 #include "engine/request_heap.h"
 #include "engine/scheduler.h"
+#include "kv/prefix_index.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -22,6 +24,7 @@ extern "C" {
 struct tsr_scheduler {
     tsr_scheduler_options options;
     tsr_block_pool *pool;       /* owned */
+    tsr_prefix_index *prefix;   /* owned; NULL: none is kept */
     tsr_request_heap waiting;   /* by standing; room for those that run as well */
     tsr_request_heap deadlines; /* of those that wait or run and have one */
     tsr_request_queue held;     /* held ones that have given up their lane: they wait for a token */
@@ -146,6 +149,37 @@ TSR_MUST_CHECK tsr_status tsr_scheduler_blocks_tell(tsr_scheduler *s, tsr_reques
 /* And which blocks and lanes are free again. */
 void tsr_scheduler_blocks_tell_free(tsr_scheduler *s, tsr_step *step);
 
+/* ---- scheduler_prefix.c ------------------------------------------------------------------------
+ */
+
+/* What of a request that holds nothing is in the cache. */
+tsr_prefix_match tsr_scheduler_prefix_find(const tsr_scheduler *s, const tsr_request *r);
+
+/* It takes part in that. Errors: NOMEM (nothing has changed). */
+TSR_MUST_CHECK tsr_status tsr_scheduler_prefix_attach(tsr_scheduler *s, tsr_request *r,
+                                                      const tsr_prefix_match *match);
+
+/* Its cache has grown: blocks that are full now are known to others. */
+void tsr_scheduler_prefix_grow(tsr_scheduler *s, tsr_request *r);
+
+/* It will give up its cache: its last block is known to others, too. */
+void tsr_scheduler_prefix_keep_tail(tsr_scheduler *s, tsr_request *r);
+
+/* Its cache is now only as long as r->n_cached says. */
+void tsr_scheduler_prefix_shrink(tsr_scheduler *s, tsr_request *r);
+
+/* `child` goes on from where `parent` is; its n_cached is set. */
+void tsr_scheduler_prefix_fork(tsr_scheduler *s, tsr_request *child, const tsr_request *parent);
+
+/* Block `id` and those known behind it are no longer what they were. */
+void tsr_scheduler_prefix_lose(tsr_scheduler *s, int32_t id);
+
+/* n free blocks, as far as forgetting makes them. */
+void tsr_scheduler_prefix_make_room(tsr_scheduler *s, int64_t n);
+
+/* Blocks that are free or could be forgotten. */
+int tsr_scheduler_prefix_n_free(const tsr_scheduler *s);
+
 /* ---- scheduler_rest.c --------------------------------------------------------------------------
  */
 
@@ -160,6 +194,10 @@ bool tsr_scheduler_rest_fits(const tsr_scheduler *s, const tsr_request *r);
  * where it is missed least. budget grows by rows that are taken back. False: there is nobody whom
  * it may take from. */
 bool tsr_scheduler_rest_make_room(tsr_scheduler *s, int *i, bool is_device, int *budget);
+
+/* Are all who stand in front of the i-th running one held, so that it must find room in any case?
+ */
+bool tsr_scheduler_rest_is_first(const tsr_scheduler *s, int i);
 
 /* There is no lane, or no room, for the first that waits: a held one gives up its lane, or what it
  * has, where it stands no earlier and the lane is missing, or where nobody can go on. False: there

@@ -46,7 +46,7 @@ static bool verify_running(const tsr_scheduler *s)
 static bool holds_nothing(const tsr_request *r, tsr_request_state state)
 {
     return r->state == state && r->lane == -1 && r->n_cached == 0 && r->blocks.n_blocks == 0 &&
-           r->n_told == 0 && r->copy_from == -1;
+           r->n_told == 0 && r->copy_from == -1 && r->prefix == TSR_PREFIX_NONE;
 }
 
 static bool rests(const tsr_scheduler *s, const tsr_request *r)
@@ -85,8 +85,8 @@ static void count_table(const tsr_block_table *table, int *n_owners)
     }
 }
 
-/* Every owner that the pool counts is a table or a copy in flight; what was told and is free again
- * stands in the list of those to be dropped. */
+/* Every owner that the pool counts is a table, the prefix index or a copy in flight; what was told
+ * and is free again stands in the list of those to be dropped. */
 static bool verify_owners(const tsr_scheduler *s)
 {
     int *n_owners = tsr_alloc((size_t)s->options.n_blocks, sizeof(*n_owners));
@@ -105,6 +105,9 @@ static bool verify_owners(const tsr_scheduler *s)
         for (int i = 0; i < s->n_copied; i++) {
             n_owners[s->copied[i]]++;
         }
+        for (int id = 0; s->prefix != NULL && id < s->options.n_blocks; id++) {
+            n_owners[id] += tsr_prefix_index_depth(s->prefix, id) > 0 ? 1 : 0;
+        }
     }
     for (int id = 0; is_sound && id < s->options.n_blocks; id++) {
         is_sound = n_owners[id] == tsr_block_pool_n_owners(s->pool, id) &&
@@ -115,6 +118,39 @@ static bool verify_owners(const tsr_scheduler *s)
     }
     tsr_free(n_owners);
     return is_sound;
+}
+
+/* Is its chain in the index that of its tokens? Counts it if it holds one. */
+static bool verify_chain(const tsr_scheduler *s, const tsr_request *r, int *n_holders)
+{
+    const int depth = tsr_prefix_index_depth(s->prefix, r->prefix);
+
+    *n_holders += r->prefix != TSR_PREFIX_NONE ? 1 : 0;
+    return (int64_t)r->n_indexed * s->options.block_tokens <= r->n_cached &&
+           (depth == r->n_indexed || depth == r->n_indexed + 1);
+}
+
+/* The index holds what requests say they hold. */
+static bool verify_prefix(const tsr_scheduler *s)
+{
+    bool is_sound = true;
+    int n_holders = 0;
+
+    for (int i = 0; is_sound && i < s->n_running; i++) {
+        is_sound = verify_chain(s, s->running[i], &n_holders);
+    }
+    for (int i = 0; is_sound && i < s->waiting.n_items; i++) {
+        is_sound = verify_chain(s, s->waiting.items[i], &n_holders);
+    }
+    for (const tsr_request *r = s->held.first; is_sound && r != NULL; r = r->next) {
+        is_sound = verify_chain(s, r, &n_holders);
+    }
+    for (int id = 0; id < s->options.n_blocks; id++) {
+        n_holders -= tsr_prefix_index_depth(s->prefix, id) > 0
+                         ? tsr_prefix_index_n_holders(s->prefix, id)
+                         : 0;
+    }
+    return is_sound && n_holders == 0 && tsr_prefix_index_verify(s->prefix);
 }
 
 /* What is counted of the blocks that lanes have, and that it is no more than was promised. */
@@ -177,5 +213,5 @@ bool tsr_scheduler_verify(const tsr_scheduler *s)
            s->n_dropped <= s->options.n_blocks && s->n_left <= s->options.max_seqs &&
            (s->is_out || s->n_copied == 0) && tsr_block_pool_verify(s->pool) && verify_running(s) &&
            verify_waiting(s) && verify_owners(s) && (!s->is_tiered || verify_lanes(s)) &&
-           verify_deadlines(s) && verify_ended(s);
+           (s->prefix == NULL || verify_prefix(s)) && verify_deadlines(s) && verify_ended(s);
 }

@@ -117,6 +117,9 @@ typedef struct tsr_step_report {
     int32_t n_lost;
     int32_t lost[TSR_STEP_MOST_LOST]; /* [n_lost] blocks whose bytes cannot be read back on some
                                          rank; said again until they are dropped */
+    /* A sequence of the step has read a block that is lost: nothing that came of the step counts.
+     */
+    bool is_spoilt;
     /* Between device memory and lower tiers, since the report before: by the rank that takes
      * longest for a byte. */
     int64_t moved_bytes;

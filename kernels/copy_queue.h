@@ -4,8 +4,8 @@
  *
  * A copy does not wait for the device's own queue, nor that for a copy. So: before a copy is put,
  * the device has ended what writes its source or touches its target (tsr_device_sync()); and no op
- * that needs the copy is queued before the ticket is done. On the CPU a thread of its own copies; on
- * other devices it is a stream, with an event a ticket. Host memory is from
+ * that needs the copy is queued before the ticket is done. On the CPU a thread of its own copies;
+ * on other devices it is a stream, with an event a ticket. Host memory is from
  * tsr_device_alloc_host().
  *
  * Copies are carried out in order. Threads: the thread that owns the device.

@@ -63,8 +63,8 @@ uint64_t tsr_device_free_bytes(tsr_device_kind kind);
 void *tsr_device_alloc(tsr_device *device, size_t n_bytes);
 void tsr_device_free(tsr_device *device, void *memory, size_t n_bytes); /* NULL is fine */
 
-/* Host memory that a copy queue can reach: zeroed, pages taken when first touched, page-aligned. NULL
- * when there is no room. */
+/* Host memory that a copy queue can reach: zeroed, pages taken when first touched, page-aligned.
+ * NULL when there is no room. */
 void *tsr_device_alloc_host(tsr_device *device, size_t n_bytes);
 void tsr_device_free_host(tsr_device *device, void *memory, size_t n_bytes); /* NULL is fine */
 

@@ -190,8 +190,7 @@ tsr_status tsr_task_queue_put(tsr_task_queue *queue, tsr_task_kind kind, tsr_tas
 {
     task *t = &queue->ring[queue->n_put % queue->depth];
 
-    if (queue->n_put - atomic_load_explicit(&queue->n_done, memory_order_acquire) ==
-        queue->depth) {
+    if (queue->n_put - atomic_load_explicit(&queue->n_done, memory_order_acquire) == queue->depth) {
         return TSR_ERR_FULL;
     }
     t->fn = fn;

@@ -3,8 +3,8 @@
  * team: copies and file work that nobody waits for yet.
  *
  * Each task has a ticket, counted from 0. Tickets are done in order, so one number says how far the
- * thread is; looking at it costs no lock. How a task ended can be asked until `depth` more have been
- * put.
+ * thread is; looking at it costs no lock. How a task ended can be asked until `depth` more have
+ * been put.
  *
  * Threads: put, look and wait are called by the one thread that made the queue.
  */
@@ -49,8 +49,8 @@ TSR_MUST_CHECK tsr_status tsr_task_queue_wait(tsr_task_queue *queue, int64_t tic
 /* Nanoseconds that the thread has spent in tasks so far. */
 int64_t tsr_task_queue_busy_ns(const tsr_task_queue *queue);
 
-/* For tests: of the tasks of a kind that begin from now on, in all queues of the process, the nth (1
- * is the next) and the n - 1 behind it fail without being run. n = 0 switches off. */
+/* For tests: of the tasks of a kind that begin from now on, in all queues of the process, the nth
+ * (1 is the next) and the n - 1 behind it fail without being run. n = 0 switches off. */
 void tsr_task_queue_fail(tsr_task_kind kind, long nth, long n);
 
 #ifdef __cplusplus

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include "base/alloc.h"
@@ -182,8 +184,8 @@ void tsr_kv_disk_destroy(tsr_kv_disk *disk)
     tsr_free(disk);
 }
 
-static tsr_status put(tsr_kv_disk *disk, tsr_task_kind kind, tsr_task_fn *fn, const transfer *wanted,
-                      int64_t *ticket)
+static tsr_status put(tsr_kv_disk *disk, tsr_task_kind kind, tsr_task_fn *fn,
+                      const transfer *wanted, int64_t *ticket)
 {
     transfer *t = &disk->transfers[disk->n_put % disk->depth];
 

@@ -36,7 +36,8 @@ static int32_t oldest_of(const tsr_kv_tiers *t, int table, tsr_kv_tier tier, boo
     return -1;
 }
 
-/* Of the running tables longer than `above` (the others) the longest (any) that has such a block. */
+/* Of the running tables longer than `above` (the others) the longest (any) that has such a block.
+ */
 static int32_t choose_from_tables(const tsr_kv_tiers *t, tsr_kv_tier tier, bool running, int above)
 {
     int32_t chosen = -1;
@@ -64,8 +65,8 @@ static bool takes_blocks(const tsr_kv_tiers *t, tsr_kv_tier tier)
     return t->places.slots[tier].n > 0 && !(tier == TSR_KV_DISK && t->disk_is_closed);
 }
 
-/* A copy of the block in a lower tier, at last as deep as `deepest`; waits for it. FULL: there is no
- * room. */
+/* A copy of the block in a lower tier, at last as deep as `deepest`; waits for it. FULL: there is
+ * no room. */
 static tsr_status send_down(tsr_kv_tiers *t, int32_t id, tsr_kv_tier from, tsr_kv_tier deepest)
 {
     for (int to = (int)from + 1; to <= (int)deepest; to++) {
@@ -109,6 +110,44 @@ static tsr_status push_out(tsr_kv_tiers *t, int32_t id, tsr_kv_tier tier, tsr_kv
     return send_down(t, id, tier, deepest);
 }
 
+/* No tier takes what would have to go: a block that no row reads now is given up, and its owner
+ * computes it again. FULL: there is none. */
+static tsr_status give_up_one(tsr_kv_tiers *t)
+{
+    for (int tier = TSR_KV_DEVICE; tier <= TSR_KV_HOST; tier++) {
+        int32_t id = tsr_kv_places_first(&t->places, (tsr_kv_tier)tier, TSR_KV_SOLE);
+
+        id = id >= 0 ? id : choose_from_tables(t, (tsr_kv_tier)tier, false, 0);
+        if (id >= 0) {
+            tsr_kv_tiers_lose(t, id);
+            return TSR_OK;
+        }
+    }
+    return tsr_fail(TSR_ERR_FULL,
+                    "kv store: rows need more blocks at once than %d on the device "
+                    "and %d in host memory",
+                    t->places.slots[TSR_KV_DEVICE].n, t->places.slots[TSR_KV_HOST].n);
+}
+
+/* The device slot of a lost block that no row reads now: nothing of worth lies there. */
+static bool take_from_lost(tsr_kv_tiers *t)
+{
+    int32_t id = tsr_kv_places_first(&t->places, TSR_KV_DEVICE, TSR_KV_LOST);
+
+    if (id >= 0) {
+        stamp(t);
+    }
+    for (; id >= 0; id = tsr_kv_places_next(&t->places, TSR_KV_DEVICE, id)) {
+        const tsr_kv_place *b = &t->places.places[id];
+
+        if (b->slot[TSR_KV_DEVICE] != 0 && b->read_at != t->step && b->write_at != t->step) {
+            tsr_kv_places_remove(&t->places, id, TSR_KV_DEVICE);
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Something in a full tier gives way, or is at least on its way. */
 static tsr_status make_room(tsr_kv_tiers *t, tsr_kv_tier tier)
 {
@@ -116,6 +155,9 @@ static tsr_status make_room(tsr_kv_tiers *t, tsr_kv_tier tier)
     tsr_status st = TSR_ERR_FULL;
     int32_t id;
 
+    if (tier == TSR_KV_DEVICE && take_from_lost(t)) {
+        return TSR_OK;
+    }
     if (sole >= 0) {
         st = send_down(t, sole, tier, TSR_KV_DISK);
     }
@@ -127,9 +169,8 @@ static tsr_status make_room(tsr_kv_tiers *t, tsr_kv_tier tier)
     }
     stamp(t);
     // Who has more than its part of the device first, then those that do not run yet, then any.
-    id = tier == TSR_KV_DEVICE
-             ? choose_from_tables(t, tier, true, t->places.slots[tier].n / 2)
-             : -1;
+    id =
+        tier == TSR_KV_DEVICE ? choose_from_tables(t, tier, true, t->places.slots[tier].n / 2) : -1;
     st = id < 0 ? TSR_ERR_FULL : push_out(t, id, tier, TSR_KV_HOST);
     id = choose_from_tables(t, tier, false, 0);
     if (st == TSR_ERR_FULL && id >= 0) {
@@ -140,11 +181,7 @@ static tsr_status make_room(tsr_kv_tiers *t, tsr_kv_tier tier)
 
         st = any < 0 ? TSR_ERR_FULL : push_out(t, any, tier, TSR_KV_HOST);
     }
-    if (st == TSR_ERR_FULL && (sole >= 0 || id >= 0) && tier == TSR_KV_DEVICE) {
-        tsr_kv_tiers_lose(t, sole >= 0 ? sole : id); // its owner computes it again
-        return TSR_OK;
-    }
-    return st;
+    return st == TSR_ERR_FULL && tier == TSR_KV_DEVICE ? give_up_one(t) : st;
 }
 
 tsr_status tsr_kv_evict_acquire(tsr_kv_tiers *t, tsr_kv_tier tier, bool may_wait, int32_t *slot)
@@ -191,12 +228,12 @@ static int32_t quiet_slot(tsr_kv_tiers *t, tsr_kv_tier tier)
 }
 
 /* Start a copy to the next tier that has quiet room; false: none has, or no move is free. */
-static tsr_status write_back(tsr_kv_tiers *t, int32_t id, tsr_kv_tier from, bool *began)
+static tsr_status write_back(tsr_kv_tiers *t, int32_t id, tsr_kv_tier from, tsr_kv_tier deepest,
+                             bool *began)
 {
     *began = false;
-    for (int to = (int)from + 1; to < TSR_KV_TIER_COUNT; to++) {
-        const int32_t slot =
-            takes_blocks(t, (tsr_kv_tier)to) ? quiet_slot(t, (tsr_kv_tier)to) : -1;
+    for (int to = (int)from + 1; to <= (int)deepest; to++) {
+        const int32_t slot = takes_blocks(t, (tsr_kv_tier)to) ? quiet_slot(t, (tsr_kv_tier)to) : -1;
         tsr_status st;
 
         if (slot >= 0) {
@@ -225,7 +262,7 @@ static tsr_status write_back_sole(tsr_kv_tiers *t, tsr_kv_tier tier, int n_wante
         if (id < 0) {
             return TSR_OK;
         }
-        TSR_TRY(write_back(t, id, tier, &began));
+        TSR_TRY(write_back(t, id, tier, TSR_KV_DISK, &began));
     }
     return TSR_OK;
 }
@@ -239,14 +276,14 @@ tsr_status tsr_kv_evict_ahead(tsr_kv_tiers *t, int n_wanted)
     }
     TSR_TRY(write_back_sole(t, TSR_KV_DEVICE, n_wanted > usual ? n_wanted : usual));
     // Nobody else is there: the oldest block of the longest sequence goes next.
-    if (tsr_kv_places_n_easy(&t->places, TSR_KV_DEVICE) == 0 && tsr_kv_mover_n_moves(t->mover) == 0 &&
-        t->places.slots[TSR_KV_HOST].n > 0) {
+    if (tsr_kv_places_n_easy(&t->places, TSR_KV_DEVICE) == 0 &&
+        tsr_kv_mover_n_moves(t->mover) == 0 && t->places.slots[TSR_KV_HOST].n > 0) {
         const int32_t id =
             choose_from_tables(t, TSR_KV_DEVICE, true, t->places.slots[TSR_KV_DEVICE].n / 2);
         bool began;
 
         if (id >= 0 && !tsr_kv_places_has(&t->places, id, TSR_KV_HOST)) {
-            TSR_TRY(write_back(t, id, TSR_KV_DEVICE, &began));
+            TSR_TRY(write_back(t, id, TSR_KV_DEVICE, TSR_KV_HOST, &began));
         }
     }
     return TSR_OK;

@@ -80,10 +80,9 @@ tsr_status tsr_kv_fetch_to_read(tsr_kv_tiers *t, int32_t id)
             continue;
         }
         if (!is_anywhere(t, id)) {
-            // Some memory must stand for it; what comes of that is not to be trusted.
-            tsr_kv_tiers_lose(t, id);
-            TSR_TRY(tsr_kv_evict_acquire(t, TSR_KV_DEVICE, true, &slot));
-            tsr_kv_places_put(&t->places, id, TSR_KV_DEVICE, slot);
+            if (!b->is_lost) {
+                tsr_kv_tiers_lose(t, id);
+            }
             return TSR_OK;
         }
         TSR_TRY(acquire_to_read(t, &tier, &slot));

@@ -58,8 +58,7 @@ tsr_status tsr_kv_mover_create(tsr_kv_mover **out, const tsr_kv_ground *ground)
             goto fail;
         }
     }
-    TSR_TRY_GOTO(st, fail,
-                 tsr_copy_queue_create(&mover->copies, ground->dev, TSR_KV_MOVER_DEPTH));
+    TSR_TRY_GOTO(st, fail, tsr_copy_queue_create(&mover->copies, ground->dev, TSR_KV_MOVER_DEPTH));
     *out = mover;
     return TSR_OK;
 

@@ -203,8 +203,8 @@ bool tsr_kv_places_verify(const tsr_kv_places *p, const int n_moving[TSR_KV_TIER
         for (int id = 0; id < p->n_ids; id++) {
             const tsr_kv_place *b = &p->places[id];
 
-            if (b->slot[t] != 0 && (b->slot[t] > slots->n_touched ||
-                                    slots->id_in[b->slot[t] - 1] != id + 1)) {
+            if (b->slot[t] != 0 &&
+                (b->slot[t] > slots->n_touched || slots->id_in[b->slot[t] - 1] != id + 1)) {
                 return false;
             }
             if (b->list[t] != (uint8_t)list_for(b, t)) {

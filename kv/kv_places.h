@@ -53,7 +53,7 @@ typedef struct tsr_kv_places {
     int32_t last[TSR_KV_TIER_COUNT][TSR_KV_LIST_COUNT];
     int n_listed[TSR_KV_TIER_COUNT][TSR_KV_LIST_COUNT];
     int64_t n_moved; /* counts changes that a table may have to hear of */
-} tsr_kv_places; /* start with {0} */
+} tsr_kv_places;     /* start with {0} */
 
 /* Errors: NOMEM. */
 TSR_MUST_CHECK tsr_status tsr_kv_places_init(tsr_kv_places *p, int n_ids,

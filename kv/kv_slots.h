@@ -1,8 +1,8 @@
 /*
  * kv/kv_slots.h - the places of one tier, and which block lies in each.
  *
- * The place given back last is taken first, and those never used come after all others: a pool takes
- * up memory only as far as it was ever needed.
+ * The place given back last is taken first, and those never used come after all others: a pool
+ * takes up memory only as far as it was ever needed.
  *
  * Threads: none of its own.
  */
@@ -21,7 +21,7 @@ typedef struct tsr_kv_slots {
     int n_given;    /* places that were given back and are free */
     int32_t *given; /* owned, [n] */
     int32_t *id_in; /* owned, [n]: id + 1 of the block in a place; 0: none, or not yet */
-} tsr_kv_slots; /* start with {0}: no places */
+} tsr_kv_slots;     /* start with {0}: no places */
 
 /* Errors: NOMEM. */
 TSR_MUST_CHECK tsr_status tsr_kv_slots_init(tsr_kv_slots *slots, int n);

@@ -48,8 +48,8 @@ TSR_MUST_CHECK tsr_status tsr_kv_store_drop(tsr_kv_store *store, int32_t id);
 /* The table is empty again; its blocks stay wherever they are. Errors: ARG. */
 TSR_MUST_CHECK tsr_status tsr_kv_store_leave(tsr_kv_store *store, int table);
 
-/* Block `id` is block number `index` of the table now, in place of what was there. Errors: ARG, FULL
- * (no room for a new block). */
+/* Block `id` is block number `index` of the table now, in place of what was there. Errors: ARG,
+ * FULL (no room for a new block). */
 TSR_MUST_CHECK tsr_status tsr_kv_store_append(tsr_kv_store *store, int table, int index,
                                               int32_t id);
 

@@ -1,9 +1,9 @@
 /*
- * kv/kv_tables.h - the block tables that kernels read: for each table, and each of its blocks, where
- * that lies now.
+ * kv/kv_tables.h - the block tables that kernels read: for each table, and each of its blocks,
+ * where that lies now.
  *
- * An entry >= 0 is a slot of the device pool, one below 0 is ~slot of the host pool. The entries are
- * on the device, with a mirror here, so that only what changed is written there.
+ * An entry >= 0 is a slot of the device pool, one below 0 is ~slot of the host pool. The entries
+ * are on the device, with a mirror here, so that only what changed is written there.
  *
  * Threads: the thread that owns the device.
  */
@@ -17,10 +17,10 @@ extern "C" {
 #endif
 
 typedef struct tsr_kv_table {
-    int n;         /* entries told */
-    int n_known;   /* of these, from the front, how many the mirror shows as of `seen` */
-    int n_away;    /* of these, how many are not on the device */
-    int64_t seen;  /* tsr_kv_places.n_moved then */
+    int n;           /* entries told */
+    int n_known;     /* of these, from the front, how many the mirror shows as of `seen` */
+    int n_away;      /* of these, how many are not on the device */
+    int64_t seen;    /* tsr_kv_places.n_moved then */
     int32_t runs_at; /* the last step of tsr_kv_tiers in which it had rows */
 } tsr_kv_table;
 
@@ -34,7 +34,7 @@ typedef struct tsr_kv_tables {
     int32_t *ids;
     int32_t *lives;  /* of the id when it was told: another one now means that it was dropped */
     int32_t *mirror; /* what is on the device */
-} tsr_kv_tables; /* start with {0} */
+} tsr_kv_tables;     /* start with {0} */
 
 /* Errors: NOMEM. */
 TSR_MUST_CHECK tsr_status tsr_kv_tables_init(tsr_kv_tables *t, tsr_device *dev, int n_tables,

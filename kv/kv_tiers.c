@@ -367,8 +367,7 @@ static tsr_status copy_block(tsr_kv_tiers *t, int32_t from, int32_t to)
                                g->block_bytes);
     }
     return tsr_device_upload(
-        g->dev, at,
-        (char *)g->host_pool + (size_t)(source->slot[TSR_KV_HOST] - 1) * g->block_bytes,
+        g->dev, at, (char *)g->host_pool + (size_t)(source->slot[TSR_KV_HOST] - 1) * g->block_bytes,
         g->block_bytes);
 }
 
@@ -390,9 +389,9 @@ static tsr_status check_visit(const tsr_kv_tiers *t)
 static tsr_status find_id(const tsr_kv_tiers *t, int table, int index, int32_t *id)
 {
     *id = tsr_kv_tiers_id_at(t, table, index);
-    return *id >= 0 ? TSR_OK
-                    : tsr_fail(TSR_ERR_ARG, "kv store: block %d of table %d was dropped", index,
-                               table);
+    return *id >= 0
+               ? TSR_OK
+               : tsr_fail(TSR_ERR_ARG, "kv store: block %d of table %d was dropped", index, table);
 }
 
 /* What rows write comes to the device; all of it is known before anything has to give way. */
@@ -452,9 +451,15 @@ static tsr_status write_table(tsr_kv_tiers *t, int s)
 
     tb->n_away = moved ? 0 : tb->n_away;
     for (int b = moved ? 0 : tb->n_known; b < n_seen; b++) {
-        tsr_kv_place *p = &t->places.places[tsr_kv_tiers_id_at(t, table, b)];
-        const bool here = p->slot[TSR_KV_DEVICE] != 0;
-        const int32_t entry = here ? p->slot[TSR_KV_DEVICE] - 1 : -p->slot[TSR_KV_HOST];
+        const tsr_kv_place *p = &t->places.places[tsr_kv_tiers_id_at(t, table, b)];
+        // A lost block lies nowhere: the one that is being written stands for it, and what comes of
+        // that is not to be trusted.
+        const tsr_kv_place *shown =
+            p->is_lost && b < n_seen - 1
+                ? &t->places.places[tsr_kv_tiers_id_at(t, table, n_seen - 1)]
+                : p;
+        const bool here = shown->slot[TSR_KV_DEVICE] != 0;
+        const int32_t entry = here ? shown->slot[TSR_KV_DEVICE] - 1 : -shown->slot[TSR_KV_HOST];
         const bool changed = b >= tb->n_known || mirror[b] != entry;
 
         tb->n_away += here ? 0 : 1;
@@ -480,8 +485,7 @@ static void find_spoilt(tsr_kv_tiers *t)
     for (int s = 0; s < t->visit.n_seqs; s++) {
         t->spoilt[s] = false;
         for (int b = 0; any && b < tsr_kv_tiers_n_seen(t, s); b++) {
-            tsr_kv_place *p =
-                &t->places.places[tsr_kv_tiers_id_at(t, t->visit.tables[s], b)];
+            tsr_kv_place *p = &t->places.places[tsr_kv_tiers_id_at(t, t->visit.tables[s], b)];
 
             if (p->is_lost) {
                 p->read_at = t->step;
@@ -563,8 +567,7 @@ tsr_kv_report tsr_kv_tiers_report(const tsr_kv_tiers *t)
         r.n_blocks[from] = p->slots[from].n - tsr_kv_slots_n_free(&p->slots[from]);
         r.n_asked[from] = t->n_asked[from];
         for (int to = 0; to < TSR_KV_TIER_COUNT; to++) {
-            r.n_moves[from][to] =
-                tsr_kv_mover_n_done(t->mover, (tsr_kv_tier)from, (tsr_kv_tier)to);
+            r.n_moves[from][to] = tsr_kv_mover_n_done(t->mover, (tsr_kv_tier)from, (tsr_kv_tier)to);
         }
     }
     return r;

@@ -1,18 +1,18 @@
 /*
  * kv/kv_tiers.h - blocks over three tiers: the device's pool, a pool in host memory, a file.
  *
- * What a step writes lies on the device then; what it reads lies there or in the host pool, where it
- * is attended. Which of the others lie where is decided here: blocks that are in no table go out
- * first, least recently used first; then the oldest blocks of the longest sequences. Copies in lower
- * tiers are kept while there is room, so that going out again costs nothing. Blocks are written back
- * before they must go, and those of tables that have no rows yet are fetched ahead, all beside the
- * device's arithmetic; a slot whose block is still being copied is given to nobody.
+ * What a step writes lies on the device then; what it reads lies there or in the host pool, where
+ * it is attended. Which of the others lie where is decided here: blocks that are in no table go out
+ * first, least recently used first; then the oldest blocks of the longest sequences. Copies in
+ * lower tiers are kept while there is room, so that going out again costs nothing. Blocks are
+ * written back before they must go, and those of tables that have no rows yet are fetched ahead,
+ * all beside the device's arithmetic; a slot whose block is still being copied is given to nobody.
  *
  * Promise: while at most n_device + n_host + n_disk blocks live (as the options say, without the
- * slots that are kept for exchanges), and the blocks of the tables with rows in a step number at most
- * n_device + n_host, of which at most half of n_device are written, every step can be carried out.
- * A disk that fails breaks it: then blocks of no running table are *lost*. The owner of the ids is
- * told and computes them again.
+ * slots that are kept for exchanges), and the blocks of the tables with rows in a step number at
+ * most n_device + n_host, of which at most half of n_device are written, every step can be carried
+ * out. A disk that fails breaks it: then blocks of no running table are *lost*. The owner of the
+ * ids is told and computes them again.
  *
  * Threads: the thread that owns the device.
  */
@@ -36,10 +36,10 @@ enum {
 
 typedef struct tsr_kv_tiers_options {
     size_t block_bytes;
-    int n_ids;          /* block ids are in [0, n_ids) */
-    int n_device;       /* blocks */
-    int n_host;         /* 0: no such tier; TSR_KV_TIERS_EXCHANGE slots come on top, as in the next */
-    int n_disk;         /* 0: no such tier */
+    int n_ids;    /* block ids are in [0, n_ids) */
+    int n_device; /* blocks */
+    int n_host;   /* 0: no such tier; TSR_KV_TIERS_EXCHANGE slots come on top, as in the next */
+    int n_disk;   /* 0: no such tier */
     const char *folder; /* of the file; read during the call */
 } tsr_kv_tiers_options;
 
@@ -56,19 +56,19 @@ typedef struct tsr_kv_visit {
 /* All counted from the start. */
 typedef struct tsr_kv_report {
     int64_t n_tickets_done;
-    int n_lost; /* lost now, not yet dropped */
+    int n_lost;                           /* lost now, not yet dropped */
     int32_t lost[TSR_KV_TIERS_MOST_LOST]; /* the first of them; those that a row reads first */
-    int64_t n_spoilt;                     /* sequences of the last visit with a block that is lost */
-    int n_blocks[TSR_KV_TIER_COUNT];      /* that hold a copy now */
+    int64_t n_spoilt;                /* sequences of the last visit with a block that is lost */
+    int n_blocks[TSR_KV_TIER_COUNT]; /* that hold a copy now */
     int n_slots[TSR_KV_TIER_COUNT];
     int64_t n_moves[TSR_KV_TIER_COUNT][TSR_KV_TIER_COUNT]; /* [from][to] blocks */
     size_t block_bytes;
     int64_t busy_us;  /* that copies and transfers took */
     int64_t n_stalls; /* visits that had to wait for a copy */
     int64_t stall_us;
-    int64_t n_asked[TSR_KV_TIER_COUNT]; /* blocks told to a table that were here: where the best copy
-                                           lay then */
-    int64_t n_late; /* of all blocks: those that a visit had to wait for */
+    int64_t n_asked[TSR_KV_TIER_COUNT]; /* blocks told to a table that were here: where the best
+                                           copy lay then */
+    int64_t n_late;                     /* of all blocks: those that a visit had to wait for */
 } tsr_kv_report;
 
 /* dev and tables are borrowed; device_pool [n_device * block_bytes] too. Errors: ARG, NOMEM, IO,

@@ -23,7 +23,7 @@ typedef struct tsr_kv_ticket {
 struct tsr_kv_tiers {
     tsr_kv_ground ground; /* host_pool and disk are owned, the rest borrowed */
     size_t host_bytes;
-    tsr_kv_mover *mover;   /* owned */
+    tsr_kv_mover *mover; /* owned */
     tsr_kv_places places;
     tsr_kv_tables *tables; /* borrowed */
 
@@ -34,7 +34,7 @@ struct tsr_kv_tiers {
     tsr_kv_ticket *tickets; /* [n_tables] open ones, in order; owned */
     int n_tickets;
     int64_t n_ticketed; /* ever */
-    int *fresh;         /* [n_tables] tables that got their first entry since the last visit; owned */
+    int *fresh; /* [n_tables] tables that got their first entry since the last visit; owned */
     int n_fresh;
     int32_t *copies; /* [2 * copies_room] pairs (from, to) for the next visit; owned */
     int n_copies;
@@ -101,14 +101,15 @@ TSR_MUST_CHECK tsr_status tsr_kv_evict_ahead(tsr_kv_tiers *t, int n_wanted);
 
 /* ---- kv_fetch.c ---- */
 
-/* The block lies on the device, and there alone, so that it can be written. Errors: FULL, DEVICE. */
+/* The block lies on the device, and there alone, so that it can be written. Errors: FULL, DEVICE.
+ */
 TSR_MUST_CHECK tsr_status tsr_kv_fetch_to_write(tsr_kv_tiers *t, int32_t id);
 
-/* The block lies on the device or in the host pool. Errors: FULL, DEVICE. */
+/* The block lies on the device or in the host pool, or is lost. Errors: FULL, DEVICE. */
 TSR_MUST_CHECK tsr_status tsr_kv_fetch_to_read(tsr_kv_tiers *t, int32_t id);
 
-/* Begin to fetch what tables without rows will need, and what rows read from the host pool while the
- * device has room; close tickets that are done. Errors: DEVICE. */
+/* Begin to fetch what tables without rows will need, and what rows read from the host pool while
+ * the device has room; close tickets that are done. Errors: DEVICE. */
 TSR_MUST_CHECK tsr_status tsr_kv_fetch_ahead(tsr_kv_tiers *t);
 
 /* Wait for the oldest open ticket. Errors: FULL, DEVICE. */

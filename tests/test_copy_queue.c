@@ -30,8 +30,8 @@ static int close_cpu(void **state)
     return 0;
 }
 
-static void copies_are_carried_out_in_order_and_none_is_done_before_its_bytes_are_there(
-    void **state)
+static void
+copies_are_carried_out_in_order_and_none_is_done_before_its_bytes_are_there(void **state)
 {
     tsr_device *dev = *state;
     tsr_copy_queue *queue = NULL;
@@ -48,8 +48,8 @@ static void copies_are_carried_out_in_order_and_none_is_done_before_its_bytes_ar
         assert_int_equal(tsr_copy_queue_put(queue, TSR_COPY_TO_DEVICE, device, host, BYTES, &there),
                          TSR_OK);
         // The second reads what the first writes: the order is the queue's.
-        assert_int_equal(tsr_copy_queue_put(queue, TSR_COPY_TO_HOST, host, device, BYTES / 2, &back),
-                         TSR_OK);
+        assert_int_equal(
+            tsr_copy_queue_put(queue, TSR_COPY_TO_HOST, host, device, BYTES / 2, &back), TSR_OK);
         assert_int_equal(there, 2 * round);
         assert_int_equal(back, 2 * round + 1);
         assert_int_equal(tsr_copy_queue_wait(queue, back), TSR_OK);

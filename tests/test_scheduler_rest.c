@@ -293,6 +293,57 @@ static void what_is_lost_of_one_that_rests_is_known_when_it_wakes(void **state)
     rig_clear(&g);
 }
 
+static void a_step_that_read_a_lost_block_counts_for_nothing(void **state)
+{
+    rig g = {0};
+    tsr_request *a, *b;
+    long n_rows;
+
+    (void)state;
+    rig_init(&g, &tiered);
+    g.ranks.shares = true; // whoever is in a void step writes twice
+    a = rig_submit(&g, 1, 10, 20);
+    b = rig_submit(&g, 2, 6, 8);
+    for (int i = 0; i < 5; i++) {
+        assert_true(rig_step(&g));
+    }
+    assert_int_equal(a->n_cached, 14);
+    fake_ranks_lose(&g.ranks, a->blocks.ids[1]);
+    assert_true(rig_step(&g));
+    assert_true(g.ranks.report.is_spoilt);
+    assert_int_equal(a->n_tokens, 15); // no token of that step
+    assert_int_equal(a->n_cached, 4);
+    assert_int_equal(b->n_tokens, 11);
+    assert_int_equal(b->n_cached, 10);
+    n_rows = g.ranks.n_rows;
+    run_until(&g, a, TSR_REQUEST_ENDED);
+    assert_int_equal(g.ranks.n_rows - n_rows, (10 + 19 - 4) + (6 + 7 - 10));
+    rig_finish(&g);
+    rig_clear(&g);
+}
+
+static void who_is_cancelled_in_a_step_that_counts_for_nothing_ends(void **state)
+{
+    rig g = {0};
+    tsr_request *a, *b;
+
+    (void)state;
+    rig_init(&g, &tiered);
+    g.ranks.shares = true;
+    a = rig_submit(&g, 1, 10, 20);
+    b = rig_submit(&g, 2, 6, 8);
+    assert_true(rig_step(&g));
+    fake_ranks_lose(&g.ranks, a->blocks.ids[1]);
+    assert_true(rig_plan(&g));
+    tsr_scheduler_cancel(g.scheduler, b);
+    rig_run(&g);
+    assert_int_equal(b->state, TSR_REQUEST_ENDED);
+    assert_int_equal(b->reason, TSR_REASON_CANCELLED);
+    assert_int_equal(b->n_tokens, 7);
+    rig_finish(&g);
+    rig_clear(&g);
+}
+
 static void a_crowd_ends_whatever_waits_for_whom(void **state)
 {
     (void)state;
@@ -338,6 +389,8 @@ int main(void)
         cmocka_unit_test(one_that_wakes_can_be_cancelled),
         cmocka_unit_test(what_was_lost_is_computed_again_and_what_is_before_it_is_not),
         cmocka_unit_test(what_is_lost_of_one_that_rests_is_known_when_it_wakes),
+        cmocka_unit_test(a_step_that_read_a_lost_block_counts_for_nothing),
+        cmocka_unit_test(who_is_cancelled_in_a_step_that_counts_for_nothing_ends),
         cmocka_unit_test(a_crowd_ends_whatever_waits_for_whom),
     };
 

@@ -215,9 +215,20 @@ static void assert_sole(fake_ranks *ranks, int32_t lane, int32_t block)
     }
 }
 
+/* Is the block at this position lost? */
+static bool is_lost(fake_ranks *ranks, int32_t lane, int64_t position)
+{
+    for (int k = 0; k < ranks->report.n_lost; k++) {
+        if (table_of(ranks, lane)[position / ranks->limits.block_tokens] == ranks->report.lost[k]) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Every position up to the last has a block, of this request's own unless they may be shared, and
- * in it what belongs there. */
-static void read_back(fake_ranks *ranks, const tsr_request *r, int32_t lane, int64_t n_positions)
+ * in it what belongs there. False: some of it is lost. */
+static bool read_back(fake_ranks *ranks, const tsr_request *r, int32_t lane, int64_t n_positions)
 {
     for (int64_t p = 0; p < n_positions; p++) {
         const int32_t block =
@@ -225,12 +236,16 @@ static void read_back(fake_ranks *ranks, const tsr_request *r, int32_t lane, int
                 ->tables[(int64_t)lane * ranks->limits.max_blocks + p / ranks->limits.block_tokens];
         const fake_slot *slot = slot_at(ranks, lane, p);
 
+        if (is_lost(ranks, lane, p)) {
+            return false;
+        }
         assert_true(ranks->owners[block] == r->id ||
                     ((ranks->shares || ranks->is_tiered) && ranks->owners[block] >= 0));
         assert_true(slot->writer == r->id || ranks->shares);
         assert_int_equal(slot->position, p);
         assert_int_equal(slot->token, r->tokens[p]);
     }
+    return true;
 }
 
 static void check_wanted(const tsr_scheduler *scheduler, const tsr_step *step)
@@ -266,6 +281,7 @@ void fake_ranks_run(fake_ranks *ranks, const tsr_scheduler *scheduler, const tsr
     const tsr_step *step = &ranks->step;
 
     assert_int_equal(tsr_step_unpack(&ranks->step, ranks->message, n_ints), TSR_OK);
+    ranks->report.is_spoilt = false;
     drop_blocks(ranks, step);
     leave_lanes(ranks, step);
     append_blocks(ranks, scheduler, step);
@@ -296,11 +312,12 @@ void fake_ranks_run(fake_ranks *ranks, const tsr_scheduler *scheduler, const tsr
     for (int s = 0; s < step->n_seqs; s++) {
         const tsr_request *r = tsr_scheduler_request_of(scheduler, s);
         const int64_t n = step->first_pos[s] + step->row_start[s + 1] - step->row_start[s];
+        const bool is_sound = read_back(ranks, r, step->lanes[s], n);
 
-        read_back(ranks, r, step->lanes[s], n);
+        ranks->report.is_spoilt = ranks->report.is_spoilt || !is_sound;
         assert_int_equal(tsr_scheduler_samples(scheduler, s),
                          n == r->n_tokens && n < r->n_prompt + r->max_tokens && n < ranks->context);
-        ranks->next[s] = tsr_scheduler_samples(scheduler, s)
+        ranks->next[s] = tsr_scheduler_samples(scheduler, s) && is_sound
                              ? fake_ranks_next(r->tokens, n, ranks->limits.n_vocab)
                              : -12345; // must not be read
     }

@@ -58,7 +58,12 @@ bool rig_plan(rig *g)
 void rig_run(rig *g)
 {
     fake_ranks_run(&g->ranks, g->scheduler, &g->step);
-    tsr_scheduler_commit(g->scheduler, &g->step, g->ranks.next, ends, NULL, ++g->now_ns);
+    g->now_ns++;
+    if (g->ranks.report.is_spoilt) {
+        tsr_scheduler_void(g->scheduler, &g->step, g->now_ns);
+    } else {
+        tsr_scheduler_commit(g->scheduler, &g->step, g->ranks.next, ends, NULL, g->now_ns);
+    }
     if (g->ranks.is_tiered) {
         tsr_scheduler_note_report(g->scheduler, &g->ranks.report);
     }
