@@ -32,7 +32,11 @@ static tsr_status make_cache(tsr_engine *e)
     const tsr_kv_store_options store = {
         .layout = tsr_settings_kv_layout(s, config, &e->shard),
         .n_ids = s->n_blocks,
-        .n_device = s->n_blocks,
+        .n_device = s->used.n_device,
+        .is_tiered = s->used.is_tiered,
+        .n_host = s->used.n_host,
+        .n_disk = s->used.n_disk,
+        .folder = s->disk_folder,
         .n_tables = s->max_sequences,
         .max_blocks = (int)tsr_block_table_blocks_for(s->context, s->block_tokens),
     };
@@ -70,7 +74,6 @@ tsr_status tsr_engine_create(tsr_engine **out, tsr_world *world, const tsr_engin
     const int64_t began = tsr_clock_ns();
     tsr_engine *e = tsr_alloc(1, sizeof(*e));
     tsr_status st = TSR_OK;
-    int64_t n_blocks;
 
     if (e == NULL) {
         return tsr_fail(TSR_ERR_NOMEM, "no memory for an engine");
@@ -84,9 +87,7 @@ tsr_status tsr_engine_create(tsr_engine **out, tsr_world *world, const tsr_engin
     TSR_TRY_GOTO(st, fail, tsr_world_agree(e->world, load_alone(e, options)));
     // The rank with the least room decides for all; what decides is the same on every rank from
     // here on.
-    n_blocks = e->settings.n_blocks;
-    TSR_TRY_GOTO(st, fail, tsr_world_min(e->world, &n_blocks));
-    TSR_TRY_GOTO(st, fail, tsr_settings_fix_blocks(&e->settings, n_blocks));
+    TSR_TRY_GOTO(st, fail, tsr_settings_agree(&e->settings, e->world));
     TSR_TRY_GOTO(st, fail,
                  tsr_comm_create(&e->comm, e->world,
                                  (size_t)e->settings.max_batch_tokens *
@@ -183,6 +184,7 @@ tsr_engine_stats tsr_engine_describe(const tsr_engine *e)
         .kv_block_bytes = tsr_kv_layout_block_bytes(&layout),
         .block_tokens = e->settings.block_tokens,
         .n_blocks = e->settings.n_blocks,
+        .n_lower_blocks = e->settings.room.n_host + e->settings.room.n_disk,
         .n_blocks_free = e->leader == NULL ? 0 : tsr_leader_n_free_blocks(e->leader),
         .context = e->settings.context,
         .token_bytes = token_bytes(e),

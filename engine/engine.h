@@ -46,8 +46,9 @@ struct tsr_engine {
     /* What comes back to the leader; NULL on followers. */
     int32_t *gathered; /* every rank's findings, end to end */
     size_t gathered_words;
-    float *whole_row;  /* [n_vocab] */
-    size_t *row_parts; /* [n_ranks] bytes of each rank's part of a row */
+    tsr_step_report report; /* with tiers of memory: of the step run last */
+    float *whole_row;       /* [n_vocab] */
+    size_t *row_parts;      /* [n_ranks] bytes of each rank's part of a row */
 };
 
 /* ---- turn.c ------------------------------------------------------------------------------------

@@ -97,6 +97,11 @@ tsr_status tsr_leader_create(tsr_leader **out, const tsr_engine *e)
         .max_seqs = e->settings.max_sequences,
         .block_tokens = e->settings.block_tokens,
         .n_blocks = e->settings.n_blocks,
+        .n_device_blocks = e->settings.room.is_tiered ? e->settings.room.n_device : 0,
+        .n_host_blocks = e->settings.room.n_host,
+        .block_bytes = e->settings.room.block_bytes,
+        .preempt = e->settings.preempt,
+        .prefix_cache = e->settings.prefix_cache,
         .context = e->settings.context,
         .n_vocab = (int)shape->n_vocab,
         .max_queue = e->settings.max_queue,
@@ -246,7 +251,7 @@ static tsr_status lead_step(tsr_engine *e)
     int s = 0;
 
     TSR_TRY(tsr_turn_take(e, &findings));
-    for (int w = 0; w < e->step.n_wanted; w++) {
+    for (int w = 0; w < e->step.n_wanted && !e->report.is_spoilt; w++) {
         while (e->step.wanted[w] >= e->step.row_start[s + 1]) {
             s++;
         }
@@ -277,9 +282,17 @@ tsr_status tsr_engine_step(tsr_engine *e, bool *busy)
             tsr_world_abort(e->world, st);
         }
         done = tsr_clock_ns();
-        tsr_scheduler_commit(e->leader->scheduler, &e->step, e->leader->next, tsr_leader_token_ends,
-                             (void *)(uintptr_t)tsr_model_tokenizer(e->model), done);
-        tsr_scheduler_note_time(e->leader->scheduler, (done - began) / 1000);
+        if (e->report.is_spoilt) {
+            tsr_scheduler_void(e->leader->scheduler, &e->step, done);
+        } else {
+            tsr_scheduler_commit(e->leader->scheduler, &e->step, e->leader->next,
+                                 tsr_leader_token_ends,
+                                 (void *)(uintptr_t)tsr_model_tokenizer(e->model), done);
+            tsr_scheduler_note_time(e->leader->scheduler, (done - began) / 1000);
+        }
+        if (e->settings.room.is_tiered) {
+            tsr_scheduler_note_report(e->leader->scheduler, &e->report);
+        }
     } else {
         e->step.n_seqs = 0;
     }

@@ -41,6 +41,35 @@ void tsr_memory_report_write(tsr_memory_report *said, int32_t *words, const tsr_
     *said = (tsr_memory_report){moved_bytes, r.busy_us};
 }
 
+_Static_assert((int)TSR_KV_TIER_COUNT == (int)TSR_MEMORY_TIER_COUNT, "the same tiers");
+
+tsr_memory_stats tsr_memory_report_stats(const tsr_kv_store *store)
+{
+    tsr_memory_stats stats = {.block_bytes = tsr_kv_store_view(store, 0).block_bytes};
+    tsr_kv_report r;
+
+    if (tsr_kv_store_tiers(store) == NULL) {
+        stats.n_slots[TSR_MEMORY_DEVICE] = tsr_kv_store_n_slots(store);
+        stats.n_blocks[TSR_MEMORY_DEVICE] = tsr_kv_store_n_used(store);
+        stats.most_blocks[TSR_MEMORY_DEVICE] = tsr_kv_store_most_used(store);
+        return stats;
+    }
+    r = tsr_kv_tiers_report(tsr_kv_store_tiers(store));
+    for (int tier = 0; tier < TSR_MEMORY_TIER_COUNT; tier++) {
+        stats.n_slots[tier] = r.n_slots[tier];
+        stats.n_blocks[tier] = r.n_blocks[tier];
+        stats.most_blocks[tier] = r.most_blocks[tier];
+        stats.n_asked[tier] = r.n_asked[tier];
+        memcpy(stats.n_moves[tier], r.n_moves[tier], sizeof(stats.n_moves[tier]));
+    }
+    stats.busy_s = (double)r.busy_us / 1e6;
+    stats.n_stalls = r.n_stalls;
+    stats.stall_s = (double)r.stall_us / 1e6;
+    stats.n_late = r.n_late;
+    stats.n_lost = r.n_ever_lost;
+    return stats;
+}
+
 static void add_lost(tsr_step_report *out, int32_t id)
 {
     for (int i = 0; i < out->n_lost; i++) {

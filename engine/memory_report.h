@@ -6,7 +6,8 @@
 #define TSR_ENGINE_MEMORY_REPORT_H
 
 #include "engine/step.h"
-#include "kv/kv_tiers.h"
+#include "engine/tessera.h"
+#include "kv/kv_store.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -24,6 +25,9 @@ typedef struct tsr_memory_report {
 
 /* This rank's words, [TSR_MEMORY_REPORT_WORDS]. */
 void tsr_memory_report_write(tsr_memory_report *said, int32_t *words, const tsr_kv_tiers *tiers);
+
+/* What this rank's store has held and moved. */
+tsr_memory_stats tsr_memory_report_stats(const tsr_kv_store *store);
 
 /* Of all ranks together; rank r's words start at words[r * stride]. */
 void tsr_memory_report_merge(tsr_step_report *out, const int32_t *words, size_t stride,

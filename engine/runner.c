@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "engine/memory_report.h"
 
 enum {
     CHANGE_WORDS = 5 // of each changed logit
@@ -23,6 +24,7 @@ struct tsr_runner {
     int32_t *inputs; /* i32 [host_ints] on the device; owned */
     int32_t *words;  /* findings; owned */
     size_t words_capacity;
+    tsr_memory_report said;
     float *row;        /* [own vocabulary] on the host; owned */
     tsr_tensor wanted; /* i32 [1, n_wanted] of the step run last, on the device */
 
@@ -200,7 +202,10 @@ static tsr_status make_room(tsr_runner *runner, const tsr_step *step, tsr_findin
     findings->raw_at = findings->row_words * (size_t)step->n_wanted;
     findings->raw_words =
         2 * (size_t)step->n_raw_best + (size_t)step->n_best + 2 * (size_t)runner->n_units;
-    findings->n_words = findings->raw_at + findings->raw_words * (size_t)step->n_raw;
+    findings->report_at = findings->raw_at + findings->raw_words * (size_t)step->n_raw;
+    findings->n_words =
+        findings->report_at +
+        (tsr_kv_store_tiers(runner->store) != NULL ? (size_t)TSR_MEMORY_REPORT_WORDS : 0);
     // Grows to the largest step that is met and stays: in the long run no step allocates.
     if (findings->n_words > runner->words_capacity) {
         int32_t *grown = tsr_alloc_resize(runner->words, findings->n_words, sizeof(*grown));
@@ -467,6 +472,10 @@ tsr_status tsr_runner_run(tsr_runner *runner, const tsr_step *step, tsr_findings
 
     TSR_TRY(apply_changes(runner, step));
     TSR_TRY(make_room(runner, step, findings));
+    if (tsr_kv_store_tiers(runner->store) != NULL) {
+        tsr_memory_report_write(&runner->said, runner->words + findings->report_at,
+                                tsr_kv_store_tiers(runner->store));
+    }
     if (step->n_rows == 0) {
         return TSR_OK;
     }

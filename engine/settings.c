@@ -11,7 +11,6 @@ enum {
     DEFAULT_BLOCK_TOKENS = 64,
     MOST_BATCH_TOKENS = 1 << 16,
     MOST_SEQUENCES = 4096,
-    MOST_BLOCKS = 1 << 22,
     MOST_ITL_MS = 1000000
 };
 
@@ -39,39 +38,24 @@ static tsr_status take_count(int *out, const char *name, int64_t value, int fall
 
 /* Blocks that this rank has room for. */
 static tsr_status count_blocks(tsr_settings *s, const tsr_engine_options *options,
-                               const tsr_config *config, const tsr_shard *shard,
-                               const tsr_device_options *device, int host_size)
+                               const tsr_config *config, const tsr_shard *shard, int host_size)
 {
     const tsr_kv_layout layout = tsr_settings_kv_layout(s, config, shard);
-    const size_t block_bytes = tsr_kv_layout_block_bytes(&layout);
-    const int64_t a_sequence = tsr_block_table_blocks_for(s->context, s->block_tokens);
-    int64_t n_blocks = a_sequence * s->max_sequences; // every sequence as long as it may become
+    // Every sequence as long as it may become.
+    const int64_t n_useful =
+        tsr_block_table_blocks_for(s->context, s->block_tokens) * s->max_sequences;
 
     TSR_TRY(tsr_kv_layout_check(&layout));
-    if (block_bytes > 0) { // a rank without KV heads has room for any number
-        // By itself the cache takes at most half of what is free, shared among the host's ranks.
-        const uint64_t room = options->kv_memory_bytes > 0
-                                  ? options->kv_memory_bytes
-                                  : tsr_device_free_bytes(device->kind) / 2 / (uint64_t)host_size;
-        const int64_t fitting = (int64_t)(room / block_bytes);
-
-        if (fitting == 0) {
-            return tsr_fail(TSR_ERR_ARG,
-                            "the cache may take %llu bytes a rank and one block of %d tokens takes "
-                            "%zu: give --kv-memory "
-                            "more or --block-tokens less",
-                            (unsigned long long)room, s->block_tokens, block_bytes);
-        }
-        n_blocks = fitting < n_blocks || options->kv_memory_bytes > 0 ? fitting : n_blocks;
-    }
-    s->n_blocks = (int)(n_blocks < MOST_BLOCKS ? n_blocks : MOST_BLOCKS);
-    return TSR_OK;
+    s->disk_folder = options->kv_disk_folder == NULL ? "/tmp" : options->kv_disk_folder;
+    return tsr_tier_room_count(&s->own, options, s->device.kind, tsr_kv_layout_block_bytes(&layout),
+                               n_useful, host_size);
 }
 
 tsr_status tsr_settings_resolve(tsr_settings *s, const tsr_engine_options *options,
                                 const tsr_config *config, const tsr_shard *shard, int host_size)
 {
     const char *activations = options->activations == NULL ? "int8" : options->activations;
+    const char *preempt = options->preempt == NULL ? "auto" : options->preempt;
 
     if (options->context < 0 || options->context > INT32_MAX / 2) {
         return tsr_fail(TSR_ERR_ARG, "a context of %lld positions", (long long)options->context);
@@ -96,6 +80,16 @@ tsr_status tsr_settings_resolve(tsr_settings *s, const tsr_engine_options *optio
         return tsr_fail(TSR_ERR_ARG, "blocks of %d tokens; they may have 16, 32 or 64",
                         s->block_tokens);
     }
+    s->prefix_cache = !options->no_prefix_cache;
+    if (strcmp(preempt, "auto") == 0) {
+        s->preempt = TSR_PREEMPT_AUTO;
+    } else if (strcmp(preempt, "swap") == 0) {
+        s->preempt = TSR_PREEMPT_SWAP;
+    } else if (strcmp(preempt, "recompute") == 0) {
+        s->preempt = TSR_PREEMPT_RECOMPUTE;
+    } else {
+        return tsr_fail(TSR_ERR_ARG, "preempt \"%s\"; known are auto, swap and recompute", preempt);
+    }
     s->kv_type = TSR_KV_TYPE_F16;
     if (options->kv_dtype != NULL && !tsr_kv_type_parse(&s->kv_type, options->kv_dtype)) {
         return tsr_fail(TSR_ERR_ARG, "keys and values of type \"%s\"; known are " TSR_KV_TYPE_NAMES,
@@ -109,15 +103,14 @@ tsr_status tsr_settings_resolve(tsr_settings *s, const tsr_engine_options *optio
         return tsr_fail(TSR_ERR_ARG, "activations of type \"%s\"; known are int8 and f32",
                         activations);
     }
-    return count_blocks(s, options, config, shard, &s->device, host_size);
+    return count_blocks(s, options, config, shard, host_size);
 }
 
-tsr_status tsr_settings_fix_blocks(tsr_settings *s, int64_t n_blocks)
+tsr_status tsr_settings_agree(tsr_settings *s, tsr_world *world)
 {
-    if (n_blocks < 1) {
-        return tsr_fail(TSR_ERR_ARG, "a rank has no room for even one block of the cache");
-    }
-    s->n_blocks = (int)n_blocks;
+    TSR_TRY(tsr_tier_room_agree(&s->room, &s->own, world));
+    s->used = tsr_tier_room_used(&s->own, &s->room);
+    s->n_blocks = tsr_tier_room_n_ids(&s->room);
     return TSR_OK;
 }
 

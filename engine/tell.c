@@ -161,6 +161,7 @@ static tsr_event end_of(const tsr_group *g, const tsr_request *r, int64_t n_gene
         .reason = tsr_request_reason_name(r->reason),
         .message = r->error,
         .n_prompt = r->n_prompt,
+        .n_cached_tokens = r->n_reused,
         .n_generated = n_generated,
         .first_token_s = seconds(r->submitted_ns, r->first_token_ns),
         .prompt_s = seconds(g->started_ns, prompt_done),

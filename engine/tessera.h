@@ -155,14 +155,22 @@ typedef struct tsr_engine_options {
     const char *kv_dtype;     /* "f32", "f16", "bf16", "fp8", "int8", "int4" or "int2"; NULL: f16 */
     uint64_t kv_memory_bytes; /* for keys and values on each rank; 0: what the machine has room for,
                                  taken as it fills */
-    int block_tokens;         /* 16, 32 or 64; 0: 64 */
-    int n_threads;            /* of each rank; 0: the host's cores divided among its ranks */
-    const char *activations;  /* over quantised weights: "int8" or "f32"; NULL: int8 */
-    int max_batch_tokens;     /* rows a step; 0: 512 */
-    int max_sequences;        /* running at once; 0: 64 */
-    int max_queue;            /* waiting at once; 0: any number */
-    double target_itl_ms;     /* how long a step may take while sequences generate: prompts are read
-                                 in smaller pieces then; 0: twice what it takes without prompts */
+    uint64_t kv_host_bytes; /* host memory for blocks that device memory has no room for; 0: none */
+    uint64_t kv_disk_bytes; /* and a file on each rank, for those that host memory has none for */
+    const char *kv_disk_folder; /* where that is made, without a name; NULL: "/tmp" */
+    int block_tokens;           /* 16, 32 or 64; 0: 64 */
+    int n_threads;              /* of each rank; 0: the host's cores divided among its ranks */
+    const char *activations;    /* over quantised weights: "int8" or "f32"; NULL: int8 */
+    int max_batch_tokens;       /* rows a step; 0: 512 */
+    int max_sequences;          /* running at once; 0: 64 */
+    int max_queue;              /* waiting at once; 0: any number */
+    bool no_prefix_cache; /* keep nothing of a sequence that has ended for others that begin as
+                             it did */
+    const char *preempt;  /* the cache of a sequence that is put back for want of memory: "swap"
+                             keeps it in slower memory, "recompute" computes it again, "auto" takes
+                             what is faster; NULL: auto */
+    double target_itl_ms; /* how long a step may take while sequences generate: prompts are read
+                             in smaller pieces then; 0: twice what it takes without prompts */
 } tsr_engine_options;
 
 /*
@@ -219,10 +227,11 @@ typedef struct tsr_event {
     int n_top;
     int32_t best; /* the likeliest token after this position */
     const float *logits;
-    const char *reason;  /* END: "stop" (an end token, a stop id or a stop string), "length",
-                             "cancelled", "deadline" or "error" */
-    const char *message; /* END with "error": why */
-    int64_t n_prompt;    /* END, as are the following */
+    const char *reason;      /* END: "stop" (an end token, a stop id or a stop string), "length",
+                                 "cancelled", "deadline" or "error" */
+    const char *message;     /* END with "error": why */
+    int64_t n_prompt;        /* END, as are the following */
+    int64_t n_cached_tokens; /* of the prompt: what was in the cache already and was not computed */
     int64_t n_generated;
     double first_token_s; /* from submit to the first token; 0 if there was none */
     double prompt_s; /* from the first step it was in to the first token (or to the end of a scored
@@ -330,7 +339,8 @@ typedef struct tsr_engine_stats {
     uint64_t weight_bytes;   /* of this rank */
     uint64_t kv_block_bytes; /* of this rank */
     int block_tokens;
-    int n_blocks;
+    int n_blocks;       /* of all tiers of memory together, on the rank that has least */
+    int n_lower_blocks; /* of these, in tiers below the device's */
     int n_blocks_free;
     int64_t context;
     uint64_t token_bytes;    /* weight bytes that one token's matrices read, all ranks */
@@ -344,6 +354,33 @@ typedef struct tsr_engine_stats {
                       planning, packing, sampling, events */
 } tsr_engine_stats;
 TSR_API tsr_engine_stats tsr_engine_describe(const tsr_engine *engine);
+
+typedef enum tsr_memory_tier {
+    TSR_MEMORY_DEVICE,
+    TSR_MEMORY_HOST,
+    TSR_MEMORY_DISK,
+    TSR_MEMORY_TIER_COUNT
+} tsr_memory_tier;
+
+/* What one rank's memory for keys and values has held and moved; counted from the start, but for
+ * n_blocks. What is about other tiers than the device's is 0 without them. */
+typedef struct tsr_memory_stats {
+    uint64_t block_bytes;
+    int64_t n_slots[TSR_MEMORY_TIER_COUNT];     /* blocks that there is room for */
+    int64_t n_blocks[TSR_MEMORY_TIER_COUNT];    /* that lie there now; one may lie in several */
+    int64_t most_blocks[TSR_MEMORY_TIER_COUNT]; /* that ever did at the same time */
+    int64_t n_moves[TSR_MEMORY_TIER_COUNT][TSR_MEMORY_TIER_COUNT]; /* [from][to] blocks copied */
+    double busy_s;    /* that copying took, beside everything else */
+    int64_t n_stalls; /* steps that had to wait for a copy */
+    double stall_s;
+    int64_t
+        n_asked[TSR_MEMORY_TIER_COUNT]; /* blocks of sequences that came (back): where they lay */
+    int64_t n_late;                     /* blocks that a step needed and that were not there yet */
+    int64_t n_lost; /* blocks whose bytes were lost by a failing disk, and computed again */
+} tsr_memory_stats;
+
+/* Leader, between steps. ranks [n_ranks] is filled by all ranks. Errors: NOMEM, COMM. */
+TSR_API TSR_MUST_CHECK tsr_status tsr_engine_memory(tsr_engine *engine, tsr_memory_stats *ranks);
 
 /*
  * Leader; the engine must be idle. All ranks at once measure what their cores can do, for

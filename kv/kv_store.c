@@ -243,6 +243,12 @@ int tsr_kv_store_n_used(const tsr_kv_store *store)
                                 : store->slots.n_touched - store->slots.n_given;
 }
 
+int tsr_kv_store_most_used(const tsr_kv_store *store)
+{
+    return store->tiers != NULL ? tsr_kv_tiers_report(store->tiers).most_blocks[TSR_KV_DEVICE]
+                                : store->slots.n_touched; // places are used again before new ones
+}
+
 bool tsr_kv_store_verify(const tsr_kv_store *store)
 {
     int n_here = 0;

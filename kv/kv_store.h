@@ -71,6 +71,7 @@ const tsr_kv_tiers *tsr_kv_store_tiers(const tsr_kv_store *store);
 
 int tsr_kv_store_n_slots(const tsr_kv_store *store); /* of the device pool */
 int tsr_kv_store_n_used(const tsr_kv_store *store);
+int tsr_kv_store_most_used(const tsr_kv_store *store); /* ever, at the same time */
 
 /* Every used slot has one id and free + used = all? For tests and debug builds. */
 bool tsr_kv_store_verify(const tsr_kv_store *store);

@@ -109,6 +109,7 @@ const void *tsr_kv_tiers_host_pool(const tsr_kv_tiers *t)
 void tsr_kv_tiers_lose(tsr_kv_tiers *t, int32_t id)
 {
     tsr_kv_places_lose(&t->places, id);
+    t->n_ever_lost++;
 }
 
 static tsr_status note_failure(tsr_kv_tiers *t, const tsr_kv_move *move)
@@ -496,6 +497,16 @@ static void find_spoilt(tsr_kv_tiers *t)
     }
 }
 
+static void note_most(tsr_kv_tiers *t)
+{
+    for (int tier = 0; tier < TSR_KV_TIER_COUNT; tier++) {
+        const tsr_kv_slots *slots = &t->places.slots[tier];
+        const int n = slots->n - tsr_kv_slots_n_free(slots);
+
+        t->most_blocks[tier] = n > t->most_blocks[tier] ? n : t->most_blocks[tier];
+    }
+}
+
 tsr_status tsr_kv_tiers_visit(tsr_kv_tiers *t, const tsr_kv_visit *visit)
 {
     t->step++;
@@ -527,6 +538,7 @@ tsr_status tsr_kv_tiers_visit(tsr_kv_tiers *t, const tsr_kv_visit *visit)
         t->n_stalls++;
         t->stall_us += (tsr_clock_ns() - t->stalled_at) / 1000;
     }
+    note_most(t);
     return TSR_OK;
 }
 
@@ -549,6 +561,7 @@ tsr_kv_report tsr_kv_tiers_report(const tsr_kv_tiers *t)
         .n_stalls = t->n_stalls,
         .stall_us = t->stall_us,
         .n_late = t->n_late,
+        .n_ever_lost = t->n_ever_lost,
     };
     int n_named = 0;
 
@@ -566,6 +579,7 @@ tsr_kv_report tsr_kv_tiers_report(const tsr_kv_tiers *t)
         r.n_slots[from] = p->slots[from].n;
         r.n_blocks[from] = p->slots[from].n - tsr_kv_slots_n_free(&p->slots[from]);
         r.n_asked[from] = t->n_asked[from];
+        r.most_blocks[from] = t->most_blocks[from];
         for (int to = 0; to < TSR_KV_TIER_COUNT; to++) {
             r.n_moves[from][to] = tsr_kv_mover_n_done(t->mover, (tsr_kv_tier)from, (tsr_kv_tier)to);
         }

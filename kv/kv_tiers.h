@@ -58,8 +58,10 @@ typedef struct tsr_kv_report {
     int64_t n_tickets_done;
     int n_lost;                           /* lost now, not yet dropped */
     int32_t lost[TSR_KV_TIERS_MOST_LOST]; /* the first of them; those that a row reads first */
-    int64_t n_spoilt;                /* sequences of the last visit with a block that is lost */
-    int n_blocks[TSR_KV_TIER_COUNT]; /* that hold a copy now */
+    int64_t n_spoilt; /* sequences of the last visit with a block that is lost */
+    int64_t n_ever_lost;
+    int n_blocks[TSR_KV_TIER_COUNT];    /* that hold a copy now */
+    int most_blocks[TSR_KV_TIER_COUNT]; /* that did at the end of a visit */
     int n_slots[TSR_KV_TIER_COUNT];
     int64_t n_moves[TSR_KV_TIER_COUNT][TSR_KV_TIER_COUNT]; /* [from][to] blocks */
     size_t block_bytes;

@@ -51,6 +51,8 @@ struct tsr_kv_tiers {
     int64_t stall_us;
     int64_t n_asked[TSR_KV_TIER_COUNT];
     int64_t n_late;
+    int64_t n_ever_lost;
+    int most_blocks[TSR_KV_TIER_COUNT];
 };
 
 /* ---- kv_tiers.c ---- */

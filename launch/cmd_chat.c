@@ -82,6 +82,7 @@ static void on_event(void *ctx, const tsr_event *event)
                        event->message != NULL ? event->message : "");
         a->chat->n_answers++;
         a->chat->n_prompt += event->n_prompt;
+        a->chat->n_reused += event->n_cached_tokens;
         a->chat->prompt_s += event->prompt_s;
         a->chat->n_generated += event->n_generated;
         a->chat->generation_s += event->generation_s;

@@ -213,7 +213,8 @@ static void say_summary(const tsr_engine *engine, const generating *g)
         tsr_log_say("loaded in %.2f s | first token after %.3f s | prompt %lld tokens, %.1f/s | "
                     "generated %lld tokens, %.1f/s | %s",
                     g->replies.load_s, first->first_token_s, (long long)first->n_prompt,
-                    rate((double)first->n_prompt, first->prompt_s), (long long)first->n_generated,
+                    rate((double)(first->n_prompt - first->n_cached_tokens), first->prompt_s),
+                    (long long)first->n_generated,
                     rate((double)(first->n_generated - first->n_choices), first->generation_s),
                     crew.text);
         return;

@@ -116,12 +116,14 @@ static json_t *reply_object(const tsr_reply *reply)
     json_t *timings = json_pack(
         "{s:o, s:o, s:o, s:o, s:o, s:o}", "load_ms", tsr_out_json_real(reply->set->load_s * 1e3),
         "ttft_ms", tsr_out_json_real(reply->first_token_s * 1e3), "prompt_tok_per_s",
-        tsr_out_json_real(per_second(reply->n_prompt, reply->prompt_s)), "generation_tok_per_s",
+        tsr_out_json_real(per_second(reply->n_prompt - reply->n_cached_tokens, reply->prompt_s)),
+        "generation_tok_per_s",
         tsr_out_json_real(per_second(reply->n_generated - reply->n_choices, reply->generation_s)),
         "itl_ms", tsr_out_json_real(reply->mean_gap_s * 1e3), "itl_max_ms",
         tsr_out_json_real(reply->longest_gap_s * 1e3));
-    json_t *object = json_pack("{s:o, s:o, s:o, s:s, s:o, s:o}", "prompt_ids",
-                               tsr_out_json_ids(reply->prompt, reply->n_prompt), "ids",
+    json_t *object = json_pack("{s:o, s:I, s:o, s:o, s:s, s:o, s:o}", "prompt_ids",
+                               tsr_out_json_ids(reply->prompt, reply->n_prompt), "cached_tokens",
+                               (json_int_t)reply->n_cached_tokens, "ids",
                                tsr_out_json_ids(first->ids.ids, first->ids.n_ids), "text",
                                text_value(first), "finish_reason", first->reason, "timings",
                                timings, "choices", choices_array(reply));
@@ -245,6 +247,7 @@ static tsr_status take_end(tsr_reply *reply, const tsr_event *event)
     if (event->choice == 0) {
         reply->first_token_s = event->first_token_s;
         reply->prompt_s = event->prompt_s;
+        reply->n_cached_tokens = event->n_cached_tokens;
     }
     reply->generation_s = larger(reply->generation_s, event->generation_s);
     reply->mean_gap_s = larger(reply->mean_gap_s, event->mean_gap_s);

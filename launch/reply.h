@@ -41,6 +41,7 @@ typedef struct tsr_reply {
     tsr_reply_choice *choices; /* [n_choices] */
     int n_choices;             /* when all has ended there may be fewer than were asked for */
     bool ended;
+    int64_t n_cached_tokens;  /* of the prompt: they were not computed */
     int64_t n_generated;      /* tokens of all choices */
     tsr_likely likely_prompt; /* of the prompt's tokens, when they are scored */
     int64_t submitted_ns;

@@ -170,10 +170,20 @@ class Words(Case):
 
     def test_stats_count(self):
         said = self.says("answer", b"/stats\nHello\n/stats\n", answers=None).stderr.decode().splitlines()
-        self.assertRegex(said[0], r"^0 answers \| prompts 0 tokens, 0\.0/s \| answers 0 tokens, 0\.0/s \| 1 rank x ")
+        self.assertRegex(said[0], r"^0 answers \| prompts 0 tokens, 0 reused, 0\.0/s \| answers 0 tokens, 0\.0/s \| 1 rank x ")
         self.assertRegex(said[1], r"^context \[-+\] 0 of \d+ tokens$")
         self.assertRegex(said[2], r"^1 answer \| prompts [1-9]\d* tokens, .* \| answers [1-8] tokens, ")
         self.assertRegex(said[3], r"^context \[#*-+\] [1-9]\d* of \d+ tokens$")
+
+    def test_what_was_said_before_is_not_computed_again(self):
+        counts = []
+        for more in ([], ["--no-prefix-cache"]):
+            said = self.says("answer", b"Hello\n/stats\nAnd then?\n/stats\n", *more, answers=None).stderr.decode()
+            counts.append([int(n) for n in re.findall(r"prompts \d+ tokens, (\d+) reused", said)])
+        first = int(re.search(r"prompts (\d+) tokens", said).group(1))
+        self.assertEqual(counts[0][0], 0)
+        self.assertGreaterEqual(counts[0][1], first)
+        self.assertEqual(counts[1], [0, 0])
 
     def test_mistakes_in_the_line_end_with_2(self):
         for words in (["chat"], CHAT + ["--max-tokens", "0"], CHAT + ["--prompt", "x"], CHAT + ["word"],

@@ -135,9 +135,29 @@ class HelpAndMistakes(Case):
 
 
 class Generate(Case):
+    def test_what_begins_alike_is_computed_once_and_the_text_is_the_same(self):
+        # Two bytes make a token at most, so 400 of them fill several blocks of 16 tokens.
+        start = "".join(chr(ord("a") + i * i % 23) for i in range(400))
+        words = ["--block-tokens", "16", "--max-sequences", "1", "--max-tokens", "9", "--ignore-eos"]
+        prompts = [start, start + "xyz", start, start[:333] + "Q", "Q" + start]
+        for text in prompts:
+            words += ["--prompt", text]
+        for ranks in (0, 2, 3):
+            known = self.generate(*words, ranks=ranks)
+            plain = self.generate(*words, "--no-prefix-cache", ranks=ranks)
+            self.assertEqual([r["ids"] for r in known], [r["ids"] for r in plain])
+            self.assertEqual([r["cached_tokens"] for r in plain], [0] * 5)
+            first = len(known[0]["prompt_ids"])
+            cached = [r["cached_tokens"] for r in known]
+            self.assertEqual(cached[0], 0)
+            self.assertIn(cached[1], range(first - 2, first + 1))
+            self.assertEqual(cached[2], first - 1)
+            self.assertGreater(cached[3], first // 2)
+            self.assertLess(cached[4], 16)
+
     def test_json_is_one_object_a_prompt(self):
         reply, = self.generate("--prompt", "ab", "--max-tokens", "5", "--ignore-eos")
-        self.assertEqual(list(reply), ["prompt_ids", "ids", "text", "finish_reason", "timings", "choices"])
+        self.assertEqual(list(reply), ["prompt_ids", "cached_tokens", "ids", "text", "finish_reason", "timings", "choices"])
         self.assertEqual(reply["finish_reason"], "length")
         self.assertEqual(len(reply["ids"]), 5)
         self.assertEqual(sorted(reply["timings"]), ["generation_tok_per_s", "itl_max_ms", "itl_ms", "load_ms",
