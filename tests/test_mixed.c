@@ -194,8 +194,24 @@ static void nothing_depends_on_company_order_or_chunks(void **state)
     drop_model();
 }
 
+/* Memory in blocks, and how many sequences may run at once. */
+typedef struct room {
+    const char *preempt;
+    int n_device;
+    int n_host;
+    int n_disk;
+    int n_lanes;
+    bool no_prefix_cache;
+} room;
+
 static void nothing_depends_on_lanes_or_room(void **state)
 {
+    // The longest sequence takes 4 blocks, seven beams of it up to 10 with what they share.
+    static const room rooms[] = {
+        {"recompute", 40, 0, 0, 3, true}, {"recompute", 16, 0, 0, 64, false},
+        {"recompute", 8, 0, 0, 5, true},  {"recompute", 4, 0, 0, 64, true},
+        {"swap", 12, 40, 0, 64, false},   {"swap", 8, 8, 100, 6, true},
+    };
     way crowded = {"crowded", sized(64), 6};
     int64_t n_preempted = 0;
     tsr_engine_stats stats;
@@ -205,17 +221,19 @@ static void nothing_depends_on_lanes_or_room(void **state)
     make_model("9/3", 41, N_REQUESTS, LONGEST);
     block_bytes = run(&crowded, first).kv_block_bytes;
     must(tsr_world_max(world, (int64_t *)&block_bytes));
-    for (int turn = 0; turn < 4; turn++) {
-        // The longest sequence takes 4 blocks, seven beams of it up to 10 with what they share.
-        static const int n_blocks[] = {40, 16, 8, 4};
-        static const int n_lanes[] = {3, 64, 5, 64};
+    for (size_t i = 0; i < sizeof(rooms) / sizeof(rooms[0]); i++) {
+        const room *r = &rooms[i];
 
-        crowded.options.kv_memory_bytes = (uint64_t)n_blocks[turn] * block_bytes;
-        crowded.options.max_sequences = n_lanes[turn];
-        crowded.together = (uint64_t)turn + 7;
+        crowded.options.kv_memory_bytes = (uint64_t)r->n_device * block_bytes;
+        crowded.options.kv_host_bytes = (uint64_t)r->n_host * block_bytes;
+        crowded.options.kv_disk_bytes = (uint64_t)r->n_disk * block_bytes;
+        crowded.options.preempt = r->preempt;
+        crowded.options.max_sequences = r->n_lanes;
+        crowded.options.no_prefix_cache = r->no_prefix_cache;
+        crowded.together = i + 7;
         stats = run(&crowded, again);
         n_preempted += stats.n_preempted;
-        assert_same_outcomes("crowded");
+        assert_same_outcomes(r->preempt);
         if (tsr_world_is_leader(world)) {
             assert_int_equal(stats.n_blocks_free, stats.n_blocks);
         }
