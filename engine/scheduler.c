@@ -196,7 +196,7 @@ static tsr_request *stop_running(tsr_scheduler *s, int i)
     return r;
 }
 
-static int index_of(const tsr_scheduler *s, const tsr_request *r)
+int tsr_scheduler_index_of(const tsr_scheduler *s, const tsr_request *r)
 {
     int i = 0;
 
@@ -218,7 +218,7 @@ static void give_up_cache(tsr_scheduler *s, tsr_request *r)
 void tsr_scheduler_end(tsr_scheduler *s, tsr_request *r, tsr_request_reason reason)
 {
     if (r->state == TSR_REQUEST_RUNNING) {
-        (void)stop_running(s, index_of(s, r));
+        (void)stop_running(s, tsr_scheduler_index_of(s, r));
     } else {
         tsr_scheduler_wait_no_more(s, r);
     }

@@ -125,14 +125,13 @@ TSR_MUST_CHECK tsr_status tsr_scheduler_fork(tsr_scheduler *scheduler, const tsr
                                              tsr_request *child, int64_t n_kept);
 
 /*
- * Each of requests [n] becomes what sources[i], another or the same of them, is at this moment: its
- * tokens, and its part in its blocks, for its own; all at once, so that they may change places. All
- * have as many tokens, as many prompt tokens, and have not ended. Between a commit and the next
- * plan. Errors: NOMEM (all are as they were).
+ * `to` becomes what `from` is at this moment: its tokens, and its part in its blocks, for its own.
+ * No more is touched than where the two differ. Both have as many tokens, as many prompt tokens,
+ * are both held or both not, and have not ended. Between a commit and the next plan. Errors: NOMEM
+ * (all is as it was; never while both run).
  */
-TSR_MUST_CHECK tsr_status tsr_scheduler_refork(tsr_scheduler *scheduler,
-                                               tsr_request *const *requests, const int *sources,
-                                               int n);
+TSR_MUST_CHECK tsr_status tsr_scheduler_refork(tsr_scheduler *scheduler, const tsr_request *from,
+                                               tsr_request *to);
 
 /* End a request wherever it is; its blocks are dropped with the next step. One that is in a step
  * which has been planned and not committed ends with the commit, without a token from it. */

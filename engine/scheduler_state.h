@@ -89,6 +89,9 @@ void tsr_scheduler_wait_no_more(tsr_scheduler *s, tsr_request *r);
  * lane. */
 int tsr_scheduler_start(tsr_scheduler *s, tsr_request *r);
 
+/* Which of the running ones it is. */
+int tsr_scheduler_index_of(const tsr_scheduler *s, const tsr_request *r);
+
 /* The i-th running request back among the waiting ones, with or without its blocks. Returns the
  * rows it had been given in this plan. */
 int tsr_scheduler_put_back(tsr_scheduler *s, int i, bool keep);
@@ -119,9 +122,10 @@ void tsr_scheduler_blocks_release(tsr_scheduler *s, int32_t id);
 /* A request keeps the first n_keep of its blocks; its list is freed with the last. */
 void tsr_scheduler_blocks_cut(tsr_scheduler *s, tsr_request *r, int n_keep);
 
-/* Other blocks for a request; its lane keeps the first n_same entries. */
-void tsr_scheduler_blocks_adopt(tsr_scheduler *s, tsr_request *r, const tsr_block_table *blocks,
-                                int n_same);
+/* A request takes part in the blocks of another instead of its own; n_same first ones are the same,
+ * and its lane keeps those. Errors: NOMEM (as it was). */
+TSR_MUST_CHECK tsr_status tsr_scheduler_blocks_become(tsr_scheduler *s, tsr_request *r,
+                                                      const tsr_request *from, int *n_same);
 
 /* Take a free lane; or its lane is free again. */
 void tsr_scheduler_blocks_take_lane(tsr_scheduler *s, tsr_request *r);
