@@ -372,11 +372,10 @@ void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t 
     close_step(s);
 }
 
-void tsr_scheduler_void(tsr_scheduler *s, const tsr_step *step, int64_t now_ns)
+void tsr_scheduler_void(tsr_scheduler *s, int64_t now_ns)
 {
-    assert(step->n_seqs == s->n_planned && (s->is_out || step->n_seqs == 0));
     s->now_ns = now_ns > s->now_ns ? now_ns : s->now_ns;
-    for (int seq = 0; seq < step->n_seqs; seq++) {
+    for (int seq = 0; seq < s->n_planned; seq++) {
         if (s->cancelled[seq]) {
             tsr_scheduler_end(s, s->planned[seq], TSR_REASON_CANCELLED);
         } else { // it has the blocks of what it had

@@ -175,10 +175,6 @@ void tsr_scheduler_give(tsr_scheduler *scheduler, tsr_request *request, int32_t 
  * calling it leaves every step the whole budget. */
 void tsr_scheduler_note_time(tsr_scheduler *scheduler, int64_t us);
 
-/* In place of a commit: the step has run, and nothing that came of it counts (a block that it read
- * is lost). Its sequences are where they were; those that were cancelled meanwhile end. */
-void tsr_scheduler_void(tsr_scheduler *scheduler, const tsr_step *step, int64_t now_ns);
-
 /*
  * What the ranks said of the step run last, if memory has tiers: when that is committed or void,
  * before the next plan. Sequences with a lost block keep what is before it and compute the rest

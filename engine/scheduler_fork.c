@@ -29,7 +29,7 @@ tsr_status tsr_scheduler_fork(tsr_scheduler *s, const tsr_request *parent, tsr_r
     }
     child->n_cached = n_cached;
     child->is_held = is_held;
-    child->n_reused = parent->n_reused;
+    child->n_reused = least(parent->n_reused, child->n_prompt);
     tsr_scheduler_prefix_fork(s, child, parent);
     if (n_blocks > 0 && s->n_free_lanes > 0 && parent->state == TSR_REQUEST_RUNNING &&
         !parent->wakes && tsr_scheduler_rest_fits(s, child)) {

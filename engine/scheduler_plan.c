@@ -149,7 +149,9 @@ static void admit(tsr_scheduler *s, int *budget)
         if (match.n_blocks > 0 && tsr_scheduler_prefix_attach(s, r, &match) != TSR_OK) {
             match.n_tokens = 0; // without memory to list them the blocks are not shared
         }
-        r->n_reused = r->n_preempted == 0 ? match.n_tokens : r->n_reused;
+        if (match.n_blocks > 0 && r->n_preempted == 0) {
+            r->n_reused = match.n_tokens < r->n_prompt ? match.n_tokens : r->n_prompt;
+        }
         i = tsr_scheduler_start(s, r);
         r->wakes = s->is_tiered && r->n_cached > 0;
         n_ahead = tsr_scheduler_n_ahead(r);
@@ -268,6 +270,10 @@ bool tsr_scheduler_plan(tsr_scheduler *s, tsr_step *step, int64_t now_ns)
     s->n_prompt_rows = step->n_rows - s->n_decoding;
     s->is_out = step->n_seqs > 0;
     tsr_scheduler_rest_tell(s, step);
+    // Lanes that were left are told with the next step that there is for another reason.
+    if (step->n_seqs == 0 && s->n_dropped == 0 && step->n_appended == 0 && step->waits == 0) {
+        return false;
+    }
     tsr_scheduler_blocks_tell_free(s, step);
-    return step->n_seqs > 0 || step->n_dropped > 0 || step->n_appended > 0 || step->waits != 0;
+    return true;
 }

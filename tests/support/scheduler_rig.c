@@ -60,7 +60,7 @@ void rig_run(rig *g)
     fake_ranks_run(&g->ranks, g->scheduler, &g->step);
     g->now_ns++;
     if (g->ranks.report.is_spoilt) {
-        tsr_scheduler_void(g->scheduler, &g->step, g->now_ns);
+        tsr_scheduler_void(g->scheduler, g->now_ns);
     } else {
         tsr_scheduler_commit(g->scheduler, &g->step, g->ranks.next, ends, NULL, g->now_ns);
     }
