@@ -349,6 +349,7 @@ typedef struct tsr_engine_stats {
     uint64_t kv_token_bytes; /* bytes of keys and values a position, all ranks */
     int64_t n_steps;
     int64_t n_preempted;
+    double block_fill; /* of the bytes in blocks that running sequences held, those with tokens */
     double step_s; /* leader: of all steps */
     double host_s; /* of these what the leader alone was busy with, while the ranks waited:
                       planning, packing, sampling, events */
