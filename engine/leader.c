@@ -288,7 +288,7 @@ tsr_status tsr_engine_step(tsr_engine *e, bool *busy)
         }
         done = tsr_clock_ns();
         if (e->report.is_spoilt) {
-            tsr_scheduler_void(e->leader->scheduler, &e->step, done);
+            tsr_scheduler_void(e->leader->scheduler, done);
         } else {
             tsr_scheduler_commit(e->leader->scheduler, &e->step, e->leader->next,
                                  tsr_leader_token_ends,
