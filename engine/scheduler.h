@@ -171,6 +171,10 @@ void tsr_scheduler_commit(tsr_scheduler *scheduler, const tsr_step *step, const 
 void tsr_scheduler_give(tsr_scheduler *scheduler, tsr_request *request, int32_t token,
                         bool (*ends)(void *ctx, int32_t token), void *ctx);
 
+/* In place of a commit: the step has run, and nothing that came of it counts (a block that it read
+ * is lost). Its sequences are where they were; those that were cancelled meanwhile end. */
+void tsr_scheduler_void(tsr_scheduler *scheduler, int64_t now_ns);
+
 /* The step committed last took `us` microseconds in all: what the next ones are cut by. Never
  * calling it leaves every step the whole budget. */
 void tsr_scheduler_note_time(tsr_scheduler *scheduler, int64_t us);
