@@ -63,8 +63,8 @@ tsr_status tsr_scheduler_refork(tsr_scheduler *s, const tsr_request *from, tsr_r
         return TSR_ERR_NOMEM;
     }
     // The same block holds the same tokens, as far as both have computed them.
-    n_same_tokens = least((int64_t)n_same * s->options.block_tokens,
-                          least(from->n_cached, to->n_cached));
+    n_same_tokens =
+        least((int64_t)n_same * s->options.block_tokens, least(from->n_cached, to->n_cached));
     memcpy(to->tokens + n_same_tokens, from->tokens + n_same_tokens,
            (size_t)(from->n_tokens - n_same_tokens) * sizeof(*to->tokens));
     to->n_cached = from->n_cached;
