@@ -18,7 +18,7 @@ enum {
 
 /* ---- what is asked for ----------------------------------------------------------------------- */
 
-static tsr_status check(const tsr_engine *e, const tsr_generation *wish)
+static tsr_status check(const tsr_generation *wish)
 {
     if (wish->on_event == NULL || wish->max_tokens < 0 ||
         (wish->want_logits && wish->max_tokens == 0 && !wish->score)) {
@@ -44,9 +44,9 @@ static tsr_status check(const tsr_engine *e, const tsr_generation *wish)
     if ((wish->n > 1 || wish->best_of > 1 || wish->beams != 0) && wish->max_tokens == 0) {
         return tsr_fail(TSR_ERR_ARG, "several answers of no token");
     }
-    if (wish->beams < 0 || wish->beams > e->settings.max_sequences) {
-        return tsr_fail(TSR_ERR_ARG, "%d beams; at most %d sequences run at once (max_sequences)",
-                        wish->beams, e->settings.max_sequences);
+    if (wish->beams < 0 || wish->beams > MOST_SAMPLES) {
+        return tsr_fail(TSR_ERR_ARG, "%d beams; at most %d are possible", wish->beams,
+                        MOST_SAMPLES);
     }
     if (wish->beams > 0 && (wish->n > wish->beams || wish->best_of > 0)) {
         return tsr_fail(TSR_ERR_ARG, "%d answers of %d beams%s", wish->n, wish->beams,
@@ -148,7 +148,7 @@ tsr_status tsr_group_create(tsr_group **out, const tsr_engine *e, const tsr_gene
     tsr_status st = TSR_OK;
     tsr_group *g;
 
-    TSR_TRY(check(e, wish));
+    TSR_TRY(check(wish));
     g = tsr_alloc(1, sizeof(*g));
     if (g == NULL) {
         return tsr_fail(TSR_ERR_NOMEM, "no memory for a generation");

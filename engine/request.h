@@ -60,15 +60,15 @@ typedef struct tsr_request {
     char error[160];  /* FAILED: why, in words */
     int64_t n_cached; /* tokens whose keys and values are in the cache */
     int64_t n_scored; /* score: prompt positions whose logits have been given */
+    bool is_held;     /* its next token is not known yet: tsr_scheduler_give() */
     int lane;         /* while running; else -1 */
     tsr_block_table blocks;
     int n_told;       /* of `blocks`, how many first ones its lane has as they are */
     int32_t prefix;   /* the node of the prefix index that it holds, or TSR_PREFIX_NONE */
     int n_indexed;    /* its first so many blocks are nodes down to that one, or to the one above */
     int64_t n_reused; /* tokens of the prompt that were in the cache when it first ran */
-    bool is_moved;  /* while sequences change places: it has come to blocks that nobody runs with */
-    bool wakes;     /* running, but its blocks may be on their way into device memory yet */
-    int64_t ticket; /* of that; -1: the ranks are yet to be told */
+    bool wakes;       /* running, but its blocks may be on their way into device memory yet */
+    int64_t ticket;   /* of that; -1: the ranks are yet to be told */
     int32_t copy_from; /* in the step being planned: the block that its last one starts as a copy
                           of, with an owner for that; else -1 */
 

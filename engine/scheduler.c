@@ -79,6 +79,9 @@ void tsr_scheduler_destroy(tsr_scheduler *s)
     for (int i = 0; i < s->waiting.n_items; i++) {
         tsr_block_table_clear(&s->waiting.items[i]->blocks, s->pool);
     }
+    for (tsr_request *r = s->held.first; r != NULL; r = r->next) {
+        tsr_block_table_clear(&r->blocks, s->pool);
+    }
     tsr_free(s->copied);
     tsr_free(s->left);
     tsr_free(s->lane_told);
@@ -117,8 +120,9 @@ tsr_status tsr_scheduler_take_on(tsr_scheduler *s, tsr_request *r, int n_waiting
 {
     assert(r->state == TSR_REQUEST_WAITING && r->blocks.n_blocks == 0);
     TSR_TRY(tsr_admission_check_request(&s->options, r, n_waiting));
-    // Whoever runs can be put back, or have a deadline: there is a place for each of them.
-    TSR_TRY(tsr_request_heap_reserve(&s->waiting, s->waiting.n_items + s->n_running + 1));
+    // Whoever runs or is held can come to wait, or have a deadline: there is a place for each.
+    TSR_TRY(tsr_request_heap_reserve(&s->waiting,
+                                     s->waiting.n_items + s->n_running + s->held.n_requests + 1));
     TSR_TRY(tsr_request_heap_reserve(&s->deadlines, s->deadlines.n_items + 1));
     s->now_ns = r->submitted_ns > s->now_ns ? r->submitted_ns : s->now_ns;
     r->arrival = s->n_arrived++;
@@ -143,13 +147,21 @@ void tsr_scheduler_wait(tsr_scheduler *s, tsr_request *r)
 {
     r->state = r->blocks.n_blocks > 0 ? TSR_REQUEST_RESTING : TSR_REQUEST_WAITING;
     s->n_resting += r->state == TSR_REQUEST_RESTING ? 1 : 0;
-    tsr_request_heap_put(&s->waiting, r);
+    if (r->is_held) {
+        tsr_request_put_last(&s->held, r);
+    } else {
+        tsr_request_heap_put(&s->waiting, r);
+    }
 }
 
 void tsr_scheduler_wait_no_more(tsr_scheduler *s, tsr_request *r)
 {
     s->n_resting -= r->state == TSR_REQUEST_RESTING ? 1 : 0;
-    tsr_request_heap_take_out(&s->waiting, r);
+    if (r->is_held) {
+        tsr_request_take_out(&s->held, r);
+    } else {
+        tsr_request_heap_take_out(&s->waiting, r);
+    }
 }
 
 int tsr_scheduler_start(tsr_scheduler *s, tsr_request *r)
@@ -184,7 +196,7 @@ static tsr_request *stop_running(tsr_scheduler *s, int i)
     return r;
 }
 
-static int index_of(const tsr_scheduler *s, const tsr_request *r)
+int tsr_scheduler_index_of(const tsr_scheduler *s, const tsr_request *r)
 {
     int i = 0;
 
@@ -206,7 +218,7 @@ static void give_up_cache(tsr_scheduler *s, tsr_request *r)
 void tsr_scheduler_end(tsr_scheduler *s, tsr_request *r, tsr_request_reason reason)
 {
     if (r->state == TSR_REQUEST_RUNNING) {
-        (void)stop_running(s, index_of(s, r));
+        (void)stop_running(s, tsr_scheduler_index_of(s, r));
     } else {
         tsr_scheduler_wait_no_more(s, r);
     }
@@ -351,7 +363,8 @@ void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t 
         if (s->cancelled[seq]) {
             tsr_scheduler_end(s, r, TSR_REASON_CANCELLED);
         } else if (s->samples[seq]) {
-            if (next[seq] != TSR_SCHEDULER_HOLD) {
+            r->is_held = next[seq] == TSR_SCHEDULER_HOLD;
+            if (!r->is_held) {
                 take_token(s, r, next[seq], ends, ctx);
             }
         } else if (tsr_scheduler_n_ahead(r) == 0) {
@@ -375,15 +388,17 @@ void tsr_scheduler_void(tsr_scheduler *s, int64_t now_ns)
     close_step(s);
 }
 
-bool tsr_scheduler_is_held(const tsr_request *r)
-{
-    return r->state == TSR_REQUEST_RUNNING && r->n_cached == r->n_tokens;
-}
-
 void tsr_scheduler_give(tsr_scheduler *s, tsr_request *r, int32_t token,
                         bool (*ends)(void *ctx, int32_t token), void *ctx)
 {
-    assert(!s->is_out && r->n_cached == r->n_tokens);
+    assert(!s->is_out && r->is_held);
+    if (r->state != TSR_REQUEST_RUNNING) {
+        tsr_scheduler_wait_no_more(s, r);
+    }
+    r->is_held = false;
+    if (r->state != TSR_REQUEST_RUNNING) {
+        tsr_scheduler_wait(s, r);
+    }
     take_token(s, r, token, ends, ctx);
 }
 
@@ -412,7 +427,8 @@ tsr_request *tsr_scheduler_take_ended(tsr_scheduler *s)
 
 bool tsr_scheduler_is_idle(const tsr_scheduler *s)
 {
-    return s->waiting.n_items == 0 && s->n_running == 0 && s->n_dropped == 0;
+    return s->waiting.n_items == 0 && s->held.n_requests == 0 && s->n_running == 0 &&
+           s->n_dropped == 0;
 }
 
 int tsr_scheduler_n_waiting(const tsr_scheduler *s)

@@ -118,22 +118,20 @@ TSR_MUST_CHECK tsr_status tsr_scheduler_submit(tsr_scheduler *scheduler, tsr_req
  * what the parent has of them in the cache becomes the child's as well; tokens behind them, which a
  * request otherwise gets from steps, may be there already. It is like a request that has been put
  * back and kept its blocks, and runs at once when there is a lane. Of a parent that is held a child
- * that has no other tokens is held as well. Between a commit and the next
- * plan; a parent that has ended has nothing left to share. Errors: those of tsr_scheduler_submit()
- * but FULL.
+ * that has no other tokens is held as well. Between a commit and the next plan; a parent that has
+ * ended has nothing left to share. Errors: those of tsr_scheduler_submit() but FULL.
  */
 TSR_MUST_CHECK tsr_status tsr_scheduler_fork(tsr_scheduler *scheduler, const tsr_request *parent,
                                              tsr_request *child, int64_t n_kept);
 
 /*
- * Each of requests [n] becomes what sources[i], another or the same of them, is at this moment: its
- * tokens, and its part in its blocks, for its own; all at once, so that they may change places. All
- * have as many tokens, as many prompt tokens, and have not ended. Between a commit and the next
- * plan. Errors: NOMEM (all are as they were).
+ * `to` becomes what `from` is at this moment: its tokens, and its part in its blocks, for its own.
+ * No more is touched than where the two differ. Both have as many tokens, as many prompt tokens,
+ * are both held or both not, and have not ended. Between a commit and the next plan. Errors: NOMEM
+ * (all is as it was; never while both run).
  */
-TSR_MUST_CHECK tsr_status tsr_scheduler_refork(tsr_scheduler *scheduler,
-                                               tsr_request *const *requests, const int *sources,
-                                               int n);
+TSR_MUST_CHECK tsr_status tsr_scheduler_refork(tsr_scheduler *scheduler, const tsr_request *from,
+                                               tsr_request *to);
 
 /* End a request wherever it is; its blocks are dropped with the next step. One that is in a step
  * which has been planned and not committed ends with the commit, without a token from it. */
@@ -165,12 +163,11 @@ bool tsr_scheduler_samples(const tsr_scheduler *scheduler, int s);
 void tsr_scheduler_commit(tsr_scheduler *scheduler, const tsr_step *step, const int32_t *next,
                           bool (*ends)(void *ctx, int32_t token), void *ctx, int64_t now_ns);
 
-/* Is all that it has in the cache, and its next token not known: has a commit held it, and nobody
- * given it a token since? Then it gets no rows. */
-bool tsr_scheduler_is_held(const tsr_request *request);
-
-/* The token of one that is held, between a commit and the next plan: all goes on as if the commit
- * had brought it. */
+/*
+ * The token of one that a commit has held, after that commit or any later one and before a plan: it
+ * goes on as if that commit had brought it. Meanwhile it needs nothing: it gets no rows, and what
+ * it has is taken from it when somebody else cannot go on, be it one that stands behind it.
+ */
 void tsr_scheduler_give(tsr_scheduler *scheduler, tsr_request *request, int32_t token,
                         bool (*ends)(void *ctx, int32_t token), void *ctx);
 
@@ -200,7 +197,8 @@ int tsr_scheduler_n_running(const tsr_scheduler *scheduler);
 /* Blocks that nobody holds, or only the prefix index. */
 int tsr_scheduler_n_free_blocks(const tsr_scheduler *scheduler);
 
-/* How much of the blocks that sequences held while they ran had tokens in it, over all steps; 0..1. */
+/* How much of the blocks that sequences held while they ran had tokens in it, over all steps; 0..1.
+ */
 double tsr_scheduler_fill(const tsr_scheduler *scheduler);
 
 /* Are the blocks held those of the running requests, lanes unique, queues in their order ...? For

@@ -44,7 +44,8 @@ static void count_blocks(tsr_scheduler *s, const tsr_request *r, int from, int b
     s->n_claimed += by * (claim_of(s, r->blocks.n_blocks) - claim_of(s, from));
 }
 
-void tsr_scheduler_blocks_cut(tsr_scheduler *s, tsr_request *r, int n_keep)
+/* Give back all but the first n_keep; the list stays. */
+static void drop_behind(tsr_scheduler *s, tsr_request *r, int n_keep)
 {
     int n_freed;
 
@@ -54,18 +55,31 @@ void tsr_scheduler_blocks_cut(tsr_scheduler *s, tsr_request *r, int n_keep)
         note_free(s, s->freed[i]);
     }
     r->n_told = r->n_told < n_keep ? r->n_told : n_keep;
+}
+
+void tsr_scheduler_blocks_cut(tsr_scheduler *s, tsr_request *r, int n_keep)
+{
+    drop_behind(s, r, n_keep);
     if (n_keep == 0) {
         tsr_block_table_clear(&r->blocks, s->pool);
     }
 }
 
-void tsr_scheduler_blocks_adopt(tsr_scheduler *s, tsr_request *r, const tsr_block_table *blocks,
-                                int n_same)
+tsr_status tsr_scheduler_blocks_become(tsr_scheduler *s, tsr_request *r, const tsr_request *from,
+                                       int *n_same)
 {
-    tsr_scheduler_blocks_cut(s, r, 0);
-    r->blocks = *blocks;
-    r->n_told = n_same;
-    count_blocks(s, r, 0, 1);
+    const int n = from->blocks.n_blocks;
+    int same = 0;
+
+    TSR_TRY(tsr_block_table_reserve(&r->blocks, n));
+    while (same < n && same < r->blocks.n_blocks && r->blocks.ids[same] == from->blocks.ids[same]) {
+        same++;
+    }
+    drop_behind(s, r, same);
+    TSR_TRY(tsr_block_table_share(&r->blocks, s->pool, from->blocks.ids + same, n - same)); // room
+    count_blocks(s, r, same, 1);
+    *n_same = same;
+    return TSR_OK;
 }
 
 void tsr_scheduler_blocks_take_lane(tsr_scheduler *s, tsr_request *r)

@@ -1,7 +1,6 @@
 #include <assert.h>
 #include <string.h>
 
-#include "base/alloc.h"
 #include "engine/scheduler_state.h"
 
 static int64_t least(int64_t a, int64_t b)
@@ -14,7 +13,8 @@ tsr_status tsr_scheduler_fork(tsr_scheduler *s, const tsr_request *parent, tsr_r
 {
     // At least its last token is computed: that row gives the next one. If it has, for the parent,
     // that one waits for it.
-    const int64_t most = tsr_scheduler_is_held(parent) ? child->n_tokens : child->n_tokens - 1;
+    const bool is_held = parent->is_held && child->n_tokens == parent->n_tokens;
+    const int64_t most = is_held ? child->n_tokens : child->n_tokens - 1;
     const int64_t n_cached = least(least(parent->n_cached, n_kept), most);
     const int64_t n_blocks = tsr_block_table_blocks_for(n_cached, s->options.block_tokens);
 
@@ -28,6 +28,7 @@ tsr_status tsr_scheduler_fork(tsr_scheduler *s, const tsr_request *parent, tsr_r
         return TSR_ERR_NOMEM;
     }
     child->n_cached = n_cached;
+    child->is_held = is_held;
     child->n_reused = least(parent->n_reused, child->n_prompt);
     tsr_scheduler_prefix_fork(s, child, parent);
     if (n_blocks > 0 && s->n_free_lanes > 0 && parent->state == TSR_REQUEST_RUNNING &&
@@ -39,120 +40,42 @@ tsr_status tsr_scheduler_fork(tsr_scheduler *s, const tsr_request *parent, tsr_r
     return TSR_OK;
 }
 
-/* What a request takes over from another. */
-typedef struct heritage {
-    tsr_block_table blocks;
-    int32_t *tokens;
-    int64_t n_cached;
-    int64_t n_scored;
-    bool is_awake;  // its blocks can be used by rows
-    int32_t prefix; // held
-    int n_indexed;
-} heritage;
-
-static tsr_status inherit(tsr_scheduler *s, heritage *h, const tsr_request *from, int64_t capacity)
+tsr_status tsr_scheduler_refork(tsr_scheduler *s, const tsr_request *from, tsr_request *to)
 {
-    h->tokens = tsr_alloc((size_t)capacity, sizeof(*h->tokens));
-    if (h->tokens == NULL) {
-        return tsr_fail(TSR_ERR_NOMEM, "scheduler: no memory for %lld tokens", (long long)capacity);
-    }
-    memcpy(h->tokens, from->tokens, (size_t)from->n_tokens * sizeof(*h->tokens));
-    h->n_cached = from->n_cached;
-    h->n_scored = from->n_scored;
-    h->is_awake = from->state == TSR_REQUEST_RUNNING && !from->wakes;
-    h->n_indexed = from->n_indexed;
-    if (s->prefix != NULL) {
-        tsr_prefix_index_hold(s->prefix, from->prefix);
-        h->prefix = from->prefix;
-    }
-    return tsr_block_table_share(&h->blocks, s->pool, from->blocks.ids, from->blocks.n_blocks);
-}
+    int64_t n_same_tokens;
+    int n_same;
+    bool waits;
 
-/* The old blocks and tokens for those inherited. Its lane keeps the entries that are the same. */
-static void become(tsr_scheduler *s, tsr_request *r, heritage *h)
-{
-    const bool waits = r->state != TSR_REQUEST_RUNNING;
-    int n_same = 0;
-
-    while (n_same < r->n_told && n_same < h->blocks.n_blocks &&
-           r->blocks.ids[n_same] == h->blocks.ids[n_same]) {
-        n_same++;
+    assert(!s->is_out && from != to && from->n_tokens == to->n_tokens &&
+           from->n_prompt == to->n_prompt && from->is_held == to->is_held);
+    // What rests, or is about to wake, may lie in slower memory: whoever takes part in it must wake
+    // with it.
+    if (s->is_tiered && to->state == TSR_REQUEST_RUNNING &&
+        (from->state != TSR_REQUEST_RUNNING || from->wakes)) {
+        (void)tsr_scheduler_put_back(s, tsr_scheduler_index_of(s, to), false);
     }
+    waits = to->state != TSR_REQUEST_RUNNING;
     if (waits) {
-        tsr_scheduler_wait_no_more(s, r);
+        tsr_scheduler_wait_no_more(s, to);
     }
-    tsr_scheduler_blocks_adopt(s, r, &h->blocks, n_same);
-    if (s->prefix != NULL) {
-        tsr_prefix_index_release(s->prefix, r->prefix);
-        r->prefix = h->prefix;
+    if (tsr_scheduler_blocks_become(s, to, from, &n_same) != TSR_OK) {
+        if (waits) {
+            tsr_scheduler_wait(s, to);
+        }
+        return TSR_ERR_NOMEM;
     }
-    r->n_indexed = h->n_indexed;
-    tsr_free(r->tokens);
-    r->tokens = h->tokens;
-    r->n_cached = h->n_cached;
-    r->n_scored = h->n_scored;
-    r->is_moved = !h->is_awake && r->blocks.n_blocks > 0;
+    // The same block holds the same tokens, as far as both have computed them.
+    n_same_tokens =
+        least((int64_t)n_same * s->options.block_tokens, least(from->n_cached, to->n_cached));
+    memcpy(to->tokens + n_same_tokens, from->tokens + n_same_tokens,
+           (size_t)(from->n_tokens - n_same_tokens) * sizeof(*to->tokens));
+    to->n_cached = from->n_cached;
+    to->n_scored = from->n_scored;
+    tsr_scheduler_prefix_fork(s, to, from);
     if (waits) {
-        tsr_scheduler_wait(s, r);
+        tsr_scheduler_wait(s, to);
+    } else if (s->is_tiered && tsr_scheduler_rest_claims(s) > s->options.n_device_blocks) {
+        (void)tsr_scheduler_put_back(s, tsr_scheduler_index_of(s, to), true);
     }
-}
-
-/* One that runs and has come to blocks that may not be in device memory, or to more than there is
- * room for, rests. */
-static void rest_if_out_of_place(tsr_scheduler *s, tsr_request *r)
-{
-    int i = 0;
-
-    if (r->state == TSR_REQUEST_RUNNING &&
-        (r->is_moved || tsr_scheduler_rest_claims(s) > s->options.n_device_blocks)) {
-        while (s->running[i] != r) {
-            i++;
-        }
-        (void)tsr_scheduler_put_back(s, i, true);
-    }
-    r->is_moved = false;
-}
-
-tsr_status tsr_scheduler_refork(tsr_scheduler *s, tsr_request *const *requests, const int *sources,
-                                int n)
-{
-    heritage *made = tsr_alloc((size_t)n, sizeof(*made));
-    tsr_status st = TSR_OK;
-
-    assert(!s->is_out);
-    if (made == NULL) {
-        return tsr_fail(TSR_ERR_NOMEM, "scheduler: no memory to fork %d sequences", n);
-    }
-    for (int i = 0; i < n; i++) {
-        made[i].prefix = TSR_PREFIX_NONE;
-    }
-    for (int i = 0; i < n; i++) {
-        const tsr_request *from = requests[sources[i]];
-
-        assert(from->n_tokens == requests[i]->n_tokens && from->n_prompt == requests[i]->n_prompt);
-        if (sources[i] != i) {
-            TSR_TRY_GOTO(st, fail, inherit(s, &made[i], from, requests[i]->capacity));
-        }
-    }
-    for (int i = 0; i < n; i++) {
-        if (sources[i] != i) {
-            become(s, requests[i], &made[i]);
-        }
-    }
-    for (int i = 0; i < n && s->is_tiered; i++) {
-        rest_if_out_of_place(s, requests[i]);
-    }
-    tsr_free(made);
     return TSR_OK;
-
-fail:
-    for (int i = 0; i < n; i++) {
-        tsr_block_table_clear(&made[i].blocks, s->pool); // none was the only owner
-        tsr_free(made[i].tokens);
-        if (s->prefix != NULL) {
-            tsr_prefix_index_release(s->prefix, made[i].prefix);
-        }
-    }
-    tsr_free(made);
-    return st;
 }

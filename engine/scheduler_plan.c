@@ -35,13 +35,13 @@ static int64_t room_for_rows(tsr_scheduler *s, const tsr_request *r, int64_t wan
     return want < fit ? want : fit;
 }
 
-/* The last resort of the first of those that run: it shares its last block and there is none left
- * to copy that into. It does without, and computes its tokens again. */
+/* The last resort of the first of those that can go on: it shares its last block and there is none
+ * left to copy that into. It does without, and computes its tokens again. */
 static bool give_up_tail(tsr_scheduler *s, int i)
 {
     tsr_request *r = s->running[i];
 
-    if (i > 0 || !tsr_scheduler_blocks_must_copy(s, r)) {
+    if (!tsr_scheduler_rest_is_first(s, i) || !tsr_scheduler_blocks_must_copy(s, r)) {
         return false;
     }
     r->n_cached -= r->n_cached % s->options.block_tokens;
@@ -52,9 +52,10 @@ static bool give_up_tail(tsr_scheduler *s, int i)
 
 /*
  * Give the i-th running request up to `want` rows and the blocks for them, taking room from others
- * while there is none for a single row. Returns false when the request ended instead.
+ * while there is none for a single row. It may end instead. Returns where the one behind it is
+ * then.
  */
-static bool give_rows(tsr_scheduler *s, int i, int64_t want, int *budget)
+static int give_rows(tsr_scheduler *s, int i, int64_t want, int *budget)
 {
     const int bt = s->options.block_tokens;
     tsr_request *r = s->running[i];
@@ -68,29 +69,29 @@ static bool give_rows(tsr_scheduler *s, int i, int64_t want, int *budget)
             "the sequence has grown to %lld tokens, more than the %d cache blocks of %d tokens "
             "hold",
             (long long)r->n_tokens, tsr_admission_most_blocks(&s->options), bt);
-        return false;
+        return i;
     }
     want = want < n_writable ? want : n_writable;
     if (want <= 0) {
-        return true; // in the next step
+        return i + 1; // in the next step
     }
     do {
         fit = room_for_rows(s, r, want, &is_device);
     } while (fit <= 0 &&
-             (tsr_scheduler_rest_make_room(s, i, is_device, budget) || give_up_tail(s, i)));
+             (tsr_scheduler_rest_make_room(s, &i, is_device, budget) || give_up_tail(s, i)));
     want = fit;
     if (want <= 0) {
-        return true; // nobody behind it: wait with what is there
+        return i + 1; // nobody behind it: wait with what is there
     }
     if (tsr_scheduler_blocks_grow(s, r, want) != TSR_OK) {
         // The blocks are there, memory to list them is not.
         tsr_scheduler_fail(s, r, "%s", tsr_status_message());
-        return false;
+        return i;
     }
     s->n_writes -= (int)tsr_block_table_blocks_for(r->n_cached % bt + want, bt);
     s->rows[i] = (int)want;
     *budget -= (int)want;
-    return true;
+    return i + 1;
 }
 
 /* Rows for those that run, by standing: decoding ones, or those with more tokens to compute. */
@@ -99,19 +100,20 @@ static void plan_running(tsr_scheduler *s, bool decoding, int *budget)
     int i = 0;
 
     while (i<s->n_running && * budget> 0) {
-        const int64_t ahead = tsr_scheduler_n_ahead(s->running[i]);
-        bool still_here = true;
+        tsr_request *r = s->running[i];
+        const int64_t ahead = tsr_scheduler_n_ahead(r);
 
-        if ((ahead == 1) == decoding && tsr_scheduler_rest_is_awake(s, s->running[i])) {
-            still_here = give_rows(s, i, ahead < *budget ? ahead : *budget, budget);
+        if ((ahead == 1) == decoding && !r->is_held && tsr_scheduler_rest_is_awake(s, r)) {
+            i = give_rows(s, i, ahead < *budget ? ahead : *budget, budget);
+        } else {
+            i++;
         }
-        i += still_here ? 1 : 0; // who ended has left the place to the next
     }
 }
 
-/* Is there room for the first of those that wait, which finds so much of itself in the cache? One
- * block in hand for each that runs: else a newcomer would soon be put back for it. */
-static bool has_room(const tsr_scheduler *s, const tsr_request *r, const tsr_prefix_match *match)
+/* Is there a lane and room for the first of those that wait, which finds so much of itself in the
+ * cache? One block in hand for each that runs: else a newcomer would soon be put back for it. */
+static bool has_place(const tsr_scheduler *s, const tsr_request *r, const tsr_prefix_match *match)
 {
     const int64_t n_shared = match->n_tokens / s->options.block_tokens;
     const int64_t n_needed =
@@ -119,7 +121,8 @@ static bool has_room(const tsr_scheduler *s, const tsr_request *r, const tsr_pre
         (tsr_scheduler_blocks_must_copy(s, r) ? 1 : 0) - n_shared +
         (match->n_blocks > 0 ? tsr_prefix_index_n_idle(s->prefix, match->node) : 0);
 
-    return s->n_running == 0 || (n_needed + s->n_running <= tsr_scheduler_prefix_n_free(s) &&
+    return s->n_running == 0 || (s->n_running < s->options.max_seqs &&
+                                 n_needed + s->n_running <= tsr_scheduler_prefix_n_free(s) &&
                                  tsr_scheduler_rest_fits(s, r));
 }
 
@@ -127,7 +130,7 @@ static bool has_room(const tsr_scheduler *s, const tsr_request *r, const tsr_pre
  */
 static void admit(tsr_scheduler *s, int *budget)
 {
-    while (s->waiting.n_items > 0 && s->n_running<s->options.max_seqs && * budget> 0) {
+    while (s->waiting.n_items > 0 && *budget > 0) {
         tsr_request *r = tsr_request_heap_first(&s->waiting);
         tsr_prefix_match match = {.node = TSR_PREFIX_NONE};
         int64_t n_ahead;
@@ -136,8 +139,11 @@ static void admit(tsr_scheduler *s, int *budget)
         if (r->n_cached == 0) {
             match = tsr_scheduler_prefix_find(s, r);
         }
-        if (!has_room(s, r, &match)) {
-            return;
+        if (!has_place(s, r, &match)) {
+            if (!tsr_scheduler_rest_make_way(s, r)) {
+                return;
+            }
+            continue;
         }
         tsr_scheduler_wait_no_more(s, r);
         if (match.n_blocks > 0 && tsr_scheduler_prefix_attach(s, r, &match) != TSR_OK) {

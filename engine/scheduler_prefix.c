@@ -129,6 +129,9 @@ void tsr_scheduler_prefix_lose(tsr_scheduler *s, int32_t id)
     for (int i = 0; i < s->waiting.n_items; i++) {
         end_above(s, s->waiting.items[i], id);
     }
+    for (tsr_request *r = s->held.first; r != NULL; r = r->next) {
+        end_above(s, r, id);
+    }
     n = tsr_prefix_index_cut(s->prefix, id, s->freed);
     for (int i = 0; i < n; i++) {
         tsr_scheduler_blocks_release(s, s->freed[i]);

@@ -90,21 +90,48 @@ bool tsr_scheduler_rest_fits(const tsr_scheduler *s, const tsr_request *r)
 
 /* ---- making room ---- */
 
-/* The waiting request with blocks that stands last, or that stands last behind `than`. */
+static tsr_request *later(tsr_request *last, tsr_request *r, const tsr_request *than)
+{
+    const bool counts = r->state == TSR_REQUEST_RESTING &&
+                        (than == NULL || tsr_request_is_before(TSR_REQUEST_BY_STANDING, than, r)) &&
+                        (last == NULL || tsr_request_is_before(TSR_REQUEST_BY_STANDING, last, r));
+
+    return counts ? r : last;
+}
+
+/* The resting request that stands last, or that stands last behind `than`. */
 static tsr_request *last_resting(const tsr_scheduler *s, const tsr_request *than)
 {
     tsr_request *last = NULL;
 
     for (int i = 0; s->n_resting > 0 && i < s->waiting.n_items; i++) {
-        tsr_request *r = s->waiting.items[i];
-
-        if (r->state == TSR_REQUEST_RESTING &&
-            (than == NULL || tsr_request_is_before(TSR_REQUEST_BY_STANDING, than, r)) &&
-            (last == NULL || tsr_request_is_before(TSR_REQUEST_BY_STANDING, last, r))) {
-            last = r;
-        }
+        last = later(last, s->waiting.items[i], than);
+    }
+    for (tsr_request *r = s->held.first; s->n_resting > 0 && r != NULL; r = r->next) {
+        last = later(last, r, than);
     }
     return last;
+}
+
+/* The running one that stands last of those that are held, in front of the n-th; -1: none. */
+static int last_held(const tsr_scheduler *s, int n)
+{
+    int i = n - 1;
+
+    while (i >= 0 && !s->running[i]->is_held) {
+        i--;
+    }
+    return i;
+}
+
+bool tsr_scheduler_rest_is_first(const tsr_scheduler *s, int i)
+{
+    for (int k = 0; k < i; k++) {
+        if (!s->running[k]->is_held) {
+            return false;
+        }
+    }
+    return true;
 }
 
 /* Is it worth keeping what a request has in the cache? */
@@ -121,25 +148,42 @@ static bool is_kept(const tsr_scheduler *s, const tsr_request *r)
            move_us < compute_us;
 }
 
-bool tsr_scheduler_rest_make_room(tsr_scheduler *s, int i, bool is_device, int *budget)
+bool tsr_scheduler_rest_make_room(tsr_scheduler *s, int *i, bool is_device, int *budget)
 {
-    tsr_request *resting = is_device ? NULL : last_resting(s, s->running[i]);
+    tsr_request *resting = is_device ? NULL : last_resting(s, s->running[*i]);
     int victim;
 
     if (resting == NULL) {
-        victim = tsr_victim_choose(s->running, i + 1, s->n_running);
+        victim = tsr_victim_choose(s->running, *i + 1, s->n_running);
+        // The first of those that can go on finds room in any case, so that all end.
+        if (victim < 0 && tsr_scheduler_rest_is_first(s, *i)) {
+            victim = last_held(s, *i);
+            *i -= victim >= 0 ? 1 : 0;
+            resting = victim < 0 && !is_device ? last_resting(s, NULL) : NULL;
+        }
         if (victim >= 0) {
             *budget +=
                 tsr_scheduler_put_back(s, victim, is_device && is_kept(s, s->running[victim]));
             return true;
         }
-        // The first of those that run finds room in any case, so that all end.
-        resting = i == 0 && !is_device ? last_resting(s, NULL) : NULL;
     }
     if (resting != NULL) {
         tsr_scheduler_forget(s, resting);
     }
     return resting != NULL;
+}
+
+bool tsr_scheduler_rest_make_way(tsr_scheduler *s, const tsr_request *r)
+{
+    const int victim = last_held(s, s->n_running);
+    const bool nobody_runs = tsr_scheduler_rest_is_first(s, s->n_running);
+
+    if (victim < 0 || (!nobody_runs &&
+                       (s->n_free_lanes > 0 || s->running[victim]->standing_ns < r->standing_ns))) {
+        return false;
+    }
+    (void)tsr_scheduler_put_back(s, victim, s->n_free_lanes == 0 || is_kept(s, s->running[victim]));
+    return true;
 }
 
 /* ---- waking ---- */
@@ -196,6 +240,14 @@ static void cut_at(tsr_scheduler *s, tsr_request *r, int32_t id)
     }
 }
 
+static void cut_resting_at(tsr_scheduler *s, tsr_request *r, int32_t id)
+{
+    cut_at(s, r, id);
+    if (r->state == TSR_REQUEST_RESTING && r->n_cached == 0) {
+        tsr_scheduler_forget(s, r);
+    }
+}
+
 static void lose(tsr_scheduler *s, int32_t id)
 {
     tsr_scheduler_prefix_lose(s, id);
@@ -203,12 +255,10 @@ static void lose(tsr_scheduler *s, int32_t id)
         cut_at(s, s->running[i], id);
     }
     for (int i = 0; s->n_resting > 0 && i < s->waiting.n_items; i++) {
-        tsr_request *r = s->waiting.items[i];
-
-        cut_at(s, r, id);
-        if (r->state == TSR_REQUEST_RESTING && r->n_cached == 0) {
-            tsr_scheduler_forget(s, r);
-        }
+        cut_resting_at(s, s->waiting.items[i], id);
+    }
+    for (tsr_request *r = s->held.first; s->n_resting > 0 && r != NULL; r = r->next) {
+        cut_resting_at(s, r, id);
     }
 }
 

@@ -27,9 +27,10 @@ struct tsr_scheduler {
     tsr_prefix_index *prefix;   /* owned; NULL: none is kept */
     tsr_request_heap waiting;   /* by standing; room for those that run as well */
     tsr_request_heap deadlines; /* of those that wait or run and have one */
+    tsr_request_queue held;     /* held ones that have given up their lane: they wait for a token */
     tsr_request_queue ended;    /* by end */
     int64_t n_arrived;
-    int n_resting;  /* of the waiting ones */
+    int n_resting;  /* of the waiting and the held ones */
     int64_t now_ns; /* as last heard */
     tsr_pace pace;
 
@@ -81,7 +82,7 @@ struct tsr_scheduler {
  * deadlines then. max_waiting: so many may wait already. Errors: see tsr_scheduler_submit(). */
 TSR_MUST_CHECK tsr_status tsr_scheduler_take_on(tsr_scheduler *s, tsr_request *r, int n_waiting);
 
-/* Among the waiting ones, with the blocks it has. */
+/* Among the waiting ones, or the held ones, with the blocks it has. */
 void tsr_scheduler_wait(tsr_scheduler *s, tsr_request *r);
 
 void tsr_scheduler_wait_no_more(tsr_scheduler *s, tsr_request *r);
@@ -89,6 +90,9 @@ void tsr_scheduler_wait_no_more(tsr_scheduler *s, tsr_request *r);
 /* A place among those that run, by standing, for one that is in no queue; returns which. There is a
  * lane. */
 int tsr_scheduler_start(tsr_scheduler *s, tsr_request *r);
+
+/* Which of the running ones it is. */
+int tsr_scheduler_index_of(const tsr_scheduler *s, const tsr_request *r);
 
 /* The i-th running request back among the waiting ones, with or without its blocks. Returns the
  * rows it had been given in this plan. */
@@ -120,9 +124,10 @@ void tsr_scheduler_blocks_release(tsr_scheduler *s, int32_t id);
 /* A request keeps the first n_keep of its blocks; its list is freed with the last. */
 void tsr_scheduler_blocks_cut(tsr_scheduler *s, tsr_request *r, int n_keep);
 
-/* Other blocks for a request; its lane keeps the first n_same entries. */
-void tsr_scheduler_blocks_adopt(tsr_scheduler *s, tsr_request *r, const tsr_block_table *blocks,
-                                int n_same);
+/* A request takes part in the blocks of another instead of its own; n_same first ones are the same,
+ * and its lane keeps those. Errors: NOMEM (as it was). */
+TSR_MUST_CHECK tsr_status tsr_scheduler_blocks_become(tsr_scheduler *s, tsr_request *r,
+                                                      const tsr_request *from, int *n_same);
 
 /* Block `id`, which has the same in it, for one of a running request's. */
 void tsr_scheduler_blocks_replace(tsr_scheduler *s, tsr_request *r, int at, int32_t id);
@@ -203,7 +208,16 @@ bool tsr_scheduler_rest_fits(const tsr_scheduler *s, const tsr_request *r);
 /* The i-th running request needs a block (is_device: room on the device's account): it is found
  * where it is missed least. budget grows by rows that are taken back. False: there is nobody whom
  * it may take from. */
-bool tsr_scheduler_rest_make_room(tsr_scheduler *s, int i, bool is_device, int *budget);
+bool tsr_scheduler_rest_make_room(tsr_scheduler *s, int *i, bool is_device, int *budget);
+
+/* Are all who stand in front of the i-th running one held, so that it must find room in any case?
+ */
+bool tsr_scheduler_rest_is_first(const tsr_scheduler *s, int i);
+
+/* There is no lane, or no room, for the first that waits: a held one gives up its lane, or what it
+ * has, where it stands no earlier and the lane is missing, or where nobody can go on. False: there
+ * is none. */
+bool tsr_scheduler_rest_make_way(tsr_scheduler *s, const tsr_request *r);
 
 /* May it have rows now? */
 bool tsr_scheduler_rest_is_awake(tsr_scheduler *s, tsr_request *r);

@@ -61,14 +61,21 @@ static bool verify_waiting(const tsr_scheduler *s)
     int n_resting = 0;
 
     for (int i = 0; i < s->waiting.n_items; i++) {
-        if (rests(s, s->waiting.items[i])) {
-            n_resting++;
-        } else if (!holds_nothing(s->waiting.items[i], TSR_REQUEST_WAITING)) {
+        const tsr_request *r = s->waiting.items[i];
+
+        if (r->is_held || !(rests(s, r) || holds_nothing(r, TSR_REQUEST_WAITING))) {
             return false;
         }
+        n_resting += r->state == TSR_REQUEST_RESTING ? 1 : 0;
+    }
+    for (const tsr_request *r = s->held.first; r != NULL; r = r->next) {
+        if (!r->is_held || !(rests(s, r) || holds_nothing(r, TSR_REQUEST_WAITING))) {
+            return false;
+        }
+        n_resting += r->state == TSR_REQUEST_RESTING ? 1 : 0;
     }
     return tsr_request_heap_verify(&s->waiting) && n_resting == s->n_resting &&
-           s->waiting.capacity >= s->waiting.n_items + s->n_running;
+           s->waiting.capacity >= s->waiting.n_items + s->n_running + s->held.n_requests;
 }
 
 static void count_table(const tsr_block_table *table, int *n_owners)
@@ -92,6 +99,9 @@ static bool verify_owners(const tsr_scheduler *s)
         for (int i = 0; i < s->waiting.n_items; i++) {
             count_table(&s->waiting.items[i]->blocks, n_owners);
         }
+        for (const tsr_request *r = s->held.first; r != NULL; r = r->next) {
+            count_table(&r->blocks, n_owners);
+        }
         for (int i = 0; i < s->n_copied; i++) {
             n_owners[s->copied[i]]++;
         }
@@ -110,29 +120,37 @@ static bool verify_owners(const tsr_scheduler *s)
     return is_sound;
 }
 
-/* The index holds what requests say they hold, and each one's chain is that of its tokens. */
+/* Is its chain in the index that of its tokens? Counts it if it holds one. */
+static bool verify_chain(const tsr_scheduler *s, const tsr_request *r, int *n_holders)
+{
+    const int depth = tsr_prefix_index_depth(s->prefix, r->prefix);
+
+    *n_holders += r->prefix != TSR_PREFIX_NONE ? 1 : 0;
+    return (int64_t)r->n_indexed * s->options.block_tokens <= r->n_cached &&
+           (depth == r->n_indexed || depth == r->n_indexed + 1);
+}
+
+/* The index holds what requests say they hold. */
 static bool verify_prefix(const tsr_scheduler *s)
 {
-    const int n_requests = s->n_running + s->waiting.n_items;
+    bool is_sound = true;
     int n_holders = 0;
 
-    for (int i = 0; i < n_requests; i++) {
-        const tsr_request *r =
-            i < s->n_running ? s->running[i] : s->waiting.items[i - s->n_running];
-        const int depth = tsr_prefix_index_depth(s->prefix, r->prefix);
-
-        if ((int64_t)r->n_indexed * s->options.block_tokens > r->n_cached ||
-            (depth != r->n_indexed && depth != r->n_indexed + 1)) {
-            return false;
-        }
-        n_holders += r->prefix != TSR_PREFIX_NONE ? 1 : 0;
+    for (int i = 0; is_sound && i < s->n_running; i++) {
+        is_sound = verify_chain(s, s->running[i], &n_holders);
+    }
+    for (int i = 0; is_sound && i < s->waiting.n_items; i++) {
+        is_sound = verify_chain(s, s->waiting.items[i], &n_holders);
+    }
+    for (const tsr_request *r = s->held.first; is_sound && r != NULL; r = r->next) {
+        is_sound = verify_chain(s, r, &n_holders);
     }
     for (int id = 0; id < s->options.n_blocks; id++) {
         n_holders -= tsr_prefix_index_depth(s->prefix, id) > 0
                          ? tsr_prefix_index_n_holders(s->prefix, id)
                          : 0;
     }
-    return n_holders == 0 && tsr_prefix_index_verify(s->prefix);
+    return is_sound && n_holders == 0 && tsr_prefix_index_verify(s->prefix);
 }
 
 /* What is counted of the blocks that lanes have, and that it is no more than was promised. */
@@ -168,6 +186,9 @@ static bool verify_deadlines(const tsr_scheduler *s)
     }
     for (int i = 0; i < s->waiting.n_items; i++) {
         n += s->waiting.items[i]->heap_at[TSR_REQUEST_BY_DEADLINE] != 0 ? 1 : 0;
+    }
+    for (const tsr_request *r = s->held.first; r != NULL; r = r->next) {
+        n += r->heap_at[TSR_REQUEST_BY_DEADLINE] != 0 ? 1 : 0;
     }
     return tsr_request_heap_verify(&s->deadlines) && n == s->deadlines.n_items;
 }

@@ -80,12 +80,8 @@ tsr_status tsr_search_create(tsr_search **out, const tsr_engine *e, tsr_group *g
     s->steps = tsr_alloc(width, sizeof(*s->steps));
     s->is_taken = tsr_alloc(width, sizeof(*s->is_taken));
     s->stop_states = tsr_alloc(width, sizeof(*s->stop_states));
-    s->requests = tsr_alloc(width, sizeof(tsr_request *));
-    s->sources = tsr_alloc(width, sizeof(*s->sources));
-    s->places = tsr_alloc(width, sizeof(*s->places));
     if (s->offers == NULL || s->live == NULL || s->next_live == NULL || s->steps == NULL ||
-        s->is_taken == NULL || s->stop_states == NULL || s->requests == NULL ||
-        s->sources == NULL || s->places == NULL) {
+        s->is_taken == NULL || s->stop_states == NULL) {
         st = tsr_fail(TSR_ERR_NOMEM, "no memory for %d beams", wish->beams);
         goto fail;
     }
@@ -103,9 +99,6 @@ void tsr_search_destroy(tsr_search *s)
         return;
     }
     tsr_text_clear(&s->scratch);
-    tsr_free(s->places);
-    tsr_free(s->sources);
-    tsr_free(s->requests);
     tsr_free(s->stop_states);
     tsr_free(s->is_taken);
     tsr_free(s->steps);
@@ -136,7 +129,7 @@ static tsr_member *beam_at(const tsr_search *s, int i)
 static bool is_round_complete(const tsr_search *s)
 {
     for (int i = 0; i < tsr_beam_n_live(s->beam); i++) {
-        if (!tsr_beam_has_offered(s->beam, i) || !tsr_scheduler_is_held(beam_at(s, i)->request)) {
+        if (!tsr_beam_has_offered(s->beam, i)) {
             return false;
         }
     }
@@ -160,20 +153,12 @@ static bool is_here(const tsr_member *m)
     return m->request != NULL && !m->is_over;
 }
 
-/* The others: in the places of beams that have died, or of ones that never were. */
+/* The others: in the places of beams that have died, or of ones that never were. Who lives on stays
+ * as it is meanwhile, so all find their parents. */
 static tsr_status place_others(tsr_engine *e, tsr_search *s, int n_live)
 {
-    tsr_group *g = s->group;
-    int n = 0;
     int at = 0;
 
-    for (int i = 0; i < g->n_members; i++) {
-        if (is_here(&g->members[i])) {
-            s->requests[n] = g->members[i].request;
-            s->sources[n] = n;
-            s->places[i] = n++;
-        }
-    }
     for (int k = 0; k < n_live; k++) {
         const tsr_member *parent = beam_at(s, s->steps[k].parent);
         tsr_member *m;
@@ -184,19 +169,19 @@ static tsr_status place_others(tsr_engine *e, tsr_search *s, int n_live)
         while (s->is_taken[at]) {
             at++;
         }
-        m = &g->members[at];
+        m = &s->group->members[at];
         s->is_taken[at] = true;
         s->next_live[k] = at;
         if (!is_here(m)) {
             TSR_TRY(tsr_group_fork(e, m, parent));
             continue;
         }
-        s->sources[s->places[at]] = s->places[parent->index];
+        TSR_TRY(tsr_scheduler_refork(e->leader->scheduler, parent->request, m->request));
         if (m->adjust != NULL) {
             TSR_TRY(tsr_adjust_become(m->adjust, parent->adjust));
         }
     }
-    return tsr_scheduler_refork(e->leader->scheduler, s->requests, s->sources, n);
+    return TSR_OK;
 }
 
 static void end_unplaced(tsr_engine *e, tsr_search *s)

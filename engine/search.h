@@ -27,9 +27,6 @@ struct tsr_search {
     int *next_live;                 /* owned, [width]: in the round that begins */
     tsr_beam_step *steps;           /* owned, [width] */
     bool *is_taken;                 /* owned, [width]: members that live on */
-    tsr_request **requests;         /* owned, [width]: for tsr_scheduler_refork(), as the next */
-    int *sources;                   /* owned, [width] */
-    int *places;                    /* owned, [width]: of members among the requests */
     int *stop_states;               /* owned, [width]: of the beams of a round */
     tsr_text scratch;               /* a token's text */
     int64_t first_ns;               /* of its rounds; 0: none yet */

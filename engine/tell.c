@@ -121,7 +121,7 @@ void tsr_tell_tokens(tsr_engine *e, tsr_member *m)
 
         event.text_bytes =
             put_token(e, g, &m->text, &m->stream, &m->stop_state, event.token, at + 1, &stops);
-        event.text = m->text.bytes;
+        event.text = m->text.bytes != NULL ? m->text.bytes : "";
         sum_up(m);
         if (stops) {
             tsr_scheduler_stop(e->leader->scheduler, r);
@@ -213,7 +213,7 @@ static void tell_choice(tsr_group *g, const tsr_member *m, int choice, bool last
     event.choice = choice;
     event.last = last;
     if (m->text.n_bytes > 0) {
-        event.text = m->text.bytes;
+        event.text = m->text.bytes != NULL ? m->text.bytes : "";
         event.text_bytes = m->text.n_bytes;
     }
     event.logprob = g->wants_logprobs ? m->sum : 0;

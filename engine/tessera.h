@@ -281,7 +281,7 @@ typedef struct tsr_generation {
 
     int n;                 /* 0: 1; with beams at most their number */
     int best_of;           /* 0: n */
-    int beams;             /* 0: none; at most max_sequences */
+    int beams;             /* 0: none. If they are more than max_sequences, they take turns */
     double length_penalty; /* -10..10; 0: the sum counts, whatever the length; 1: the mean */
     tsr_stopping stopping;
 

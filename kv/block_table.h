@@ -19,6 +19,9 @@ typedef struct tsr_block_table {
     int capacity;
 } tsr_block_table; /* start with {0} */
 
+/* The list can take n_blocks blocks in all without memory. Errors: NOMEM (as it was). */
+TSR_MUST_CHECK tsr_status tsr_block_table_reserve(tsr_block_table *table, int n_blocks);
+
 /*
  * Make room for n_tokens tokens in all: take the blocks that are missing, none beyond them.
  * On failure the table is as it was. Errors: FULL, NOMEM.

@@ -342,6 +342,7 @@ int tsr_cmd_generate_run(const tsr_call *call)
         {"Answer", answer_table, sizeof(answer_table) / sizeof(answer_table[0]), 0},
         tsr_sampling_group("How a token is chosen", FIELD(sampling)),
         tsr_decoding_group(FIELD(decoding)),
+        tsr_decoding_telling_group(FIELD(decoding)),
         tsr_answers_group(FIELD(answers)),
         tsr_session_group(FIELD(session)),
     };

@@ -393,8 +393,6 @@ static void beams_for_all_find_the_best_of_all(void **state)
 
 /* ---- rules one by one ---- */
 
-static const double NEVER_SEEN = -INFINITY;
-
 /* Rounds of given sums: beam i's offers are (token, log-probability) pairs. */
 static tsr_beam *begin(int width, double penalty, tsr_stopping stopping, int64_t max_tokens)
 {
@@ -521,10 +519,10 @@ static void what_is_impossible_is_never_taken(void **state)
     tsr_beam_step steps[3];
 
     (void)state;
-    offer(b, 0, 3, (int32_t[]){3, 4, 5}, (double[]){-1, NEVER_SEEN, NAN});
+    offer(b, 0, 3, (int32_t[]){3, 4, 5}, (double[]){-1, -INFINITY, NAN});
     assert_int_equal(tsr_beam_advance(b, steps), TSR_OK);
     assert_int_equal(tsr_beam_n_live(b), 1);
-    offer(b, 0, 1, (int32_t[]){3}, (double[]){NEVER_SEEN});
+    offer(b, 0, 1, (int32_t[]){3}, (double[]){-INFINITY});
     assert_int_equal(tsr_beam_advance(b, steps), TSR_OK);
     assert_int_equal(tsr_beam_n_live(b), 0);
     assert_int_equal(tsr_beam_n_answers(b), 1);

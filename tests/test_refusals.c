@@ -85,7 +85,7 @@ static void refuse_answers(tsr_engine *engine)
     refuses(engine, "samples", (tsr_generation){.n = -1});
     refuses(engine, "samples", (tsr_generation){.n = 1 << 20});
     refuses(engine, "best 3 of 2", (tsr_generation){.n = 3, .best_of = 2});
-    refuses(engine, "65 beams; at most 64 sequences", (tsr_generation){.beams = 65});
+    refuses(engine, "5000 beams", (tsr_generation){.beams = 5000});
     refuses(engine, "beams", (tsr_generation){.beams = -1});
     refuses(engine, "3 answers of 2 beams", (tsr_generation){.n = 3, .beams = 2});
     refuses(engine, "best_of is of samples", (tsr_generation){.best_of = 2, .beams = 2});

@@ -246,15 +246,13 @@ static void the_child_of_one_that_has_ended_starts_from_nothing(void **state)
     rig_clear(&g);
 }
 
-/* ---- changing places ---- */
+/* ---- becoming another ---- */
 
-static void sequences_change_places_all_at_once(void **state)
+static void a_sequence_becomes_another_where_they_differ(void **state)
 {
-    static const int sources[3] = {1, 2, 1};
     rig g = {0};
     tsr_request *all[3];
-    int32_t tails[3];
-    int32_t last[3];
+    int32_t tail, last;
 
     (void)state;
     init(&g, &roomy);
@@ -270,24 +268,26 @@ static void sequences_change_places_all_at_once(void **state)
     for (int i = 0; i < 5; i++) {
         assert_true(rig_step(&g));
     }
-    for (int i = 0; i < 3; i++) {
-        tails[i] = all[i]->blocks.ids[1];
-        last[i] = all[i]->tokens[6];
-        assert_int_equal(all[i]->n_tokens, 12);
-    }
-    assert_int_equal(tsr_scheduler_refork(g.scheduler, all, sources, 3), TSR_OK);
+    tail = all[1]->blocks.ids[1];
+    last = all[1]->tokens[6];
+    assert_int_equal(all[0]->n_tokens, 12);
+    tsr_alloc_fail_nth(1); // it takes none
+    assert_int_equal(tsr_scheduler_refork(g.scheduler, all[1], all[0]), TSR_OK);
+    assert_int_equal(tsr_scheduler_refork(g.scheduler, all[1], all[2]), TSR_OK);
+    tsr_alloc_fail_nth(0);
     assert_true(tsr_scheduler_verify(g.scheduler));
     for (int i = 0; i < 3; i++) {
-        assert_int_equal(all[i]->tokens[6], last[sources[i]]);
-        assert_int_equal(all[i]->blocks.ids[1], tails[sources[i]]);
-        assert_int_equal(all[i]->n_told, 1); // the first block is the same as ever
+        assert_memory_equal(all[i]->tokens, all[1]->tokens, 12 * sizeof(int32_t));
+        assert_int_equal(all[i]->tokens[6], last);
+        assert_int_equal(all[i]->blocks.ids[1], tail);
+        assert_int_equal(all[i]->n_told, i == 1 ? 3 : 1); // the first block is the same as ever
     }
     assert_true(rig_plan(&g));
-    // Told: the second and third block of each; the first two write into the same third, so one
-    // copy.
-    assert_int_equal(g.step.n_appended, 6);
-    assert_int_equal(g.step.n_copied, 1);
-    assert_int_equal(g.step.n_dropped, 2); // those that only the first had
+    // Told: the second and third block of both, and the copy of the third that the second to write
+    // into it makes; the last to write keeps it.
+    assert_int_equal(g.step.n_appended, 5);
+    assert_int_equal(g.step.n_copied, 2);
+    assert_int_equal(g.step.n_dropped, 4); // those that only the others had
     rig_run(&g);
     while (!tsr_scheduler_is_idle(g.scheduler)) {
         (void)rig_step(&g);
@@ -299,11 +299,40 @@ static void sequences_change_places_all_at_once(void **state)
     rig_clear(&g);
 }
 
+static void one_that_rests_becomes_another_as_well(void **state)
+{
+    tsr_scheduler_options options = roomy;
+    rig g = {0};
+    tsr_request *parent, *child;
+    int32_t others;
+
+    (void)state;
+    options.max_seqs = 1;
+    init(&g, &options);
+    parent = rig_submit(&g, 1, 10, 12);
+    while (parent->n_tokens < 12) {
+        assert_true(rig_step(&g));
+    }
+    others = (parent->tokens[11] + 1) % VOCAB;
+    child = branch_of(parent, 2, 11, 0, 12);
+    child->n_prompt = 10;
+    assert_int_equal(tsr_request_append(child, others), TSR_OK);
+    child->submitted_ns = g.now_ns;
+    assert_int_equal(tsr_scheduler_fork(g.scheduler, parent, child, 11), TSR_OK);
+    assert_int_equal(child->state, TSR_REQUEST_RESTING);
+    assert_int_equal(tsr_scheduler_refork(g.scheduler, parent, child), TSR_OK);
+    assert_true(tsr_scheduler_verify(g.scheduler));
+    assert_int_equal(child->tokens[11], parent->tokens[11]);
+    assert_int_equal(child->n_cached, parent->n_cached);
+    child->max_tokens = 12;
+    rig_finish(&g);
+    rig_clear(&g);
+}
+
 /* ---- memory ---- */
 
 static void running_out_of_memory_leaves_all_as_it_was(void **state)
 {
-    static const int sources[2] = {1, 0};
     rig g = {0};
     tsr_request *all[2];
     tsr_status st = TSR_ERR_NOMEM;
@@ -323,21 +352,6 @@ static void running_out_of_memory_leaves_all_as_it_was(void **state)
         assert_true(tsr_scheduler_verify(g.scheduler));
     }
     assert_true(n_failed > 0);
-
-    st = TSR_ERR_NOMEM;
-    for (n_failed = 0; st != TSR_OK; n_failed += st == TSR_OK ? 0 : 1) {
-        const int32_t ids[2] = {all[0]->tokens[6], all[1]->tokens[6]};
-        const long live = tsr_alloc_live();
-
-        tsr_alloc_fail_nth(n_failed + 1);
-        st = tsr_scheduler_refork(g.scheduler, all, sources, 2);
-        tsr_alloc_fail_nth(0);
-        assert_int_equal(tsr_alloc_live(), live);
-        assert_int_equal(all[0]->tokens[6], ids[st == TSR_OK ? 1 : 0]);
-        assert_int_equal(all[1]->tokens[6], ids[st == TSR_OK ? 0 : 1]);
-        assert_true(tsr_scheduler_verify(g.scheduler));
-    }
-    assert_int_equal(n_failed, 5); // a list, and blocks and tokens of both
     while (!tsr_scheduler_is_idle(g.scheduler)) {
         (void)rig_step(&g);
     }
@@ -358,7 +372,8 @@ int main(void)
         cmocka_unit_test(a_child_without_a_lane_rests_with_its_blocks),
         cmocka_unit_test(whoever_rests_loses_its_blocks_before_anybody_is_put_back),
         cmocka_unit_test(the_child_of_one_that_has_ended_starts_from_nothing),
-        cmocka_unit_test(sequences_change_places_all_at_once),
+        cmocka_unit_test(a_sequence_becomes_another_where_they_differ),
+        cmocka_unit_test(one_that_rests_becomes_another_as_well),
         cmocka_unit_test(running_out_of_memory_leaves_all_as_it_was),
     };
 

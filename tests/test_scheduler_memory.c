@@ -297,7 +297,6 @@ static bool do_sample(world *w, const op *o)
 static bool do_refork(world *w, const op *o)
 {
     tsr_request *alike[MOST_LIVE];
-    int sources[MOST_LIVE];
     uint64_t dice = o->b;
     int n = 0;
 
@@ -313,9 +312,12 @@ static bool do_refork(world *w, const op *o)
         return true;
     }
     for (int i = 0; i < n; i++) {
-        sources[i] = dice_below(&dice, n);
+        const int from = dice_below(&dice, n);
+
+        if (from != i) {
+            CHECK(w, tsr_scheduler_refork(w->scheduler, alike[from], alike[i]) == TSR_OK);
+        }
     }
-    CHECK(w, tsr_scheduler_refork(w->scheduler, alike, sources, n) == TSR_OK);
     w->n.n_forks++;
     CHECK(w, tsr_scheduler_verify(w->scheduler));
     return true;

@@ -255,9 +255,8 @@ static void a_sequence_as_long_as_the_pool_ends_though_it_shares_its_tail(void *
     rig_clear(&g);
 }
 
-static void children_and_those_who_changed_places_are_known_as_well(void **state)
+static void children_and_those_who_became_others_are_known_as_well(void **state)
 {
-    static const int sources[2] = {1, 0};
     rig g = {0};
     tsr_request *all[2];
 
@@ -272,7 +271,7 @@ static void children_and_those_who_changed_places_are_known_as_well(void **state
     assert_true(tsr_scheduler_verify(g.scheduler));
     for (int i = 0; i < 6; i++) {
         assert_true(rig_step(&g));
-        assert_int_equal(tsr_scheduler_refork(g.scheduler, all, sources, 2), TSR_OK);
+        assert_int_equal(tsr_scheduler_refork(g.scheduler, all[i % 2], all[1 - i % 2]), TSR_OK);
         assert_true(tsr_scheduler_verify(g.scheduler));
     }
     while (!tsr_scheduler_is_idle(g.scheduler)) {
@@ -353,7 +352,7 @@ int main(void)
         cmocka_unit_test(whoever_is_put_back_finds_what_nobody_else_needed),
         cmocka_unit_test(what_is_to_be_scored_is_computed),
         cmocka_unit_test(a_sequence_as_long_as_the_pool_ends_though_it_shares_its_tail),
-        cmocka_unit_test(children_and_those_who_changed_places_are_known_as_well),
+        cmocka_unit_test(children_and_those_who_became_others_are_known_as_well),
         cmocka_unit_test(a_hit_in_slower_memory_wakes_first),
         cmocka_unit_test(a_lost_block_is_not_found_any_more_nor_what_is_behind_it),
     };
