@@ -119,23 +119,62 @@ static void fill_unseen(float *s, int from, int to, const tsr_attention_range *r
     }
 }
 
+/* q . mean of a group: sixteen lanes (d % 16, ascending), the lanes by v16_sum. */
+static float of_mean(const float *q, const float *mean, int key_dim)
+{
+    v16 sum = v16_set1(0.0F);
+    int d = 0;
+
+    for (; d + TSR_LANES <= key_dim; d += TSR_LANES) {
+        sum = v16_fma(v16_load(q + d), v16_load(mean + d), sum);
+    }
+    if (d < key_dim) {
+        sum = v16_fma(v16_load_some(q + d, key_dim - d), v16_load(mean + d), sum);
+    }
+    return v16_sum(sum);
+}
+
 /* Scores of codes become scores of keys: s[t] = fma(centred[t], q . mean, s[t] scale[t]). */
 static void unscale(float *s, int from, int to, const tsr_attention_run *run, const float *q)
 {
-    float of_means[TSR_ATTENTION_GROUPS];
-    v16 sum = v16_set1(0.0F);
+    const int64_t mean_stride = (run->key_dim + TSR_LANES - 1) / TSR_LANES * TSR_LANES;
 
-    for (int d = 0; run->means != NULL && d < run->key_dim; d++) {
-        sum = v16_fma(v16_set1(q[d]), v16_load(run->means + (int64_t)d * TSR_LANES), sum);
-    }
-    v16_store(of_means, sum);
     for (int g = from; g < to; g++) {
         v16 x = v16_mul(v16_load(s + g * TSR_LANES), v16_load(run->key_scales + g * TSR_LANES));
 
-        if (run->means != NULL) {
-            x = v16_fma(v16_load(run->centred + g * TSR_LANES), v16_set1(of_means[g]), x);
+        if (run->means != NULL && run->keys[g] != NULL) {
+            x = v16_fma(v16_load(run->centred + g * TSR_LANES),
+                        v16_set1(of_mean(q, run->means + g * mean_stride, run->key_dim)), x);
         }
         v16_store(s + g * TSR_LANES, x);
+    }
+}
+
+static void widen_scales(float *scales, float *centred, const uint16_t *from, float factor)
+{
+    const v16 x = v16_load_bf16(from);
+
+    v16_store(scales, v16_mul(v16_abs(x), v16_set1(factor)));
+    if (centred != NULL) {
+        v16_store(centred, v16_negative(x));
+    }
+}
+
+static void widen_mean(float *mean, const int8_t *codes, int key_dim, float scale)
+{
+    const v16 factor = v16_set1(scale);
+    int d = 0;
+
+    for (; d + TSR_LANES <= key_dim; d += TSR_LANES) {
+        v16_store(mean + d, v16_mul(v16_load_i8(codes + d), factor));
+    }
+    if (d < key_dim) {
+        float rest[TSR_LANES] = {0};
+
+        for (int i = 0; d + i < key_dim; i++) {
+            rest[i] = (float)codes[d + i];
+        }
+        v16_store(mean + d, v16_mul(v16_load(rest), factor));
     }
 }
 
@@ -390,6 +429,8 @@ static void finish(float *out, const float *state, int value_dim)
 const tsr_attention_loops TSR_ISA_NAME(tsr_attention_loops) = {
     .attend = attend,
     .widen = widen,
+    .widen_scales = widen_scales,
+    .widen_mean = widen_mean,
     .scale = scale_query,
     .merge = merge,
     .finish = finish,

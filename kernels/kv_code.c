@@ -247,15 +247,22 @@ static size_t mean_offset(const tsr_kv_layout *layout, int at)
            (size_t)(at / TSR_KV_LAYOUT_GROUP) * tsr_kv_layout_mean_bytes(layout);
 }
 
-void tsr_kv_code_mean(float *mean, const void *keys, const tsr_kv_layout *layout, int at)
+const int8_t *tsr_kv_code_mean_at(float *scale, const void *keys, const tsr_kv_layout *layout,
+                                  int at)
 {
     const char *record = (const char *)keys + mean_offset(layout, at);
-    const int8_t *codes = (const int8_t *)record + sizeof(uint16_t);
     uint16_t bits;
-    float scale;
 
     memcpy(&bits, record, sizeof(bits));
-    scale = tsr_dtype_from_bf16(bits);
+    *scale = tsr_dtype_from_bf16(bits);
+    return (const int8_t *)record + sizeof(bits);
+}
+
+void tsr_kv_code_mean(float *mean, const void *keys, const tsr_kv_layout *layout, int at)
+{
+    float scale;
+    const int8_t *codes = tsr_kv_code_mean_at(&scale, keys, layout, at);
+
     for (int d = 0; d < layout->key_dim; d++) {
         mean[d] = scale * (float)codes[d];
     }

@@ -21,6 +21,10 @@ TSR_INLINE v16 v16_load_e4m3(const uint8_t *p) /* 2^-8 of each number */
 
     return _mm512_cvtph_ps(_mm256_or_si256(rest, sign));
 }
+TSR_INLINE v16 v16_negative(v16 a) /* 1 where the sign bit is set, 0 elsewhere */
+{
+    return _mm512_cvtepi32_ps(_mm512_srli_epi32(_mm512_castps_si512(a), 31));
+}
 TSR_INLINE i16 i16_load_u8(const uint8_t *p)
 {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
@@ -72,6 +76,14 @@ TSR_INLINE v16 v16_load_e4m3(const uint8_t *p) /* 2^-8 of each number */
 
     return (v16){_mm256_cvtph_ps(_mm256_castsi256_si128(half)),
                  _mm256_cvtph_ps(_mm256_extracti128_si256(half, 1))};
+}
+TSR_INLINE __m256 tsr_avx2_negative(__m256 a)
+{
+    return _mm256_cvtepi32_ps(_mm256_srli_epi32(_mm256_castps_si256(a), 31));
+}
+TSR_INLINE v16 v16_negative(v16 a) /* 1 where the sign bit is set, 0 elsewhere */
+{
+    return (v16){tsr_avx2_negative(a.low), tsr_avx2_negative(a.high)};
 }
 TSR_INLINE i16 i16_load_u8(const uint8_t *p)
 {
@@ -131,6 +143,11 @@ TSR_INLINE v16 v16_load_e4m3(const uint8_t *p) /* 2^-8 of each number */
     TSR_EACH_LANE r.lane[i] =
         tsr_dtype_from_f16((uint16_t)((p[i] & 0x80U) << 8 | (p[i] & 0x7FU) << 7));
     return r;
+}
+TSR_INLINE v16 v16_negative(v16 a) /* 1 where the sign bit is set, 0 elsewhere */
+{
+    TSR_EACH_LANE a.lane[i] = signbit(a.lane[i]) ? 1.0F : 0.0F;
+    return a;
 }
 TSR_INLINE i16 i16_load_u8(const uint8_t *p)
 {
