@@ -85,7 +85,7 @@ TSR_INLINE v16 load(const void *p, int64_t i, tsr_kv_type kv)
     case TSR_KV_TYPE_BF16:
         return v16_load_bf16((const uint16_t *)p + i);
     case TSR_KV_TYPE_FP8:
-        return v16_load_e4m3((const uint8_t *)p + i);
+        return v16_load_fp8((const uint8_t *)p + i);
     case TSR_KV_TYPE_INT8:
         return v16_load_i8((const int8_t *)p + i);
     default:

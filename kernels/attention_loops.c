@@ -92,9 +92,10 @@ static void bend(float *s, int from, int to, float softcap, float slope, float d
         v16 x = v16_load(s + g * TSR_LANES);
 
         if (softcap > 0) {
-            // Where e^2x would overflow, tanh is 1 to the last bit.
-            const v16 twice = v16_min(v16_div(v16_add(x, x), cap), v16_set1(80.0F));
-            const v16 e = v16_exp(twice);
+            // tanh x = 1 - 2 / (e^2x + 1); where e^2x would overflow it is 1 to the last bit, so
+            // that 2 x is held below 80: it is minus the larger of -2 x and -80.
+            const v16 less = v16_max(v16_div(v16_mul(x, v16_set1(-2.0F)), cap), v16_set1(-80.0F));
+            const v16 e = v16_exp(v16_sub(v16_set1(0.0F), less));
 
             x = v16_sub(cap, v16_div(v16_add(cap, cap), v16_add(e, one)));
         }
@@ -150,11 +151,11 @@ static void unscale(float *s, int from, int to, const tsr_attention_run *run, co
     }
 }
 
-static void widen_scales(float *scales, float *centred, const uint16_t *from, float factor)
+static void widen_scales(float *scales, float *centred, const uint16_t *from)
 {
     const v16 x = v16_load_bf16(from);
 
-    v16_store(scales, v16_mul(v16_abs(x), v16_set1(factor)));
+    v16_store(scales, v16_abs(x));
     if (centred != NULL) {
         v16_store(centred, v16_negative(x));
     }

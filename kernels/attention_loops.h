@@ -77,9 +77,9 @@ typedef struct tsr_attention_loops {
     void (*widen)(tsr_attention_run *out, float *keys, float *values, const tsr_attention_run *run,
                   int from, int to);
 
-    /* Of the 16 tokens of a group: |from| * factor, and 1 where the sign is set. centred may be
+    /* Of the 16 tokens of a group: |from|, and 1 where the sign is set. centred may be
      * NULL. */
-    void (*widen_scales)(float *scales, float *centred, const uint16_t *from, float factor);
+    void (*widen_scales)(float *scales, float *centred, const uint16_t *from);
 
     /* codes * scale, zeros up to a multiple of 16. */
     void (*widen_mean)(float *mean, const int8_t *codes, int key_dim, float scale);

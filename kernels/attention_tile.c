@@ -137,8 +137,6 @@ static void add_scales(const tsr_attention_call *c, tsr_attention_run *run,
     const size_t value_row_bytes =
         (size_t)c->padded_dim * (size_t)tsr_kv_type_value_bits(layout->type) / 8;
     const size_t mean_floats = ((size_t)layout->key_dim + 15) / 16 * 16;
-    // Its numbers are loaded as 2^-8 of what they are.
-    const float factor = layout->type == TSR_KV_TYPE_FP8 ? 256 : 1;
     float *value_scales = b->scales + TSR_ATTENTION_RUN;
     float *centred = value_scales + TSR_ATTENTION_RUN;
 
@@ -147,13 +145,12 @@ static void add_scales(const tsr_attention_call *c, tsr_attention_run *run,
         const char *keys = (const char *)run->keys[g] - within; // bytes of a token apart
 
         c->loops->widen_scales(b->scales + g * 16, centred + g * 16,
-                               (const uint16_t *)(const void *)(keys + key_codes) + within, factor);
+                               (const uint16_t *)(const void *)(keys + key_codes) + within);
         if (!layout->latent) {
             const char *values = (const char *)run->values[g] - within * value_row_bytes;
 
             c->loops->widen_scales(value_scales + g * 16, NULL,
-                                   (const uint16_t *)(const void *)(values + value_codes) + within,
-                                   factor);
+                                   (const uint16_t *)(const void *)(values + value_codes) + within);
         }
         if (tsr_kv_layout_is_centred(layout)) {
             float scale;

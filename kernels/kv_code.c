@@ -107,19 +107,6 @@ static uint16_t scale_up(float absmax, float levels)
     return scale;
 }
 
-/* e4m3 of |x| <= 448, to nearest even: 8 steps an octave from 2^-6 up, multiples of 2^-9 below. */
-static uint8_t to_e4m3(float x)
-{
-    const float a = fminf(fabsf(x), 448.0F);
-    int exponent;
-    float steps;
-
-    (void)frexpf(a, &exponent); // a in [2^(exponent - 1), 2^exponent)
-    exponent = a < 0x1p-6F ? -6 : exponent - 1;
-    steps = rintf(ldexpf(a, 3 - exponent)); // 8 .. 16, less below the normals
-    return (uint8_t)((signbit(x) ? 0x80 : 0) | (int)((float)((exponent + 6) * 8) + steps));
-}
-
 static void round_to_bytes(tsr_kv_code *out, const float *x, int dim, tsr_kv_type type)
 {
     const bool is_int = type == TSR_KV_TYPE_INT8;
@@ -134,7 +121,7 @@ static void round_to_bytes(tsr_kv_code *out, const float *x, int dim, tsr_kv_typ
         const float z = x[d] * inverse;
 
         out->codes[d] =
-            is_int ? (uint8_t)(int8_t)rintf(fmaxf(-127.0F, fminf(z, 127.0F))) : to_e4m3(z);
+            is_int ? (uint8_t)(int8_t)rintf(fmaxf(-127.0F, fminf(z, 127.0F))) : tsr_dtype_to_fp8(z);
     }
 }
 
