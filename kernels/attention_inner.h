@@ -85,7 +85,7 @@ TSR_INLINE v16 load(const void *p, int64_t i, tsr_kv_type kv)
     case TSR_KV_TYPE_BF16:
         return v16_load_bf16((const uint16_t *)p + i);
     case TSR_KV_TYPE_FP8:
-        return v16_load_e4m3((const uint8_t *)p + i);
+        return v16_load_fp8((const uint8_t *)p + i);
     case TSR_KV_TYPE_INT8:
         return v16_load_i8((const int8_t *)p + i);
     default:
@@ -144,16 +144,43 @@ TSR_INLINE void ask_for(const char *from, int64_t n_bytes)
 
 /* ---- scores ---------------------------------------------------------------------------------- */
 
+/* sums += q[d] k[d]; codes of d are those loaded last; `step` is d % DIMS_A_STEP. */
+TSR_INLINE void score_dim(int n_queries, int n_vectors, tsr_kv_type kv,
+                          const tsr_attention_run *run, const float *q, int first, int d, int step,
+                          v16 levels, i16 *codes, v16 sums[MAX_QUERIES][4])
+{
+    v16 k[4];
+
+    UNROLL
+    for (int j = 0; j < n_vectors; j++) {
+        if (tsr_kv_type_has_levels(kv) && step % dims_at_once(kv) == 0) {
+            codes[j] = load_codes(run->keys[first + j], d, run->key_stride, kv);
+        }
+        k[j] = tsr_kv_type_has_levels(kv)
+                   ? key_level(codes[j], step, levels, kv)
+                   : load(run->keys[first + j], (int64_t)d * run->key_stride, kv);
+    }
+    UNROLL
+    for (int i = 0; i < n_queries; i++) {
+        const v16 x = v16_set1(q[i * run->key_dim + d]);
+
+        UNROLL
+        for (int j = 0; j < n_vectors; j++) {
+            sums[i][j] = v16_fma(x, k[j], sums[i][j]);
+        }
+    }
+}
+
 /* Scores of n_queries from `q` on over n_vectors groups of 16 tokens from group `first` on. */
 TSR_INLINE void score(int n_queries, int n_vectors, tsr_kv_type kv, const tsr_attention_run *run,
                       const float *q, float *scores, int first, bool ask)
 {
     const int key_dim = run->key_dim;
-    const int64_t stride = run->key_stride;
     const v16 levels = levels_of(key_bits_of(kv), kv);
     const i16 no_codes = v16_round(v16_set1(0.0F)); // known to be loaded before use
     i16 codes[4] = {no_codes, no_codes, no_codes, no_codes};
     v16 sums[MAX_QUERIES][4];
+    int d0 = 0;
 
     UNROLL
     for (int i = 0; i < n_queries; i++) {
@@ -162,7 +189,7 @@ TSR_INLINE void score(int n_queries, int n_vectors, tsr_kv_type kv, const tsr_at
             sums[i][j] = v16_set1(0.0F);
         }
     }
-    for (int d0 = 0; d0 < key_dim; d0 += DIMS_A_STEP) {
+    for (; d0 + DIMS_A_STEP <= key_dim; d0 += DIMS_A_STEP) {
         if (ask) { // a share of the values of these groups
             const int64_t step_bytes = DIMS_A_STEP * TSR_LANES * value_bits_of(kv) / 8;
 
@@ -172,27 +199,21 @@ TSR_INLINE void score(int n_queries, int n_vectors, tsr_kv_type kv, const tsr_at
                         step_bytes);
             }
         }
-        for (int d = d0; d < d0 + DIMS_A_STEP && d < key_dim; d++) {
-            v16 k[4];
-
+        if (tsr_kv_type_has_levels(kv)) { // shifts by constants
             UNROLL
-            for (int j = 0; j < n_vectors; j++) {
-                if (tsr_kv_type_has_levels(kv) && d % dims_at_once(kv) == 0) {
-                    codes[j] = load_codes(run->keys[first + j], d, stride, kv);
-                }
-                k[j] = tsr_kv_type_has_levels(kv) ? key_level(codes[j], d, levels, kv)
-                                                  : load(run->keys[first + j], d * stride, kv);
+            for (int step = 0; step < DIMS_A_STEP; step++) {
+                score_dim(n_queries, n_vectors, kv, run, q, first, d0 + step, step, levels, codes,
+                          sums);
             }
-            UNROLL
-            for (int i = 0; i < n_queries; i++) {
-                const v16 x = v16_set1(q[i * key_dim + d]);
-
-                UNROLL
-                for (int j = 0; j < n_vectors; j++) {
-                    sums[i][j] = v16_fma(x, k[j], sums[i][j]);
-                }
+        } else {
+            for (int step = 0; step < DIMS_A_STEP; step++) {
+                score_dim(n_queries, n_vectors, kv, run, q, first, d0 + step, 0, levels, codes,
+                          sums);
             }
         }
+    }
+    for (int step = 0; d0 + step < key_dim; step++) {
+        score_dim(n_queries, n_vectors, kv, run, q, first, d0 + step, step, levels, codes, sums);
     }
     UNROLL
     for (int i = 0; i < n_queries; i++) {

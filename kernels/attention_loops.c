@@ -92,9 +92,10 @@ static void bend(float *s, int from, int to, float softcap, float slope, float d
         v16 x = v16_load(s + g * TSR_LANES);
 
         if (softcap > 0) {
-            // Where e^2x would overflow, tanh is 1 to the last bit.
-            const v16 twice = v16_min(v16_div(v16_add(x, x), cap), v16_set1(80.0F));
-            const v16 e = v16_exp(twice);
+            // tanh x = 1 - 2 / (e^2x + 1); where e^2x would overflow it is 1 to the last bit, so
+            // that 2 x is held below 80: it is minus the larger of -2 x and -80.
+            const v16 less = v16_max(v16_div(v16_mul(x, v16_set1(-2.0F)), cap), v16_set1(-80.0F));
+            const v16 e = v16_exp(v16_sub(v16_set1(0.0F), less));
 
             x = v16_sub(cap, v16_div(v16_add(cap, cap), v16_add(e, one)));
         }
@@ -119,23 +120,62 @@ static void fill_unseen(float *s, int from, int to, const tsr_attention_range *r
     }
 }
 
+/* q . mean of a group: sixteen lanes (d % 16, ascending), the lanes by v16_sum. */
+static float of_mean(const float *q, const float *mean, int key_dim)
+{
+    v16 sum = v16_set1(0.0F);
+    int d = 0;
+
+    for (; d + TSR_LANES <= key_dim; d += TSR_LANES) {
+        sum = v16_fma(v16_load(q + d), v16_load(mean + d), sum);
+    }
+    if (d < key_dim) {
+        sum = v16_fma(v16_load_some(q + d, key_dim - d), v16_load(mean + d), sum);
+    }
+    return v16_sum(sum);
+}
+
 /* Scores of codes become scores of keys: s[t] = fma(centred[t], q . mean, s[t] scale[t]). */
 static void unscale(float *s, int from, int to, const tsr_attention_run *run, const float *q)
 {
-    float of_means[TSR_ATTENTION_GROUPS];
-    v16 sum = v16_set1(0.0F);
+    const int64_t mean_stride = (run->key_dim + TSR_LANES - 1) / TSR_LANES * TSR_LANES;
 
-    for (int d = 0; run->means != NULL && d < run->key_dim; d++) {
-        sum = v16_fma(v16_set1(q[d]), v16_load(run->means + (int64_t)d * TSR_LANES), sum);
-    }
-    v16_store(of_means, sum);
     for (int g = from; g < to; g++) {
         v16 x = v16_mul(v16_load(s + g * TSR_LANES), v16_load(run->key_scales + g * TSR_LANES));
 
-        if (run->means != NULL) {
-            x = v16_fma(v16_load(run->centred + g * TSR_LANES), v16_set1(of_means[g]), x);
+        if (run->means != NULL && run->keys[g] != NULL) {
+            x = v16_fma(v16_load(run->centred + g * TSR_LANES),
+                        v16_set1(of_mean(q, run->means + g * mean_stride, run->key_dim)), x);
         }
         v16_store(s + g * TSR_LANES, x);
+    }
+}
+
+static void widen_scales(float *scales, float *centred, const uint16_t *from)
+{
+    const v16 x = v16_load_bf16(from);
+
+    v16_store(scales, v16_abs(x));
+    if (centred != NULL) {
+        v16_store(centred, v16_negative(x));
+    }
+}
+
+static void widen_mean(float *mean, const int8_t *codes, int key_dim, float scale)
+{
+    const v16 factor = v16_set1(scale);
+    int d = 0;
+
+    for (; d + TSR_LANES <= key_dim; d += TSR_LANES) {
+        v16_store(mean + d, v16_mul(v16_load_i8(codes + d), factor));
+    }
+    if (d < key_dim) {
+        float rest[TSR_LANES] = {0};
+
+        for (int i = 0; d + i < key_dim; i++) {
+            rest[i] = (float)codes[d + i];
+        }
+        v16_store(mean + d, v16_mul(v16_load(rest), factor));
     }
 }
 
@@ -390,6 +430,8 @@ static void finish(float *out, const float *state, int value_dim)
 const tsr_attention_loops TSR_ISA_NAME(tsr_attention_loops) = {
     .attend = attend,
     .widen = widen,
+    .widen_scales = widen_scales,
+    .widen_mean = widen_mean,
     .scale = scale_query,
     .merge = merge,
     .finish = finish,

@@ -40,7 +40,7 @@ typedef struct tsr_attention_run {
     const float *key_scales;   /* [TSR_ATTENTION_RUN] */
     const float *value_scales; /* [TSR_ATTENTION_RUN] */
     const float *centred;      /* [TSR_ATTENTION_RUN] 1 where the mean was taken off, 0 elsewhere */
-    const float *means;        /* [key_dim, groups], or NULL */
+    const float *means;        /* [groups, key_dim rounded up to 16], or NULL */
 } tsr_attention_run;
 
 typedef struct tsr_attention_range {
@@ -76,6 +76,13 @@ typedef struct tsr_attention_loops {
      * key_dim, 16] and values [groups, 16, padded_dim]. */
     void (*widen)(tsr_attention_run *out, float *keys, float *values, const tsr_attention_run *run,
                   int from, int to);
+
+    /* Of the 16 tokens of a group: |from|, and 1 where the sign is set. centred may be
+     * NULL. */
+    void (*widen_scales)(float *scales, float *centred, const uint16_t *from);
+
+    /* codes * scale, zeros up to a multiple of 16. */
+    void (*widen_mean)(float *mean, const int8_t *codes, int key_dim, float scale);
 
     void (*scale)(float *out, const float *q, int key_dim, float scale);
 

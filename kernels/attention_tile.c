@@ -127,17 +127,6 @@ static tsr_attention_run run_at(const tsr_attention_call *c, const tsr_attention
     return run;
 }
 
-static void widen_scales(float *scales, float *centred, const void *from)
-{
-    uint16_t bits[TSR_KV_LAYOUT_GROUP];
-
-    memcpy(bits, from, sizeof(bits));
-    for (int t = 0; t < TSR_KV_LAYOUT_GROUP; t++) {
-        scales[t] = tsr_dtype_from_bf16(bits[t] & 0x7FFFU);
-        centred[t] = bits[t] >= 0x8000U ? 1 : 0;
-    }
-}
-
 /* What the codes of tokens [from, to) stand for. */
 static void add_scales(const tsr_attention_call *c, tsr_attention_run *run,
                        const tsr_attention_bench *b, int from, int to)
@@ -147,35 +136,28 @@ static void add_scales(const tsr_attention_call *c, tsr_attention_run *run,
     const size_t value_codes = tsr_kv_layout_value_codes(layout);
     const size_t value_row_bytes =
         (size_t)c->padded_dim * (size_t)tsr_kv_type_value_bits(layout->type) / 8;
+    const size_t mean_floats = ((size_t)layout->key_dim + 15) / 16 * 16;
     float *value_scales = b->scales + TSR_ATTENTION_RUN;
     float *centred = value_scales + TSR_ATTENTION_RUN;
-    float mean[TSR_KV_LAYOUT_MOST_DIM];
-    float none[TSR_KV_LAYOUT_GROUP];
 
     for (int g = from / 16; g * 16 < to; g++) {
-        const int within = (int)((int64_t)g * 16 % layout->block_tokens);
-        const char *keys = run->keys[g];
-        const char *values = run->values[g];
+        const size_t within = (size_t)((int64_t)g * 16 % layout->block_tokens);
+        const char *keys = (const char *)run->keys[g] - within; // bytes of a token apart
 
-        if (keys == NULL) {
-            continue;
-        }
-        keys -= within; // bytes of a token apart
-        widen_scales(b->scales + g * 16, centred + g * 16, keys + key_codes + 2 * within);
+        c->loops->widen_scales(b->scales + g * 16, centred + g * 16,
+                               (const uint16_t *)(const void *)(keys + key_codes) + within);
         if (!layout->latent) {
-            values -= (size_t)within * value_row_bytes;
-            widen_scales(value_scales + g * 16, none, values + value_codes + 2 * within);
+            const char *values = (const char *)run->values[g] - within * value_row_bytes;
+
+            c->loops->widen_scales(value_scales + g * 16, NULL,
+                                   (const uint16_t *)(const void *)(values + value_codes) + within);
         }
         if (tsr_kv_layout_is_centred(layout)) {
-            tsr_kv_code_mean(mean, keys, layout, within);
-            for (int d = 0; d < layout->key_dim; d++) {
-                b->means[d * TSR_ATTENTION_GROUPS + g] = mean[d];
-            }
+            float scale;
+            const int8_t *codes = tsr_kv_code_mean_at(&scale, keys, layout, (int)within);
+
+            c->loops->widen_mean(b->means + (size_t)g * mean_floats, codes, layout->key_dim, scale);
             run->means = b->means;
-        }
-        for (int t = g * 16; t < g * 16 + 16 && layout->type == TSR_KV_TYPE_FP8; t++) {
-            b->scales[t] *= 256; // its numbers are loaded as 2^-8 of what they are
-            value_scales[t] *= 256;
         }
     }
     run->key_scales = b->scales;

@@ -107,19 +107,6 @@ static uint16_t scale_up(float absmax, float levels)
     return scale;
 }
 
-/* e4m3 of |x| <= 448, to nearest even: 8 steps an octave from 2^-6 up, multiples of 2^-9 below. */
-static uint8_t to_e4m3(float x)
-{
-    const float a = fminf(fabsf(x), 448.0F);
-    int exponent;
-    float steps;
-
-    (void)frexpf(a, &exponent); // a in [2^(exponent - 1), 2^exponent)
-    exponent = a < 0x1p-6F ? -6 : exponent - 1;
-    steps = rintf(ldexpf(a, 3 - exponent)); // 8 .. 16, less below the normals
-    return (uint8_t)((signbit(x) ? 0x80 : 0) | (int)((float)((exponent + 6) * 8) + steps));
-}
-
 static void round_to_bytes(tsr_kv_code *out, const float *x, int dim, tsr_kv_type type)
 {
     const bool is_int = type == TSR_KV_TYPE_INT8;
@@ -134,7 +121,7 @@ static void round_to_bytes(tsr_kv_code *out, const float *x, int dim, tsr_kv_typ
         const float z = x[d] * inverse;
 
         out->codes[d] =
-            is_int ? (uint8_t)(int8_t)rintf(fmaxf(-127.0F, fminf(z, 127.0F))) : to_e4m3(z);
+            is_int ? (uint8_t)(int8_t)rintf(fmaxf(-127.0F, fminf(z, 127.0F))) : tsr_dtype_to_fp8(z);
     }
 }
 
@@ -247,15 +234,22 @@ static size_t mean_offset(const tsr_kv_layout *layout, int at)
            (size_t)(at / TSR_KV_LAYOUT_GROUP) * tsr_kv_layout_mean_bytes(layout);
 }
 
-void tsr_kv_code_mean(float *mean, const void *keys, const tsr_kv_layout *layout, int at)
+const int8_t *tsr_kv_code_mean_at(float *scale, const void *keys, const tsr_kv_layout *layout,
+                                  int at)
 {
     const char *record = (const char *)keys + mean_offset(layout, at);
-    const int8_t *codes = (const int8_t *)record + sizeof(uint16_t);
     uint16_t bits;
-    float scale;
 
     memcpy(&bits, record, sizeof(bits));
-    scale = tsr_dtype_from_bf16(bits);
+    *scale = tsr_dtype_from_bf16(bits);
+    return (const int8_t *)record + sizeof(bits);
+}
+
+void tsr_kv_code_mean(float *mean, const void *keys, const tsr_kv_layout *layout, int at)
+{
+    float scale;
+    const int8_t *codes = tsr_kv_code_mean_at(&scale, keys, layout, at);
+
     for (int d = 0; d < layout->key_dim; d++) {
         mean[d] = scale * (float)codes[d];
     }

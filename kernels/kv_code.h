@@ -63,6 +63,10 @@ void tsr_kv_code_put_value(void *values, const tsr_kv_layout *layout, int at,
 void tsr_kv_code_put_mean(void *keys, const tsr_kv_layout *layout, int at, const void *from,
                           int first, int n);
 
+/* Where that of the group of token `at` lies: codes [key_dim], to be multiplied by the scale. */
+const int8_t *tsr_kv_code_mean_at(float *scale, const void *keys, const tsr_kv_layout *layout,
+                                  int at);
+
 /* The mean of the group that token `at` lies in. */
 void tsr_kv_code_mean(float *mean, const void *keys, const tsr_kv_layout *layout, int at);
 

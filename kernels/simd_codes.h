@@ -13,13 +13,9 @@ TSR_INLINE v16 v16_load_i8(const int8_t *p)
 {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
-TSR_INLINE v16 v16_load_e4m3(const uint8_t *p) /* 2^-8 of each number */
+TSR_INLINE v16 v16_negative(v16 a) /* 1 where the sign bit is set, 0 elsewhere */
 {
-    const __m256i x = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)p));
-    const __m256i rest = _mm256_and_si256(_mm256_slli_epi16(x, 7), _mm256_set1_epi16(0x3F80));
-    const __m256i sign = _mm256_and_si256(_mm256_slli_epi16(x, 8), _mm256_set1_epi16(-0x8000));
-
-    return _mm512_cvtph_ps(_mm256_or_si256(rest, sign));
+    return _mm512_cvtepi32_ps(_mm512_srli_epi32(_mm512_castps_si512(a), 31));
 }
 TSR_INLINE i16 i16_load_u8(const uint8_t *p)
 {
@@ -63,15 +59,13 @@ TSR_INLINE v16 v16_load_i8(const int8_t *p)
     return (v16){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)),
                  _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(x, 8)))};
 }
-TSR_INLINE v16 v16_load_e4m3(const uint8_t *p) /* 2^-8 of each number */
+TSR_INLINE __m256 tsr_avx2_negative(__m256 a)
 {
-    const __m256i x = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)p));
-    const __m256i rest = _mm256_and_si256(_mm256_slli_epi16(x, 7), _mm256_set1_epi16(0x3F80));
-    const __m256i sign = _mm256_and_si256(_mm256_slli_epi16(x, 8), _mm256_set1_epi16(-0x8000));
-    const __m256i half = _mm256_or_si256(rest, sign);
-
-    return (v16){_mm256_cvtph_ps(_mm256_castsi256_si128(half)),
-                 _mm256_cvtph_ps(_mm256_extracti128_si256(half, 1))};
+    return _mm256_cvtepi32_ps(_mm256_srli_epi32(_mm256_castps_si256(a), 31));
+}
+TSR_INLINE v16 v16_negative(v16 a) /* 1 where the sign bit is set, 0 elsewhere */
+{
+    return (v16){tsr_avx2_negative(a.low), tsr_avx2_negative(a.high)};
 }
 TSR_INLINE i16 i16_load_u8(const uint8_t *p)
 {
@@ -125,12 +119,10 @@ TSR_INLINE v16 v16_load_i8(const int8_t *p)
     TSR_EACH_LANE r.lane[i] = (float)p[i];
     return r;
 }
-TSR_INLINE v16 v16_load_e4m3(const uint8_t *p) /* 2^-8 of each number */
+TSR_INLINE v16 v16_negative(v16 a) /* 1 where the sign bit is set, 0 elsewhere */
 {
-    v16 r;
-    TSR_EACH_LANE r.lane[i] =
-        tsr_dtype_from_f16((uint16_t)((p[i] & 0x80U) << 8 | (p[i] & 0x7FU) << 7));
-    return r;
+    TSR_EACH_LANE a.lane[i] = signbit(a.lane[i]) ? 1.0F : 0.0F;
+    return a;
 }
 TSR_INLINE i16 i16_load_u8(const uint8_t *p)
 {
