@@ -5,7 +5,7 @@ set(n_bad 0)
 set(n_files 0)
 
 file(GLOB files ${SOURCE}/base/*.[ch] ${SOURCE}/kernels/*.[ch] ${SOURCE}/kernels/*.cu ${SOURCE}/parallel/*.[ch]
-     ${SOURCE}/kv/*.[ch] ${SOURCE}/engine/*.[ch] ${SOURCE}/launch/*.[ch])
+     ${SOURCE}/kv/*.[ch] ${SOURCE}/engine/*.[ch] ${SOURCE}/engine/text/*.[ch] ${SOURCE}/launch/*.[ch])
 set(stripped_dir ${OUT}/words)
 file(REMOVE_RECURSE ${stripped_dir})
 foreach(file IN LISTS files)

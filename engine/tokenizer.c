@@ -5,11 +5,11 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/utf8.h"
-#include "engine/bpe.h"
-#include "engine/byte_alphabet.h"
-#include "engine/pretokenizer.h"
-#include "engine/special.h"
-#include "engine/vocab.h"
+#include "engine/text/bpe.h"
+#include "engine/text/byte_alphabet.h"
+#include "engine/text/pretokenizer.h"
+#include "engine/text/special.h"
+#include "engine/text/vocab.h"
 
 struct tsr_tokenizer {
     tsr_vocab *vocab; // owned, as the next three
@@ -20,6 +20,8 @@ struct tsr_tokenizer {
     int32_t bos;
     int32_t eos;
     bool adds_bos;
+    tsr_ids before; // owned
+    tsr_ids after;
 };
 
 /* ---- making ------------------------------------------------------------------------------------
@@ -140,6 +142,9 @@ tsr_status tsr_tokenizer_create(tsr_tokenizer **out, const tsr_gguf *gguf)
         tok->adds_bos = tsr_pretokenizer_wants_bos(tok->pre);
     }
     tok->adds_bos = tok->adds_bos && tok->bos >= 0;
+    if (tok->adds_bos) {
+        TSR_TRY_GOTO(st, fail, tsr_ids_append(&tok->before, tok->bos));
+    }
     *out = tok;
     return TSR_OK;
 
@@ -153,6 +158,8 @@ void tsr_tokenizer_destroy(tsr_tokenizer *tokenizer)
     if (tokenizer == NULL) {
         return;
     }
+    tsr_ids_clear(&tokenizer->after);
+    tsr_ids_clear(&tokenizer->before);
     tsr_free(tokenizer->is_end);
     tsr_bpe_destroy(tokenizer->bpe);
     tsr_special_destroy(tokenizer->special); // looks into the vocabulary, so it goes first
@@ -182,6 +189,53 @@ int32_t tsr_tokenizer_bos(const tsr_tokenizer *tokenizer)
 int32_t tsr_tokenizer_eos(const tsr_tokenizer *tokenizer)
 {
     return tokenizer->eos;
+}
+
+int32_t tsr_tokenizer_pad(const tsr_tokenizer *tokenizer)
+{
+    (void)tokenizer;
+    return -1;
+}
+
+const tsr_ids *tsr_tokenizer_before(const tsr_tokenizer *tokenizer)
+{
+    return &tokenizer->before;
+}
+
+const tsr_ids *tsr_tokenizer_after(const tsr_tokenizer *tokenizer)
+{
+    return &tokenizer->after;
+}
+
+tsr_text_view tsr_tokenizer_text(const tsr_tokenizer *tokenizer, int32_t id)
+{
+    return is_token(tokenizer, id) ? tsr_vocab_text(tokenizer->vocab, id) : text_of("");
+}
+
+tsr_text_view tsr_tokenizer_chat_template(const tsr_tokenizer *tokenizer)
+{
+    (void)tokenizer;
+    return text_of("");
+}
+
+tsr_status tsr_tokenizer_add_end(tsr_tokenizer *tokenizer, int32_t id)
+{
+    if (!is_token(tokenizer, id)) {
+        return tsr_fail(TSR_ERR_ARG, "end token %d does not exist", id);
+    }
+    tokenizer->is_end[id] = true;
+    return TSR_OK;
+}
+
+tsr_status tsr_tokenizer_open_json(tsr_tokenizer **out, const char *json, size_t n_bytes,
+                                   const char *config_json, size_t n_config_bytes)
+{
+    (void)out;
+    (void)json;
+    (void)n_bytes;
+    (void)config_json;
+    (void)n_config_bytes;
+    return tsr_fail(TSR_ERR_UNSUPPORTED, "tokenizer.json is not read yet");
 }
 
 bool tsr_tokenizer_adds_bos(const tsr_tokenizer *tokenizer)
@@ -371,13 +425,14 @@ static tsr_status append_bytes(tsr_text *out, tsr_gguf_text letters)
     return TSR_OK;
 }
 
-tsr_status tsr_tokenizer_decode(const tsr_tokenizer *tokenizer, tsr_text *out, int32_t id,
-                                bool show_special)
+tsr_status tsr_tokenizer_decode(const tsr_tokenizer *tokenizer, tsr_token_stream *stream,
+                                tsr_text *out, int32_t id, bool show_special)
 {
     const size_t n_before = out->n_bytes;
     tsr_gguf_text text;
     tsr_status st;
 
+    (void)stream;
     if (!is_token(tokenizer, id)) {
         return tsr_fail(TSR_ERR_ARG, "token %d does not exist: the vocabulary has %d", id,
                         tsr_vocab_n_tokens(tokenizer->vocab));

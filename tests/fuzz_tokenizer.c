@@ -79,7 +79,7 @@ static void there_and_back(const tsr_tokenizer *tok, const char *text, size_t n_
 
     must(tsr_tokenizer_encode(tok, &ids, text, n_bytes, match_special) == TSR_OK);
     for (int64_t i = 0; i < ids.n_ids; i++) {
-        must(tsr_tokenizer_decode(tok, &back, ids.ids[i], true) == TSR_OK);
+        must(tsr_tokenizer_decode(tok, NULL, &back, ids.ids[i], true) == TSR_OK);
         must(tsr_tokenizer_whole_utf8(back.bytes, back.n_bytes) <= back.n_bytes);
     }
     must(!same ||

@@ -1,11 +1,11 @@
 /*
- * engine/byte_alphabet.h - the 256 letters in which byte-level vocabularies write bytes.
+ * engine/text/byte_alphabet.h - the 256 letters in which byte-level vocabularies write bytes.
  *
  * A printable byte stands for itself as a code point; the other 68 are numbered from U+0100 on, in
  * order (bytes_to_unicode() in github.com/openai/gpt-2, src/encoder.py). A space is U+0120.
  */
-#ifndef TSR_ENGINE_BYTE_ALPHABET_H
-#define TSR_ENGINE_BYTE_ALPHABET_H
+#ifndef TSR_ENGINE_TEXT_BYTE_ALPHABET_H
+#define TSR_ENGINE_TEXT_BYTE_ALPHABET_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -1,5 +1,5 @@
 /*
- * engine/bpe.h - byte-pair merging: the tokens of one piece of text.
+ * engine/text/bpe.h - byte-pair merging: the tokens of one piece of text.
  *
  * A piece begins as its bytes. Of all neighbours that the model knows how to merge, the pair of the
  * lowest rank merges, the leftmost among equals, until none is left (Sennrich et al. 2016,
@@ -9,11 +9,11 @@
  *
  * Threads: a tsr_bpe is read-only after create; a tsr_bpe_work belongs to one thread at a time.
  */
-#ifndef TSR_ENGINE_BPE_H
-#define TSR_ENGINE_BPE_H
+#ifndef TSR_ENGINE_TEXT_BPE_H
+#define TSR_ENGINE_TEXT_BPE_H
 
 #include "base/ids.h"
-#include "engine/vocab.h"
+#include "engine/text/vocab.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -1,5 +1,5 @@
 /*
- * engine/pretokenizer.h - cuts text into the pieces within which tokens may merge.
+ * engine/text/pretokenizer.h - cuts text into the pieces within which tokens may merge.
  *
  * A model was trained with one rule, which its file names (tokenizer.ggml.pre). A rule is a list of
  * patterns: the first cuts the text, each further one cuts the pieces of the one before it. What a
@@ -12,8 +12,8 @@
  *
  * Threads: read-only after create.
  */
-#ifndef TSR_ENGINE_PRETOKENIZER_H
-#define TSR_ENGINE_PRETOKENIZER_H
+#ifndef TSR_ENGINE_TEXT_PRETOKENIZER_H
+#define TSR_ENGINE_TEXT_PRETOKENIZER_H
 
 #include "base/status.h"
 

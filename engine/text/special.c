@@ -1,4 +1,4 @@
-#include "engine/special.h"
+#include "engine/text/special.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,13 +1,14 @@
 /*
- * engine/vocab.h - the tokens of a model: their texts, their kinds, and the way from text to id.
+ * engine/text/vocab.h - the tokens of a model: their texts, their kinds, and the way from text to
+ * id.
  *
  * A token's text is what the file says: ordinary tokens are written in the letters of
- * engine/byte_alphabet.h, control and user-defined ones as they are.
+ * engine/text/byte_alphabet.h, control and user-defined ones as they are.
  *
  * Threads: read-only after create.
  */
-#ifndef TSR_ENGINE_VOCAB_H
-#define TSR_ENGINE_VOCAB_H
+#ifndef TSR_ENGINE_TEXT_VOCAB_H
+#define TSR_ENGINE_TEXT_VOCAB_H
 
 #include "engine/gguf.h"
 

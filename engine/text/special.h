@@ -1,5 +1,5 @@
 /*
- * engine/special.h - finds tokens that stand for themselves in a text: control tokens such as
+ * engine/text/special.h - finds tokens that stand for themselves in a text: control tokens such as
  * <|im_end|>, and the ones a model's makers added by hand (user-defined).
  *
  * The leftmost is found first, and of those that begin at one place the longest. Thousands of them
@@ -7,10 +7,10 @@
  *
  * Threads: read-only after create.
  */
-#ifndef TSR_ENGINE_SPECIAL_H
-#define TSR_ENGINE_SPECIAL_H
+#ifndef TSR_ENGINE_TEXT_SPECIAL_H
+#define TSR_ENGINE_TEXT_SPECIAL_H
 
-#include "engine/vocab.h"
+#include "engine/text/vocab.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -1,9 +1,9 @@
-#include "engine/bpe.h"
+#include "engine/text/bpe.h"
 
 #include <string.h>
 
 #include "base/alloc.h"
-#include "engine/byte_alphabet.h"
+#include "engine/text/byte_alphabet.h"
 
 /* Its place in the list is its rank. */
 typedef struct merge {

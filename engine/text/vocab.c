@@ -1,4 +1,4 @@
-#include "engine/vocab.h"
+#include "engine/text/vocab.h"
 
 #include <string.h>
 

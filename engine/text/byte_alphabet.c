@@ -1,4 +1,4 @@
-#include "engine/byte_alphabet.h"
+#include "engine/text/byte_alphabet.h"
 
 // The bytes without a printable letter are 0..32, 127..160 and 173.
 enum {
