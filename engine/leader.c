@@ -122,7 +122,6 @@ static void end_request(tsr_leader *leader, tsr_request *request)
 /* What changes the logits of a generation: penalties, biases, and its end tokens for a while. */
 static tsr_status make_adjust(const tsr_engine *e, tsr_wish *g, const tsr_generation *wish)
 {
-    const tsr_tokenizer *tokenizer = tsr_model_tokenizer(e->model);
     const int n_vocab = (int)tsr_model_config(e->model)->shape.n_vocab;
     tsr_adjust_settings settings = {
         .repetition = wish->repetition_penalty == 0 ? 1 : wish->repetition_penalty,
@@ -142,7 +141,7 @@ static tsr_status make_adjust(const tsr_engine *e, tsr_wish *g, const tsr_genera
             return tsr_fail(TSR_ERR_NOMEM, "no memory for a list of end tokens");
         }
         for (int id = 0; id < n_vocab && !wish->ignore_end; id++) {
-            if (tsr_tokenizer_is_end(tokenizer, id)) {
+            if (tsr_model_is_end(e->model, id)) {
                 banned[settings.n_banned++] = id;
             }
         }
@@ -293,8 +292,9 @@ static void tell_token(tsr_engine *e, tsr_request *request, int32_t token)
     bool stops = false;
     size_t whole;
 
-    if (tsr_tokenizer_decode(tsr_model_tokenizer(e->model), &g->stream, &g->text, token, false) !=
-        TSR_OK) {
+    if (tsr_model_tokenizer(e->model) != NULL &&
+        tsr_tokenizer_decode(tsr_model_tokenizer(e->model), &g->stream, &g->text, token, false) !=
+            TSR_OK) {
         tsr_log_error("a token's text is lost: %s", tsr_status_message());
     }
     whole = g->text.n_bytes;
@@ -350,7 +350,7 @@ static void tell_end(tsr_request *request)
 
 static bool token_ends(void *ctx, int32_t token)
 {
-    return tsr_tokenizer_is_end(ctx, token);
+    return tsr_model_is_end(ctx, token);
 }
 
 /* What the step has brought reaches whoever asked for it. */
@@ -418,7 +418,7 @@ tsr_status tsr_engine_step(tsr_engine *e, bool *busy)
         }
         done = tsr_clock_ns();
         tsr_scheduler_commit(e->leader->scheduler, &e->step, e->leader->next, token_ends,
-                             (void *)(uintptr_t)tsr_model_tokenizer(e->model), done);
+                             e->model, done);
         tsr_scheduler_note_time(e->leader->scheduler, (done - began) / 1000);
     } else {
         e->step.n_seqs = 0;

@@ -22,6 +22,7 @@ struct tsr_runner {
     size_t host_ints;
     int32_t *tables; /* i32 [max_seqs, max_blocks] pool slots, on the device; owned */
     int32_t *inputs; /* i32 [host_ints] on the device; owned */
+    int32_t *lengths; /* [max_seqs] tokens of each sequence so far; owned */
     int32_t *words;  /* findings; owned */
     size_t words_capacity;
     float *row;        /* [own vocabulary] on the host; owned */
@@ -42,6 +43,7 @@ typedef struct inputs {
     tsr_tensor sharpness; /* f32 */
     tsr_tensor ones;      /* f32: the sharpness of rows looked at as they are */
     tsr_batch batch;
+    tsr_decoder_spans spans; /* on the host */
 } inputs;
 
 static size_t table_ints(const tsr_step_limits *limits)
@@ -85,10 +87,11 @@ tsr_status tsr_runner_create(tsr_runner **out, const tsr_decoder_parts *parts, t
     runner->host_ints =
         4 * (size_t)limits->max_rows + 3 * (size_t)limits->max_seqs + 1 + TSR_DECODER_HEAD_ROWS;
     runner->host = tsr_alloc(runner->host_ints, sizeof(*runner->host));
+    runner->lengths = tsr_alloc((size_t)limits->max_seqs, sizeof(*runner->lengths));
     runner->row = tsr_alloc((size_t)parts->shard->vocab.count, sizeof(*runner->row));
     runner->tables = tsr_device_alloc(parts->dev, table_ints(limits) * sizeof(*runner->tables));
     runner->inputs = tsr_device_alloc(parts->dev, runner->host_ints * sizeof(*runner->inputs));
-    if (runner->host == NULL || runner->row == NULL || runner->tables == NULL ||
+    if (runner->host == NULL || runner->lengths == NULL || runner->row == NULL || runner->tables == NULL ||
         runner->inputs == NULL) {
         st = tsr_fail(TSR_ERR_NOMEM, "no memory for the tables of %d sequences of %d blocks",
                       limits->max_seqs, limits->max_blocks);
@@ -117,6 +120,7 @@ void tsr_runner_destroy(tsr_runner *runner)
     tsr_device_free(runner->parts.dev, runner->tables,
                     table_ints(&runner->limits) * sizeof(*runner->tables));
     tsr_free(runner->row);
+    tsr_free(runner->lengths);
     tsr_free(runner->host);
     tsr_free(runner);
 }
@@ -169,6 +173,10 @@ static tsr_status load_inputs(tsr_runner *runner, const tsr_step *step, inputs *
             in->batch.longest = step->first_pos[s] + n;
         }
     }
+    for (int s = 0; s < step->n_seqs; s++) {
+        runner->lengths[s] = step->first_pos[s] + step->row_start[s + 1] - step->row_start[s];
+    }
+    in->spans = (tsr_decoder_spans){step->n_seqs, step->row_start, runner->lengths};
     in->batch.n_seqs = step->n_seqs;
     in->batch.row_start = put(runner, &used, step->row_start, step->n_seqs + 1);
     in->batch.first_pos = put(runner, &used, step->first_pos, step->n_seqs);
@@ -472,7 +480,7 @@ tsr_status tsr_runner_run(tsr_runner *runner, const tsr_step *step, tsr_findings
         return TSR_OK;
     }
     TSR_TRY(load_inputs(runner, step, &in));
-    TSR_TRY(tsr_decoder_forward(runner->decoder, in.tokens, in.positions, &in.batch));
+    TSR_TRY(tsr_decoder_forward(runner->decoder, in.tokens, in.positions, &in.batch, &in.spans));
     for (; c.first < step->n_wanted; c.first += c.n) {
         const int left = step->n_wanted - c.first;
 

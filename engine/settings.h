@@ -21,6 +21,7 @@ typedef struct tsr_settings {
     int block_tokens;
     int n_blocks; /* of the cache: what this rank has room for, until tsr_settings_fix_blocks() */
     tsr_activations activations;
+    tsr_encoding weights_as; /* what plain weights become; TSR_ENCODING_COUNT: as they are stored */
     int max_batch_tokens;
     int max_sequences;
     int max_queue;         /* 0: any number */
