@@ -66,6 +66,8 @@ TSR_INLINE v16 load(const void *p, int64_t i, tsr_kv_type kv)
     }
 }
 
+static const float lane_numbers[TSR_LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
 TSR_INLINE int64_t bytes_of(tsr_kv_type kv)
 {
     return kv == TSR_KV_TYPE_F32 ? 4 : 2;
@@ -260,53 +262,125 @@ static int groups_of(int n_tokens)
     return (n_tokens + TSR_LANES - 1) / TSR_LANES;
 }
 
+/* Scores of groups [from, to) for n queries from the i-th on. */
+static void score_groups(const tsr_attention_run *run, const tsr_attention_tile *tile, int i, int n,
+                         int from, int to)
+{
+    for (int g = from, n_vectors; g < to; g += n_vectors) {
+        n_vectors = next_vectors(to - g, n);
+        score_tiles[run->type][n][n_vectors](run, tile->q + i * run->key_dim,
+                                             tile->scores + i * TSR_ATTENTION_RUN, g,
+                                             tile->from_memory && i == 0);
+    }
+}
+
+static int least(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+static int most(int a, int b)
+{
+    return a > b ? a : b;
+}
+
 static void score_all(const tsr_attention_run *run, const tsr_attention_tile *tile)
 {
-    const int n_groups = groups_of(tile->n_seen[tile->n_queries - 1]);
+    const int n_groups = groups_of(tile->seen[tile->n_queries - 1].end);
     const int at_once = TOKENS_A_BLOCK / TSR_LANES;
 
     // Keys of a block stay near while all queries pass over them.
-    for (int g0 = 0; g0 < n_groups; g0 += at_once) {
+    for (int g0 = tile->seen[0].first / TSR_LANES; g0 < n_groups; g0 += at_once) {
         for (int i = 0, n; i < tile->n_queries; i += n) {
-            int end;
-
             n = next_queries(tile->n_queries - i);
-            end = groups_of(tile->n_seen[i + n - 1]);
-            end = end < g0 + at_once ? end : g0 + at_once;
-            for (int g = g0, n_vectors; g < end; g += n_vectors) {
-                n_vectors = next_vectors(end - g, n);
-                score_tiles[run->type][n][n_vectors](run, tile->q + i * run->key_dim,
-                                                     tile->scores + i * TSR_ATTENTION_RUN, g,
-                                                     tile->from_memory && i == 0);
-            }
+            score_groups(run, tile, i, n, most(tile->seen[i].first / TSR_LANES, g0),
+                         least(groups_of(tile->seen[i + n - 1].end), g0 + at_once));
         }
     }
 }
 
-/* Scores of n tokens become e; the tail of the last vector becomes zeros. Sets m and l. */
-static void soften(float *s, int n, float *m, float *l)
+/* Only the groups in which something is seen. */
+static void score_pattern(const tsr_attention_run *run, const tsr_attention_tile *tile)
 {
-    const int n_padded = groups_of(n) * TSR_LANES;
+    for (int i = 0, n; i < tile->n_queries; i += n) {
+        int done = 0; // groups
+
+        n = next_queries(tile->n_queries - i);
+        for (int r = 0; r < tile->n_pattern; r++) {
+            const int end = groups_of(tile->pattern[r].end);
+
+            score_groups(run, tile, i, n, most(done, tile->pattern[r].first / TSR_LANES), end);
+            done = end;
+        }
+    }
+}
+
+/* Soft cap and slope over groups [from, to). */
+static void bend(float *s, int from, int to, float softcap, float slope, float distance)
+{
+    const v16 cap = v16_set1(softcap);
+    const v16 one = v16_set1(1.0F);
+    v16 d = v16_add(v16_load(lane_numbers), v16_set1(distance + (float)(from * TSR_LANES)));
+
+    for (int g = from; g < to; g++) {
+        v16 x = v16_load(s + g * TSR_LANES);
+
+        if (softcap > 0) {
+            // Where e^2x would overflow, tanh is 1 to the last bit.
+            const v16 twice = v16_min(v16_div(v16_add(x, x), cap), v16_set1(80.0F));
+            const v16 e = v16_exp(twice);
+
+            x = v16_sub(cap, v16_div(v16_add(cap, cap), v16_add(e, one)));
+        }
+        v16_store(s + g * TSR_LANES, v16_fma(v16_set1(slope), d, x));
+        d = v16_add(d, v16_set1((float)TSR_LANES));
+    }
+}
+
+/* Puts x wherever groups [from, to) lie outside of the ranges. */
+static void fill_unseen(float *s, int from, int to, const tsr_attention_range *ranges, int n_ranges,
+                        float x)
+{
+    int t = from * TSR_LANES;
+
+    for (int r = 0; r <= n_ranges; r++) {
+        const int end = r < n_ranges ? ranges[r].first : to * TSR_LANES;
+
+        for (; t < end; t++) {
+            s[t] = x;
+        }
+        t = r < n_ranges ? ranges[r].end : t;
+    }
+}
+
+/* Scores of what query i sees become e, and zeros beside it. Sets m and l. */
+static void soften(const tsr_attention_tile *tile, int i, float *m, float *l)
+{
+    const tsr_attention_range *ranges = tile->pattern != NULL ? tile->pattern : &tile->seen[i];
+    const int n_ranges = tile->pattern != NULL ? tile->n_pattern : 1;
+    const int from = ranges[0].first / TSR_LANES;
+    const int to = groups_of(ranges[n_ranges - 1].end);
+    float *s = tile->scores + i * TSR_ATTENTION_RUN;
     v16 largest = v16_set1(-INFINITY);
     v16 sum = v16_set1(0.0F);
 
-    for (int t = n; t < n_padded; t++) {
-        s[t] = -INFINITY; // whatever lies in slots that are not written yet
+    if (tile->softcap > 0 || tile->slopes != NULL) {
+        const float slope = tile->slopes == NULL ? 0 : tile->slopes[i % tile->n_heads];
+
+        bend(s, from, to, tile->softcap, slope, tile->distance - (float)(i / tile->n_heads));
     }
-    for (int t = 0; t < n_padded; t += TSR_LANES) {
-        largest = v16_max(largest, v16_load(s + t));
+    fill_unseen(s, from, to, ranges, n_ranges, -INFINITY); // whatever lies there
+    for (int g = from; g < to; g++) {
+        largest = v16_max(largest, v16_load(s + g * TSR_LANES));
     }
     *m = v16_largest(largest);
     largest = v16_set1(*m);
-    for (int t = 0; t < n_padded; t += TSR_LANES) {
-        v16 e = v16_exp(v16_sub(v16_load(s + t), largest));
-
-        v16_store(s + t, e);
-        if (t + TSR_LANES > n) { // v16_exp(-infinity) is tiny, and must be nothing
-            memset(s + n, 0, (size_t)(n_padded - n) * sizeof(*s));
-            e = v16_load(s + t);
-        }
-        sum = v16_add(sum, e);
+    for (int g = from; g < to; g++) {
+        v16_store(s + g * TSR_LANES, v16_exp(v16_sub(v16_load(s + g * TSR_LANES), largest)));
+    }
+    fill_unseen(s, from, to, ranges, n_ranges, 0); // v16_exp(-infinity) is tiny, not nothing
+    for (int g = from; g < to; g++) {
+        sum = v16_add(sum, v16_load(s + g * TSR_LANES));
     }
     *l = v16_sum(sum);
 }
@@ -323,39 +397,57 @@ static void gather_all(const tsr_attention_run *run, const float *e, float *o, i
     }
 }
 
-static int within(int x, int least, int most)
+/* What only some of n queries from the i-th on see lies before and behind what all of them see.
+ * Nothing may touch it for the others, not even with weight 0, which times infinity is NaN. */
+static void gather_block(const tsr_attention_run *run, const tsr_attention_tile *tile, int i, int n,
+                         int from, int to)
 {
-    return x < least ? least : x > most ? most : x;
+    const int64_t part_floats = run->padded_dim + TSR_ATTENTION_PART_TAIL;
+    const float *e = tile->scores + i * TSR_ATTENTION_RUN;
+    float *o = tile->parts + i * part_floats;
+    const tsr_attention_range *seen = tile->seen + i;
+    const int shared_end = most(from, least(seen[0].end, to));
+    const int shared_from = least(most(seen[n - 1].first, from), shared_end);
+
+    for (int k = 0; k < n - 1; k++) {
+        gather_all(run, e + k * TSR_ATTENTION_RUN, o + k * part_floats, part_floats, 1,
+                   most(seen[k].first, from), least(seen[k].end, shared_from), NULL);
+    }
+    gather_all(run, e, o, part_floats, n, shared_from, shared_end, i == 0 ? tile->then : NULL);
+    for (int k = 1; k < n; k++) {
+        gather_all(run, e + k * TSR_ATTENTION_RUN, o + k * part_floats, part_floats, 1,
+                   most(most(seen[k].first, from), shared_end), least(seen[k].end, to), NULL);
+    }
 }
 
 static void attend(const tsr_attention_run *run, const tsr_attention_tile *tile)
 {
     const int64_t part_floats = run->padded_dim + TSR_ATTENTION_PART_TAIL;
-    const int most = tile->n_seen[tile->n_queries - 1];
+    const int most_seen = tile->seen[tile->n_queries - 1].end;
 
-    score_all(run, tile);
+    if (tile->pattern != NULL) {
+        score_pattern(run, tile);
+    } else {
+        score_all(run, tile);
+    }
     for (int i = 0; i < tile->n_queries; i++) {
         float *part = tile->parts + i * part_floats;
 
         memset(part, 0, (size_t)part_floats * sizeof(*part));
-        soften(tile->scores + i * TSR_ATTENTION_RUN, tile->n_seen[i], part + run->padded_dim,
-               part + run->padded_dim + 1);
+        soften(tile, i, part + run->padded_dim, part + run->padded_dim + 1);
     }
-    for (int t = 0; t < most; t += TOKENS_A_BLOCK) {
+    for (int i = 0, n; tile->pattern != NULL && i < tile->n_queries; i += n) {
+        n = next_queries(tile->n_queries - i);
+        for (int r = 0; r < tile->n_pattern; r++) {
+            gather_all(run, tile->scores + i * TSR_ATTENTION_RUN, tile->parts + i * part_floats,
+                       part_floats, n, tile->pattern[r].first, tile->pattern[r].end, NULL);
+        }
+    }
+    for (int t = tile->seen[0].first / TOKENS_A_BLOCK * TOKENS_A_BLOCK;
+         tile->pattern == NULL && t < most_seen; t += TOKENS_A_BLOCK) {
         for (int i = 0, n; i < tile->n_queries; i += n) {
-            const float *e = tile->scores + i * TSR_ATTENTION_RUN;
-            float *o = tile->parts + i * part_floats;
-            int shared;
-
             n = next_queries(tile->n_queries - i);
-            shared = within(tile->n_seen[i], t, t + TOKENS_A_BLOCK);
-            gather_all(run, e, o, part_floats, n, t, shared, i == 0 ? tile->then : NULL);
-            // What only the later queries see: nothing may touch it for the earlier ones, not even
-            // with weight 0, which times infinity is NaN.
-            for (int k = 1; k < n; k++) {
-                gather_all(run, e + k * TSR_ATTENTION_RUN, o + k * part_floats, part_floats, 1,
-                           shared, within(tile->n_seen[i + k], t, t + TOKENS_A_BLOCK), NULL);
-            }
+            gather_block(run, tile, i, n, t, t + TOKENS_A_BLOCK);
         }
     }
 }
@@ -363,18 +455,18 @@ static void attend(const tsr_attention_run *run, const tsr_attention_tile *tile)
 /* ---- around a run ---------------------------------------------------------------------------- */
 
 TSR_INLINE void widen_as(tsr_kv_type kv, float *keys, float *values, const tsr_attention_run *run,
-                         int n_tokens)
+                         int from, int to)
 {
     const int key_dim = run->key_dim;
     const int padded_dim = run->padded_dim;
 
-    for (int g = 0; g < groups_of(n_tokens); g++) {
+    for (int g = from / TSR_LANES; g < groups_of(to); g++) {
         for (int d = 0; d < key_dim; d++) {
             v16_store(keys + ((int64_t)g * key_dim + d) * TSR_LANES,
                       load(run->keys[g], (int64_t)d * run->key_stride, kv));
         }
     }
-    for (int t = 0; t < n_tokens; t++) {
+    for (int t = from; t < to && run->values[t / TSR_LANES] != NULL; t++) {
         const int64_t row = (int64_t)(t % TSR_LANES) * padded_dim;
 
         for (int d = 0; d < padded_dim; d += TSR_LANES) {
@@ -384,15 +476,39 @@ TSR_INLINE void widen_as(tsr_kv_type kv, float *keys, float *values, const tsr_a
     }
 }
 
+/* values[t, d] = keys[d, t], zeros behind the last dimension of a key. */
+static void turn_over(float *values, const float *keys, const tsr_attention_run *run, int from,
+                      int to)
+{
+    const int key_dim = run->key_dim;
+    const int padded_dim = run->padded_dim;
+    const int n_dims = least(key_dim, padded_dim);
+
+    for (int t = from; t < to; t++) {
+        const float *key = keys + (int64_t)(t / TSR_LANES) * key_dim * TSR_LANES + t % TSR_LANES;
+        float *value = values + (int64_t)t * padded_dim;
+
+        for (int d = 0; d < n_dims; d++) {
+            value[d] = key[d * TSR_LANES];
+        }
+        for (int d = n_dims; d < padded_dim; d++) {
+            value[d] = 0;
+        }
+    }
+}
+
 static void widen(tsr_attention_run *out, float *keys, float *values, const tsr_attention_run *run,
-                  int n_tokens)
+                  int from, int to)
 {
     if (run->type == TSR_KV_TYPE_F16) {
-        widen_as(TSR_KV_TYPE_F16, keys, values, run, n_tokens);
+        widen_as(TSR_KV_TYPE_F16, keys, values, run, from, to);
     } else if (run->type == TSR_KV_TYPE_BF16) {
-        widen_as(TSR_KV_TYPE_BF16, keys, values, run, n_tokens);
+        widen_as(TSR_KV_TYPE_BF16, keys, values, run, from, to);
     } else {
-        widen_as(TSR_KV_TYPE_F32, keys, values, run, n_tokens);
+        widen_as(TSR_KV_TYPE_F32, keys, values, run, from, to);
+    }
+    if (run->values[from / TSR_LANES] == NULL) {
+        turn_over(values, keys, run, from, to);
     }
     *out = *run;
     out->type = TSR_KV_TYPE_F32;

@@ -22,9 +22,9 @@ tsr_status tsr_kv_layout_check(const tsr_kv_layout *layout)
     if (layout->type < 0 || layout->type >= TSR_KV_TYPE_COUNT) {
         return tsr_fail(TSR_ERR_ARG, "kv layout: elements of type %d", (int)layout->type);
     }
-    if (layout->latent || layout->type > TSR_KV_TYPE_BF16) {
+    if (layout->type > TSR_KV_TYPE_BF16) {
         return tsr_fail(TSR_ERR_UNSUPPORTED, "kv layout: %s cannot be kept yet",
-                        layout->latent ? "latent keys" : tsr_kv_type_name(layout->type));
+                        tsr_kv_type_name(layout->type));
     }
     return TSR_OK;
 }

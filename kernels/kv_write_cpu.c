@@ -38,7 +38,7 @@ static void put_token(const job *j, char *block, int at, int64_t row)
     const size_t dim_bytes = (size_t)layout->value_dim * elem_bytes;
     const size_t padded_bytes = (size_t)tsr_kv_layout_padded_dim(layout) * elem_bytes;
     const float *k = tsr_rows_cpu_f32(j->k, row);
-    const float *v = tsr_rows_cpu_f32(j->v, row);
+    const float *v = layout->latent ? NULL : tsr_rows_cpu_f32(j->v, row);
     union {
         float f32[TSR_KV_LAYOUT_MOST_DIM];
         uint16_t f16[TSR_KV_LAYOUT_MOST_DIM];
@@ -51,6 +51,9 @@ static void put_token(const job *j, char *block, int at, int64_t row)
         j->loops->round(&rounded, k + h * layout->key_dim, layout->key_dim, layout->type);
         put_keys(keys + (size_t)at * elem_bytes, &rounded, layout->key_dim, layout->block_tokens,
                  elem_bytes);
+        if (layout->latent) {
+            continue;
+        }
         j->loops->round(value, v + h * layout->value_dim, layout->value_dim, layout->type);
         memset(value + dim_bytes, 0, padded_bytes - dim_bytes);
     }
@@ -81,11 +84,36 @@ static void rows(const void *ctx, int64_t first, int64_t end, int thread)
     }
 }
 
+/* What is written must lie in the device pool. */
+static tsr_status check_places(const tsr_kv_view *kv, const tsr_batch *batch)
+{
+    const int32_t *row_start = batch->row_start.data;
+    const int32_t *first_pos = batch->first_pos.data;
+    const int32_t *lanes = batch->lanes.data;
+    const int64_t block_tokens = kv->layout->block_tokens;
+
+    for (int s = 0; s < batch->n_seqs; s++) {
+        const int32_t *slots = tsr_rows_cpu_i32(batch->tables, lanes[s]);
+        const int64_t end = first_pos[s] + (row_start[s + 1] - row_start[s]);
+
+        for (int64_t b = first_pos[s] / block_tokens; b * block_tokens < end; b++) {
+            if (slots[b] < 0 && first_pos[s] < end) {
+                return tsr_fail(TSR_ERR_ARG,
+                                "kv_write: block %lld of sequence %d lies in the host pool, where "
+                                "nothing is written",
+                                (long long)b, s);
+            }
+        }
+    }
+    return TSR_OK;
+}
+
 tsr_status tsr_kv_write_cpu(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor k, tsr_tensor v,
                             const tsr_batch *batch)
 {
     const job j = {TSR_ISA_PICK(dev->isa, tsr_row_loops), kv, k, v, batch};
 
+    TSR_TRY(check_places(kv, batch));
     tsr_rows_cpu_run(dev, k.n_rows, k.n_cols, rows, &j);
     return TSR_OK;
 }

@@ -98,6 +98,10 @@ TSR_INLINE v16 v16_max(v16 a, v16 b)
 {
     return _mm512_max_ps(a, b);
 }
+TSR_INLINE v16 v16_min(v16 a, v16 b)
+{
+    return _mm512_min_ps(a, b);
+}
 TSR_INLINE v16 v16_fma(v16 a, v16 b, v16 c) /* a * b + c, rounded once */
 {
     return _mm512_fmadd_ps(a, b, c);
@@ -245,6 +249,10 @@ TSR_INLINE v16 v16_div(v16 a, v16 b)
 TSR_INLINE v16 v16_max(v16 a, v16 b)
 {
     return (v16){_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)};
+}
+TSR_INLINE v16 v16_min(v16 a, v16 b)
+{
+    return (v16){_mm256_min_ps(a.low, b.low), _mm256_min_ps(a.high, b.high)};
 }
 TSR_INLINE v16 v16_fma(v16 a, v16 b, v16 c)
 {
@@ -426,6 +434,11 @@ TSR_INLINE v16 v16_div(v16 a, v16 b)
 TSR_INLINE v16 v16_max(v16 a, v16 b) /* b where either is NaN, as the instruction does */
 {
     TSR_EACH_LANE a.lane[i] = a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i];
+    return a;
+}
+TSR_INLINE v16 v16_min(v16 a, v16 b)
+{
+    TSR_EACH_LANE a.lane[i] = a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i];
     return a;
 }
 TSR_INLINE v16 v16_fma(v16 a, v16 b, v16 c)
