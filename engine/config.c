@@ -35,8 +35,10 @@ tsr_status tsr_config_begin(tsr_config *config, const tsr_family *family)
         return tsr_fail(TSR_ERR_NOMEM, "no memory for %d layers", config->n_layers);
     }
     for (int i = 0; i < config->n_layers; i++) {
-        config->layers[i] = (tsr_layer_config){
-            .makes_kv = true, .kv_layer = i, .rope = family->positions == TSR_POSITIONS_ROPE ? 0 : -1};
+        config->layers[i] =
+            (tsr_layer_config){.makes_kv = true,
+                               .kv_layer = i,
+                               .rope = family->positions == TSR_POSITIONS_ROPE ? 0 : -1};
     }
     config->n_kv_layers = config->n_layers;
     return TSR_OK;
@@ -62,8 +64,8 @@ static tsr_status check_routing(const tsr_config *c)
 /* Which layers have experts in the place of a feed-forward decides which roles the model has. */
 static void settle_roles(tsr_config *c)
 {
-    const uint64_t dense = TSR_ROLE_BIT(TSR_ROLE_GATE) | TSR_ROLE_BIT(TSR_ROLE_UP) |
-                           TSR_ROLE_BIT(TSR_ROLE_DOWN);
+    const uint64_t dense =
+        TSR_ROLE_BIT(TSR_ROLE_GATE) | TSR_ROLE_BIT(TSR_ROLE_UP) | TSR_ROLE_BIT(TSR_ROLE_DOWN);
     bool any_dense = false;
 
     for (int i = 0; i < c->n_layers; i++) {

@@ -72,7 +72,8 @@ typedef struct tsr_config {
 
     int position_offset; /* learned positions: the row of position 0 */
     float *slopes;       /* ALiBi: [n_heads], or NULL; owned */
-    bool slopes_bf16;    /* each slope times position is rounded to bf16 */
+    float slopes_scale;  /* > 0: each slope times position is rounded to bf16, and scaled by so many
+                            times the scale of scores */
 
     float embed_scale; /* 1 does nothing; so do the next three */
     float residual_scale;

@@ -56,8 +56,8 @@ static tsr_status read_activation(tsr_config *config, const tsr_hf_keys *keys,
         const char *name;
         tsr_activation activation;
     } known[] = {
-        {"silu", TSR_ACTIVATION_SILU},          {"swish", TSR_ACTIVATION_SILU},
-        {"gelu", TSR_ACTIVATION_GELU},          {"gelu_new", TSR_ACTIVATION_GELU_TANH},
+        {"silu", TSR_ACTIVATION_SILU},           {"swish", TSR_ACTIVATION_SILU},
+        {"gelu", TSR_ACTIVATION_GELU},           {"gelu_new", TSR_ACTIVATION_GELU_TANH},
         {"gelu_fast", TSR_ACTIVATION_GELU_TANH}, {"gelu_pytorch_tanh", TSR_ACTIVATION_GELU_TANH},
         {"relu", TSR_ACTIVATION_RELU},
     };
@@ -266,8 +266,10 @@ static tsr_status read_layer_types(tsr_config *c, const tsr_hf_keys *keys, const
         }
         if (strcmp(type, "sliding_attention") == 0) {
             if (window == 0) {
-                return tsr_fail(TSR_ERR_FORMAT, "%s: layer %d is local and sliding_window is "
-                                "missing", keys->label, i);
+                return tsr_fail(TSR_ERR_FORMAT,
+                                "%s: layer %d is local and sliding_window is "
+                                "missing",
+                                keys->label, i);
             }
             c->layers[i].window = window;
         }
@@ -300,10 +302,10 @@ static tsr_status read_windows(tsr_config *c, const tsr_hf_keys *keys, const tsr
         return read_layer_types(c, keys, types, window);
     }
     for (int i = 0; i < c->n_layers; i++) {
-        const bool local = family->window == TSR_WINDOW_ALL ||
-                           (family->window == TSR_WINDOW_SWITCH && i >= first) ||
-                           (family->window == TSR_WINDOW_PATTERN && period > 0 &&
-                            (i + 1) % period != 0);
+        const bool local =
+            family->window == TSR_WINDOW_ALL ||
+            (family->window == TSR_WINDOW_SWITCH && i >= first) ||
+            (family->window == TSR_WINDOW_PATTERN && period > 0 && (i + 1) % period != 0);
 
         c->layers[i].window = local ? window : 0;
     }

@@ -25,8 +25,8 @@ tsr_status tsr_decoder_create(tsr_decoder **out, const tsr_decoder_parts *parts)
         .n_rows = larger(parts->max_rows, TSR_DECODER_HEAD_ROWS),
         .n_cols = widest(parts),
         .n_heads = (int)parts->shard->heads.count,
-        .head_dim = (int)larger(tsr_config_key_dim(parts->config),
-                                tsr_config_value_dim(parts->config)),
+        .head_dim =
+            (int)larger(tsr_config_key_dim(parts->config), tsr_config_value_dim(parts->config)),
         .context = parts->context,
         .n_seqs = parts->max_seqs,
     };
@@ -138,8 +138,8 @@ static tsr_status feed_forward(tsr_decoder *d, const tsr_decoder_room *room, int
 
 /*
  * One layer, in place on room->x [n_rows, dim]. Every rank runs it, each with its own heads and its
- * own columns of the feed-forward, or its own experts; the two calls of tsr_decoder_meet() are where
- * they meet.
+ * own columns of the feed-forward, or its own experts; the two calls of tsr_decoder_meet() are
+ * where they meet.
  */
 static tsr_status run_layer(tsr_decoder *d, const tsr_decoder_room *room, int layer,
                             const tsr_batch *batch)

@@ -51,9 +51,8 @@ static tsr_status norm_wide(const tsr_decoder *d, const tsr_decoder_room *room,
         of_keys[p] = column(sum.parts[p], 1);
         sum.parts[p] = column(sum.parts[p], 0);
     }
-    TSR_TRY(tsr_rmsnorm_shared(d->parts.dev, room->q, sum.parts, sum.n_parts,
-                               w->q_wide_norm.weight, (int64_t)shape->n_heads * shape->head_dim,
-                               config->norm_eps));
+    TSR_TRY(tsr_rmsnorm_shared(d->parts.dev, room->q, sum.parts, sum.n_parts, w->q_wide_norm.weight,
+                               (int64_t)shape->n_heads * shape->head_dim, config->norm_eps));
     return with_keys
                ? tsr_rmsnorm_shared(d->parts.dev, room->k, of_keys, sum.n_parts,
                                     w->k_wide_norm.weight,
@@ -74,8 +73,7 @@ static tsr_status project(tsr_decoder *d, const tsr_decoder_room *room, int laye
                                     {&w->k.weight, room->k, w->k.bias},
                                     {&w->v.weight, room->v, w->v.bias}};
 
-    TSR_TRY(
-        tsr_matmul(dev, products, l->makes_kv ? 3 : 1, room->normed, d->parts.activations));
+    TSR_TRY(tsr_matmul(dev, products, l->makes_kv ? 3 : 1, room->normed, d->parts.activations));
     if (tsr_config_has(config, TSR_ROLE_Q_WIDE_NORM)) {
         TSR_TRY(norm_wide(d, room, w, l->makes_kv));
     }
@@ -131,8 +129,8 @@ static tsr_status project_latent(tsr_decoder *d, const tsr_decoder_room *room, i
         const tsr_product up = {.weight = &w->k_up[h].weight,
                                 .out = tsr_decoder_columns(room->q_latent, h * key_dim, c->kv_low)};
 
-        TSR_TRY(tsr_matmul(dev, &up, 1, tsr_decoder_columns(room->q, h * head_dim, c->n_nope),
-                           act));
+        TSR_TRY(
+            tsr_matmul(dev, &up, 1, tsr_decoder_columns(room->q, h * head_dim, c->n_nope), act));
     }
     return tsr_copy_heads(dev, room->q_latent, key_dim, c->kv_low, room->q, head_dim, c->n_nope,
                           c->n_rot);
@@ -173,6 +171,7 @@ static tsr_attention_shape shape_of(const tsr_decoder *d, const tsr_decoder_room
         .stride = l->stride,
         .local = l->local,
         .slopes = room->slopes,
+        .slopes_scale = config->slopes_scale * l->scale,
         .sinks = d->parts.weights->layers[layer].sinks,
     };
 }
@@ -185,8 +184,7 @@ tsr_status tsr_decoder_attend(tsr_decoder *d, const tsr_decoder_room *room, int 
     const tsr_kv_view kv = tsr_kv_store_view(d->parts.kv, config->layers[layer].kv_layer);
     const tsr_attention_shape shape = shape_of(d, room, layer);
     const bool latent = config->kv_low > 0;
-    const tsr_product out = {.weight = &w->o.weight,
-                             .out = tsr_decoder_own_part(d, room->x.n_rows, config->shape.dim)};
+    tsr_product out = {.weight = &w->o.weight};
 
     TSR_TRY(latent ? project_latent(d, room, layer, &kv, batch)
                    : project(d, room, layer, &kv, batch));
@@ -195,5 +193,6 @@ tsr_status tsr_decoder_attend(tsr_decoder *d, const tsr_decoder_room *room, int 
     if (latent) {
         TSR_TRY(raise_values(d, room, layer));
     }
+    out.out = tsr_decoder_own_part(d, room->x.n_rows, config->shape.dim); // no sum in between
     return tsr_matmul(d->parts.dev, &out, 1, room->mixed, d->parts.activations);
 }

@@ -156,11 +156,26 @@ tsr_decoder_room tsr_decoder_room_rows(const tsr_decoder *d, int64_t n_rows)
 {
     tsr_decoder_room room = d->room;
     tsr_tensor *const all[] = {
-        &room.x,           &room.normed,     &room.joining,     &room.angles[0],
-        &room.angles[1],   &room.q,          &room.k,           &room.v,
-        &room.mixed,       &room.gate,       &room.up,          &room.q_low,
-        &room.latent,      &room.q_latent,   &room.mixed_latent, &room.routes,
-        &room.chosen,      &room.chosen_weight, &room.shared_scale, &room.shared_gate,
+        &room.x,
+        &room.normed,
+        &room.joining,
+        &room.angles[0],
+        &room.angles[1],
+        &room.q,
+        &room.k,
+        &room.v,
+        &room.mixed,
+        &room.gate,
+        &room.up,
+        &room.q_low,
+        &room.latent,
+        &room.q_latent,
+        &room.mixed_latent,
+        &room.routes,
+        &room.chosen,
+        &room.chosen_weight,
+        &room.shared_scale,
+        &room.shared_gate,
         &room.shared_up,
     };
 

@@ -13,20 +13,20 @@ extern "C" {
 
 /* R is max_rows. What a model does not need has no columns. */
 typedef struct tsr_decoder_room {
-    tsr_tensor x;      /* f32 [R, dim] the residual stream, whole on every rank */
-    tsr_tensor normed; /* f32 [R, dim] what attention and feed-forward read */
+    tsr_tensor x;       /* f32 [R, dim] the residual stream, whole on every rank */
+    tsr_tensor normed;  /* f32 [R, dim] what attention and feed-forward read */
     tsr_tensor joining; /* f32 [R, dim] what they give, where it is not added at once */
     tsr_tensor angles[TSR_CONFIG_ROPES]; /* f32 [R, n_rot] */
-    tsr_tensor q;      /* f32 [R, own heads * head_dim] */
-    tsr_tensor k;      /* f32 [R, own KV heads * head_dim] */
+    tsr_tensor q;                        /* f32 [R, own heads * head_dim] */
+    tsr_tensor k;                        /* f32 [R, own KV heads * head_dim] */
     tsr_tensor v;
     tsr_tensor mixed; /* f32 [R, own heads * value_dim] what attention gives */
     tsr_tensor gate;  /* f32 [R, own ff] */
     tsr_tensor up;
 
-    tsr_tensor q_low;    /* f32 [R, q_low] */
-    tsr_tensor latent;   /* f32 [R, kv_low + n_rot] */
-    tsr_tensor q_latent; /* f32 [R, own heads * (kv_low + n_rot)] */
+    tsr_tensor q_low;        /* f32 [R, q_low] */
+    tsr_tensor latent;       /* f32 [R, kv_low + n_rot] */
+    tsr_tensor q_latent;     /* f32 [R, own heads * (kv_low + n_rot)] */
     tsr_tensor mixed_latent; /* f32 [R, own heads * kv_low] */
 
     tsr_tensor routes;        /* f32 [R, experts] the router's logits */
@@ -42,10 +42,10 @@ typedef struct tsr_decoder_room {
     tsr_tensor shared_gate;  /* f32 [R, own columns of the shared expert] */
     tsr_tensor shared_up;
 
-    tsr_tensor wanted;      /* f32 [HEAD_ROWS, dim] */
-    tsr_tensor logits;      /* f32 [HEAD_ROWS, own vocabulary] */
+    tsr_tensor wanted;                        /* f32 [HEAD_ROWS, dim] */
+    tsr_tensor logits;                        /* f32 [HEAD_ROWS, own vocabulary] */
     tsr_tensor frequencies[TSR_CONFIG_ROPES]; /* f64 [1, n_rot / 2] */
-    tsr_tensor slopes;      /* f32 [1, own heads] */
+    tsr_tensor slopes;                        /* f32 [1, own heads] */
 } tsr_decoder_room;
 
 /* On the host: the chosen experts of a batch, sorted. */

@@ -47,8 +47,8 @@ void tsr_family_list(bool gguf, char *text, size_t text_bytes)
     text[0] = '\0';
     for (int t = 0; t < (gguf ? (int)N_GGUF_TABLES : (int)N_HF_TABLES); t++) {
         for (const tsr_family *const *at = tables[t]; *at != NULL; at++) {
-            const int n = snprintf(text + used, text_bytes - used, "%s%s", used > 0 ? ", " : "",
-                                   (*at)->name);
+            const int n =
+                snprintf(text + used, text_bytes - used, "%s%s", used > 0 ? ", " : "", (*at)->name);
 
             if (n < 0 || (size_t)n >= text_bytes - used) {
                 return;

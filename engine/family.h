@@ -21,17 +21,17 @@ extern "C" {
  * head. A bias lies as its weight's rows do. */
 typedef enum tsr_layout {
     TSR_LAYOUT_PLAIN,
-    TSR_LAYOUT_QKV,          /* [Q; K; V], each whole */
-    TSR_LAYOUT_QKV_BY_HEAD,  /* for each KV head its G query heads, its K, its V */
-    TSR_LAYOUT_GATE_UP,      /* [gate; up] */
+    TSR_LAYOUT_QKV,         /* [Q; K; V], each whole */
+    TSR_LAYOUT_QKV_BY_HEAD, /* for each KV head its G query heads, its K, its V */
+    TSR_LAYOUT_GATE_UP,     /* [gate; up] */
     TSR_LAYOUT_STACK_PAIRS, /* [experts, columns, gate 0, up 0, gate 1, ...] */
-    TSR_LAYOUT_TRANSPOSED,   /* [columns, rows] */
+    TSR_LAYOUT_TRANSPOSED,  /* [columns, rows] */
     TSR_LAYOUT_QKV_TRANSPOSED,
-    TSR_LAYOUT_STACK,        /* [experts, rows, columns]: a weight an expert */
+    TSR_LAYOUT_STACK, /* [experts, rows, columns]: a weight an expert */
     TSR_LAYOUT_STACK_TRANSPOSED,
     TSR_LAYOUT_STACK_GATE_UP, /* [experts, gate; up, columns] */
-    TSR_LAYOUT_LATENT,       /* for each head its part of K without rotary dimensions, then its V */
-    TSR_LAYOUT_HEADS,        /* [heads, rows, columns]: a weight a head */
+    TSR_LAYOUT_LATENT, /* for each head its part of K without rotary dimensions, then its V */
+    TSR_LAYOUT_HEADS,  /* [heads, rows, columns]: a weight a head */
     TSR_LAYOUT_COUNT
 } tsr_layout;
 
@@ -73,16 +73,16 @@ struct tsr_family {
     bool norm_plus_one;
     double norm_eps; /* when the file does not say */
     bool parallel;
-    tsr_activation activation; /* when the file does not say */
+    tsr_activation activation;  /* when the file does not say */
     const char *activation_key; /* NULL: one of the usual; "": the file has no say */
     bool tied;                  /* when the file does not say */
 
     tsr_positions positions;
     tsr_rope_pairs rope_pairs;
-    double rope_base;    /* 0: 10000, when the file does not say */
+    double rope_base;       /* 0: 10000, when the file does not say */
     double rope_local_base; /* of local layers, when the file does not say; 0: as the others */
-    double rope_partial; /* part of a head that turns; 0: all */
-    int head_dim;        /* 0: dim / heads, when the file does not say */
+    double rope_partial;    /* part of a head that turns; 0: all */
+    int head_dim;           /* 0: dim / heads, when the file does not say */
     tsr_window_rule window;
     int window_period;
     int64_t window_default; /* when the file has no such key; 0: none */
@@ -96,15 +96,15 @@ struct tsr_family {
 #define TSR_FAMILY_QKV \
     (TSR_ROLE_BIT(TSR_ROLE_Q) | TSR_ROLE_BIT(TSR_ROLE_K) | TSR_ROLE_BIT(TSR_ROLE_V))
 #define TSR_FAMILY_UP_DOWN (TSR_ROLE_BIT(TSR_ROLE_UP) | TSR_ROLE_BIT(TSR_ROLE_DOWN))
-#define TSR_FAMILY_NORMS                                                   \
+#define TSR_FAMILY_NORMS                                                 \
     (TSR_ROLE_BIT(TSR_ROLE_ATTN_NORM) | TSR_ROLE_BIT(TSR_ROLE_FF_NORM) | \
      TSR_ROLE_BIT(TSR_ROLE_FINAL_NORM))
 #define TSR_FAMILY_ATTENTION (TSR_FAMILY_QKV | TSR_ROLE_BIT(TSR_ROLE_O))
 #define TSR_FAMILY_AROUND (TSR_ROLE_BIT(TSR_ROLE_EMBED) | TSR_ROLE_BIT(TSR_ROLE_FINAL_NORM))
-#define TSR_FAMILY_EXPERTS                                                           \
-    (TSR_ROLE_BIT(TSR_ROLE_ROUTER) | TSR_ROLE_BIT(TSR_ROLE_EXPERT_GATE) |           \
+#define TSR_FAMILY_EXPERTS                                                \
+    (TSR_ROLE_BIT(TSR_ROLE_ROUTER) | TSR_ROLE_BIT(TSR_ROLE_EXPERT_GATE) | \
      TSR_ROLE_BIT(TSR_ROLE_EXPERT_UP) | TSR_ROLE_BIT(TSR_ROLE_EXPERT_DOWN))
-#define TSR_FAMILY_SHARED                                                       \
+#define TSR_FAMILY_SHARED                                                    \
     (TSR_ROLE_BIT(TSR_ROLE_SHARED_GATE) | TSR_ROLE_BIT(TSR_ROLE_SHARED_UP) | \
      TSR_ROLE_BIT(TSR_ROLE_SHARED_DOWN))
 /* Embedding, attention, two norms a layer and one at the end, up and down; and a gate. */

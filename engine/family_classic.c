@@ -86,8 +86,7 @@ static tsr_status read_opt(tsr_config *c, const tsr_hf_keys *keys)
     TSR_TRY(tsr_hf_bool(keys, "do_layer_norm_before", &norm_before));
     TSR_TRY(tsr_hf_bool(keys, "enable_bias", &biased));
     if (!norm_before || width != c->shape.dim) {
-        return tsr_fail(TSR_ERR_UNSUPPORTED,
-                        "%s: %s is not known in this family", keys->label,
+        return tsr_fail(TSR_ERR_UNSUPPORTED, "%s: %s is not known in this family", keys->label,
                         norm_before ? "an embedding narrower than the layers"
                                     : "do_layer_norm_before = false");
     }
@@ -240,15 +239,15 @@ static float to_bf16(float x)
     return x;
 }
 
-/* Its slopes, and what they give at each position, are rounded to bf16, and both are scaled like
- * the scores. */
+/* Its slopes, and what they give at each position, are rounded to bf16, and that is scaled like the
+ * scores; the reference implementation adds it to them twice (docs/models.md). */
 static tsr_status falcon_alibi(tsr_config *c)
 {
     TSR_TRY(tsr_family_alibi(c));
     for (int h = 0; h < c->shape.n_heads; h++) {
         c->slopes[h] = to_bf16(c->slopes[h]);
     }
-    c->slopes_bf16 = true;
+    c->slopes_scale = 2;
     for (int i = 0; i < c->n_layers; i++) {
         c->layers[i].rope = -1;
     }

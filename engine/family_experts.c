@@ -167,8 +167,10 @@ static tsr_status read_gpt_oss(tsr_config *c, const tsr_hf_keys *keys)
     TSR_TRY(tsr_hf_number(keys, "swiglu_limit", &limit));
     TSR_TRY(tsr_hf_number(keys, "swiglu_alpha", &alpha));
     if (limit != 7 || fabs(alpha - 1.702) > 1e-6) {
-        return tsr_fail(TSR_ERR_UNSUPPORTED, "%s: swiglu_limit %g and swiglu_alpha %g; known are 7 "
-                        "and 1.702", keys->label, limit, alpha);
+        return tsr_fail(TSR_ERR_UNSUPPORTED,
+                        "%s: swiglu_limit %g and swiglu_alpha %g; known are 7 "
+                        "and 1.702",
+                        keys->label, limit, alpha);
     }
     all_layers_have_experts(c);
     return read_experts(c, keys, 128, 4, c->shape.ff_dim);
@@ -194,10 +196,10 @@ static const tsr_family gpt_oss = {
 /* ---- DeepSeek-V2 (arXiv 2405.04434): latent attention, shared experts --------------------------
  */
 
-#define LATENT_ROLES                                                            \
-    (TSR_ROLE_BIT(TSR_ROLE_Q) | TSR_ROLE_BIT(TSR_ROLE_O) |                     \
-     TSR_ROLE_BIT(TSR_ROLE_KV_LOW) | TSR_ROLE_BIT(TSR_ROLE_KV_LOW_NORM) |      \
-     TSR_ROLE_BIT(TSR_ROLE_K_UP) | TSR_ROLE_BIT(TSR_ROLE_V_UP))
+#define LATENT_ROLES                                                                       \
+    (TSR_ROLE_BIT(TSR_ROLE_Q) | TSR_ROLE_BIT(TSR_ROLE_O) | TSR_ROLE_BIT(TSR_ROLE_KV_LOW) | \
+     TSR_ROLE_BIT(TSR_ROLE_KV_LOW_NORM) | TSR_ROLE_BIT(TSR_ROLE_K_UP) |                    \
+     TSR_ROLE_BIT(TSR_ROLE_V_UP))
 
 static const tsr_tensor_name deepseek_names[] = {
     {TSR_ROLE_Q, TSR_LAYOUT_PLAIN, LAYER "self_attn.q_b_proj"},
@@ -237,8 +239,8 @@ static tsr_status read_latent(tsr_config *c, const tsr_hf_keys *keys)
     c->shape.head_dim = (int)(nope + rot);
     c->shape.value_dim = (int)value;
     c->shape.n_kv_heads = 1; // all heads read the one latent
-    tsr_family_set(&c->roles,
-                   TSR_ROLE_BIT(TSR_ROLE_Q_LOW) | TSR_ROLE_BIT(TSR_ROLE_Q_LOW_NORM), q_low > 0);
+    tsr_family_set(&c->roles, TSR_ROLE_BIT(TSR_ROLE_Q_LOW) | TSR_ROLE_BIT(TSR_ROLE_Q_LOW_NORM),
+                   q_low > 0);
     tsr_family_set(&c->biases, TSR_FAMILY_QKV, false);
     tsr_family_set(&c->biases, TSR_ROLE_BIT(TSR_ROLE_Q_LOW), biased && q_low > 0);
     tsr_family_set(&c->biases, TSR_ROLE_BIT(TSR_ROLE_KV_LOW) | TSR_ROLE_BIT(TSR_ROLE_O), biased);

@@ -1,9 +1,9 @@
 /*
  * Families in GGUF files. All have the same names of tensors; fused ones are [Q; K; V] and
- * [gate; up], as the format's converters write them, and norms that multiply by 1 + w are stored so.
- * Which pairs turn together is the converter's choice as well: it permutes Q and K for some families
- * so that neighbours do.
- * Source: github.com/ggml-org/llama.cpp, gguf-py/gguf/constants.py and conversion scripts.
+ * [gate; up], as the format's converters write them, and norms that multiply by 1 + w are stored
+ * so. Which pairs turn together is the converter's choice as well: it permutes Q and K for some
+ * families so that neighbours do. Source: github.com/ggml-org/llama.cpp, gguf-py/gguf/constants.py
+ * and conversion scripts.
  */
 #include "engine/family.h"
 
@@ -149,8 +149,7 @@ static tsr_status read_experts(tsr_config *c, const tsr_gguf *gguf)
 static tsr_status read_qwen2moe(tsr_config *c, const tsr_gguf *gguf)
 {
     TSR_TRY(read_experts(c, gguf));
-    c->shape.shared_ff =
-        whole(c, gguf, "expert_shared_feed_forward_length", (int)c->shape.ff_dim);
+    c->shape.shared_ff = whole(c, gguf, "expert_shared_feed_forward_length", (int)c->shape.ff_dim);
     return TSR_OK;
 }
 
@@ -172,8 +171,8 @@ static tsr_status read_deepseek2(tsr_config *c, const tsr_gguf *gguf)
 {
     const int rot = whole(c, gguf, "rope.dimension_count", 64);
     // Files with one latent KV head say the heads' own sizes under other keys.
-    const int head_dim = whole(c, gguf, "attention.key_length_mla",
-                               whole(c, gguf, "attention.key_length", 0));
+    const int head_dim =
+        whole(c, gguf, "attention.key_length_mla", whole(c, gguf, "attention.key_length", 0));
     const double log_scale = number(c, gguf, "rope.scaling.yarn_log_multiplier", 0);
     double magnitude = 1;
 
@@ -277,8 +276,8 @@ static tsr_status read_mpt(tsr_config *c, const tsr_gguf *gguf)
     const double most = number(c, gguf, "attention.max_alibi_bias", 0);
 
     if (number(c, gguf, "attention.clamp_kqv", 0) > 0 ||
-        has_tensor(gguf, "blk.0.attn_q_norm.weight") ||
-        has_tensor(gguf, "position_embd.weight") || !(most > 0)) {
+        has_tensor(gguf, "blk.0.attn_q_norm.weight") || has_tensor(gguf, "position_embd.weight") ||
+        !(most > 0)) {
         return tsr_fail(TSR_ERR_UNSUPPORTED,
                         "mpt: clamped or normed keys, or learned positions, are not known");
     }
@@ -314,17 +313,14 @@ static tsr_status read_granite(tsr_config *c, const tsr_gguf *gguf)
 
 #define GATED TSR_FAMILY_GATED
 #define PLAIN TSR_FAMILY_PLAIN
-#define FAMILY(id, text, ...)                     \
-    static const tsr_family id = {.name = (text), \
-                                  .names = {names}, \
-                                  .norm_eps = -1,  \
-                                  .tied = true,   \
-                                  __VA_ARGS__}
+#define FAMILY(id, text, ...)      \
+    static const tsr_family id = { \
+        .name = (text), .names = {names}, .norm_eps = -1, .tied = true, __VA_ARGS__}
 #define NEIGHBOURS .rope_pairs = TSR_ROPE_INTERLEAVED
 #define HALVES .rope_pairs = TSR_ROPE_HALVES
 #define LAYER_NORM .norm = TSR_NORM_LAYER
 #define GELU_TANH .activation = TSR_ACTIVATION_GELU_TANH
-#define NO_FF_NORM & ~TSR_ROLE_BIT(TSR_ROLE_FF_NORM)
+#define NO_FF_NORM &~TSR_ROLE_BIT(TSR_ROLE_FF_NORM)
 
 FAMILY(llama, "llama", .roles = GATED, NEIGHBOURS, .read_gguf = read_llama);
 FAMILY(qwen2, "qwen2", .roles = GATED, HALVES);
@@ -381,26 +377,25 @@ FAMILY(command_r, "command-r", .roles = GATED NO_FF_NORM, NEIGHBOURS, LAYER_NORM
 FAMILY(granite, "granite", .roles = GATED, NEIGHBOURS, .read_gguf = read_granite);
 FAMILY(deepseek2, "deepseek2",
        .roles = TSR_FAMILY_AROUND | TSR_FAMILY_NORMS | TSR_FAMILY_UP_DOWN | TSR_FAMILY_EXPERTS |
-                TSR_ROLE_BIT(TSR_ROLE_GATE) | TSR_ROLE_BIT(TSR_ROLE_Q) |
-                TSR_ROLE_BIT(TSR_ROLE_O) | TSR_ROLE_BIT(TSR_ROLE_KV_LOW) |
-                TSR_ROLE_BIT(TSR_ROLE_KV_LOW_NORM) | TSR_ROLE_BIT(TSR_ROLE_K_UP) |
-                TSR_ROLE_BIT(TSR_ROLE_V_UP),
+                TSR_ROLE_BIT(TSR_ROLE_GATE) | TSR_ROLE_BIT(TSR_ROLE_Q) | TSR_ROLE_BIT(TSR_ROLE_O) |
+                TSR_ROLE_BIT(TSR_ROLE_KV_LOW) | TSR_ROLE_BIT(TSR_ROLE_KV_LOW_NORM) |
+                TSR_ROLE_BIT(TSR_ROLE_K_UP) | TSR_ROLE_BIT(TSR_ROLE_V_UP),
        NEIGHBOURS, .read_gguf = read_deepseek2);
-static const tsr_family gpt_oss = {
-    .name = "gpt-oss",
-    .names = {late_norm, names},
-    .norm_eps = -1,
-    .tied = true,
-    .roles = GATED | TSR_FAMILY_EXPERTS | TSR_ROLE_BIT(TSR_ROLE_SINKS),
-    .rope_pairs = TSR_ROPE_HALVES,
-    .activation = TSR_ACTIVATION_SWIGLU_CLAMPED,
-    .window = TSR_WINDOW_PATTERN,
-    .window_period = 2,
-    .window_default = 128,
-    .read_gguf = read_gpt_oss};
+static const tsr_family gpt_oss = {.name = "gpt-oss",
+                                   .names = {late_norm, names},
+                                   .norm_eps = -1,
+                                   .tied = true,
+                                   .roles =
+                                       GATED | TSR_FAMILY_EXPERTS | TSR_ROLE_BIT(TSR_ROLE_SINKS),
+                                   .rope_pairs = TSR_ROPE_HALVES,
+                                   .activation = TSR_ACTIVATION_SWIGLU_CLAMPED,
+                                   .window = TSR_WINDOW_PATTERN,
+                                   .window_period = 2,
+                                   .window_default = 128,
+                                   .read_gguf = read_gpt_oss};
 
 const tsr_family *const tsr_family_gguf_table[] = {
-    &llama,   &qwen2,   &qwen2moe,   &qwen3,    &qwen3moe, &gemma, &gemma2, &gemma3,
-    &phi2,    &phi3,    &falcon,     &gpt2,     &gptneox,  &starcoder2, &stablelm, &olmo2,
-    &bloom,   &mpt,     &command_r,  &granite,  &deepseek2, &gpt_oss, NULL,
+    &llama, &qwen2, &qwen2moe,  &qwen3,   &qwen3moe,  &gemma,      &gemma2,   &gemma3,
+    &phi2,  &phi3,  &falcon,    &gpt2,    &gptneox,   &starcoder2, &stablelm, &olmo2,
+    &bloom, &mpt,   &command_r, &granite, &deepseek2, &gpt_oss,    NULL,
 };

@@ -275,8 +275,8 @@ static const tsr_family phi = {
     .name = "phi",
     .names = {phi_names, tsr_family_llama_names},
     .roles = TSR_FAMILY_PLAIN & ~TSR_ROLE_BIT(TSR_ROLE_FF_NORM),
-    .biases = TSR_FAMILY_ATTENTION | TSR_FAMILY_UP_DOWN | TSR_FAMILY_NORMS |
-              TSR_ROLE_BIT(TSR_ROLE_HEAD),
+    .biases =
+        TSR_FAMILY_ATTENTION | TSR_FAMILY_UP_DOWN | TSR_FAMILY_NORMS | TSR_ROLE_BIT(TSR_ROLE_HEAD),
     .norm = TSR_NORM_LAYER,
     .norm_eps = 1e-5,
     .parallel = true,
@@ -342,14 +342,14 @@ static const tsr_family qwen3 = {
 static const tsr_family olmo2 = {
     .name = "olmo2",
     .names = {both_norms, tsr_family_llama_names},
-    .roles = (TSR_FAMILY_GATED & ~(TSR_ROLE_BIT(TSR_ROLE_ATTN_NORM) |
-                                   TSR_ROLE_BIT(TSR_ROLE_FF_NORM))) |
-             POST_NORMS | TSR_ROLE_BIT(TSR_ROLE_Q_WIDE_NORM) | TSR_ROLE_BIT(TSR_ROLE_K_WIDE_NORM),
+    .roles =
+        (TSR_FAMILY_GATED & ~(TSR_ROLE_BIT(TSR_ROLE_ATTN_NORM) | TSR_ROLE_BIT(TSR_ROLE_FF_NORM))) |
+        POST_NORMS | TSR_ROLE_BIT(TSR_ROLE_Q_WIDE_NORM) | TSR_ROLE_BIT(TSR_ROLE_K_WIDE_NORM),
     .norm_eps = 1e-5,
     .rope_pairs = TSR_ROPE_HALVES,
 };
 
 const tsr_family *const tsr_family_llama_table[] = {
-    &llama,  &mistral, &qwen2,    &qwen3,      &gemma, &gemma2, &gemma3, &phi,
-    &phi3,   &granite, &stablelm, &starcoder2, &olmo2, &cohere, NULL,
+    &llama, &mistral, &qwen2,    &qwen3,      &gemma, &gemma2, &gemma3, &phi,
+    &phi3,  &granite, &stablelm, &starcoder2, &olmo2, &cohere, NULL,
 };

@@ -8,8 +8,8 @@ enum {
 };
 
 static const char *const kinds[] = {
-    [JSON_OBJECT] = "an object", [JSON_ARRAY] = "a list",   [JSON_STRING] = "text",
-    [JSON_INTEGER] = "a number", [JSON_REAL] = "a number",  [JSON_TRUE] = "true",
+    [JSON_OBJECT] = "an object", [JSON_ARRAY] = "a list",  [JSON_STRING] = "text",
+    [JSON_INTEGER] = "a number", [JSON_REAL] = "a number", [JSON_TRUE] = "true",
     [JSON_FALSE] = "false",      [JSON_NULL] = "null",
 };
 
@@ -68,8 +68,8 @@ tsr_status tsr_hf_size(const tsr_hf_keys *keys, const char *names, int64_t *out,
 
     if (find(keys, names, name) == NULL) {
         if (*out < least) {
-            return tsr_fail(TSR_ERR_FORMAT, "%s lacks %.*s", keys->label,
-                            (int)strcspn(names, "|"), names);
+            return tsr_fail(TSR_ERR_FORMAT, "%s lacks %.*s", keys->label, (int)strcspn(names, "|"),
+                            names);
         }
         (void)snprintf(name, sizeof(name), "%.*s", (int)strcspn(names, "|"), names);
     }

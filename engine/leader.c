@@ -417,8 +417,8 @@ tsr_status tsr_engine_step(tsr_engine *e, bool *busy)
             tsr_world_abort(e->world, st);
         }
         done = tsr_clock_ns();
-        tsr_scheduler_commit(e->leader->scheduler, &e->step, e->leader->next, token_ends,
-                             e->model, done);
+        tsr_scheduler_commit(e->leader->scheduler, &e->step, e->leader->next, token_ends, e->model,
+                             done);
         tsr_scheduler_note_time(e->leader->scheduler, (done - began) / 1000);
     } else {
         e->step.n_seqs = 0;

@@ -189,8 +189,7 @@ static tsr_status open_gguf(tsr_model *model, bool mute)
 
 static tsr_status check_vocabulary(const tsr_model *model)
 {
-    const int n_tokens =
-        model->tokenizer == NULL ? 0 : tsr_tokenizer_n_vocab(model->tokenizer);
+    const int n_tokens = model->tokenizer == NULL ? 0 : tsr_tokenizer_n_vocab(model->tokenizer);
 
     if (n_tokens > model->config.shape.n_vocab) {
         return tsr_fail(TSR_ERR_FORMAT,
@@ -298,8 +297,7 @@ tsr_model_facts tsr_model_describe(const tsr_model *model)
 {
     const tsr_config *c = &model->config;
     const tsr_gguf *gguf = tsr_checkpoint_gguf(model->checkpoint);
-    const int64_t n_merges =
-        gguf == NULL ? 0 : tsr_gguf_array_count(gguf, "tokenizer.ggml.merges");
+    const int64_t n_merges = gguf == NULL ? 0 : tsr_gguf_array_count(gguf, "tokenizer.ggml.merges");
     const tsr_tokenizer *tokenizer = model->tokenizer;
 
     return (tsr_model_facts){
@@ -315,7 +313,7 @@ tsr_model_facts tsr_model_describe(const tsr_model *model)
         .context = c->context,
         .norm_eps = (double)c->norm_eps,
         .rope_base = c->n_ropes > 0 ? c->ropes[0].base : 0,
-        .rope_pairs = c->n_ropes == 0                           ? "none"
+        .rope_pairs = c->n_ropes == 0                         ? "none"
                       : c->rope_pairs == TSR_ROPE_INTERLEAVED ? "interleaved"
                                                               : "halves",
         .rope_scaling = model->scaling,
@@ -329,7 +327,7 @@ tsr_model_facts tsr_model_describe(const tsr_model *model)
         .n_tokens = tokenizer == NULL ? 0 : tsr_tokenizer_n_vocab(tokenizer),
         .n_merges = n_merges > 0 ? (int)n_merges : 0,
         .bos = tokenizer == NULL ? -1 : tsr_tokenizer_bos(tokenizer),
-        .eos = model->n_ends > 0    ? model->ends[0]
+        .eos = model->n_ends > 0   ? model->ends[0]
                : tokenizer == NULL ? -1
                                    : tsr_tokenizer_eos(tokenizer),
         .chat_form = tsr_chat_form_name(model->template_text, strlen(model->template_text)),

@@ -49,13 +49,13 @@ typedef struct stored_type {
 
 /* Types that no weight of ours has are known by size: an unused tensor may have them. */
 static const stored_type types[] = {
-    {"F32", TSR_ENCODING_F32, 4},     {"F16", TSR_ENCODING_F16, 2},
-    {"BF16", TSR_ENCODING_BF16, 2},   {"F64", TSR_ENCODING_COUNT, 8},
-    {"I64", TSR_ENCODING_COUNT, 8},   {"U64", TSR_ENCODING_COUNT, 8},
-    {"I32", TSR_ENCODING_COUNT, 4},   {"U32", TSR_ENCODING_COUNT, 4},
-    {"I16", TSR_ENCODING_COUNT, 2},   {"U16", TSR_ENCODING_COUNT, 2},
-    {"I8", TSR_ENCODING_COUNT, 1},    {"U8", TSR_ENCODING_COUNT, 1},
-    {"BOOL", TSR_ENCODING_COUNT, 1},  {"F8_E4M3", TSR_ENCODING_COUNT, 1},
+    {"F32", TSR_ENCODING_F32, 4},       {"F16", TSR_ENCODING_F16, 2},
+    {"BF16", TSR_ENCODING_BF16, 2},     {"F64", TSR_ENCODING_COUNT, 8},
+    {"I64", TSR_ENCODING_COUNT, 8},     {"U64", TSR_ENCODING_COUNT, 8},
+    {"I32", TSR_ENCODING_COUNT, 4},     {"U32", TSR_ENCODING_COUNT, 4},
+    {"I16", TSR_ENCODING_COUNT, 2},     {"U16", TSR_ENCODING_COUNT, 2},
+    {"I8", TSR_ENCODING_COUNT, 1},      {"U8", TSR_ENCODING_COUNT, 1},
+    {"BOOL", TSR_ENCODING_COUNT, 1},    {"F8_E4M3", TSR_ENCODING_COUNT, 1},
     {"F8_E5M2", TSR_ENCODING_COUNT, 1},
 };
 
@@ -344,8 +344,8 @@ static tsr_status check_index(const tsr_safetensors *files, const json_t *index)
     for (int i = 0; i < files->n_tensors; i++) {
         if (json_object_get(map, files->tensors[i].name.bytes) == NULL) {
             return tsr_fail(TSR_ERR_FORMAT, "%s has the tensor %.100s, which %s does not know",
-                            files->parts[files->tensors[i].part].name,
-                            files->tensors[i].name.bytes, INDEX);
+                            files->parts[files->tensors[i].part].name, files->tensors[i].name.bytes,
+                            INDEX);
         }
     }
     return TSR_OK;

@@ -4,8 +4,8 @@
  * Layout of the format: github.com/huggingface/safetensors, "Format": a little-endian u64, so many
  * bytes of JSON, then the tensors' bytes. A model is one file, several named by
  * model.safetensors.index.json, or several without one. Opening checks everything before anything
- * is used: lengths, types, shapes, that tensors neither overlap nor leave bytes unexplained, that no
- * name is there twice, and that index and files agree.
+ * is used: lengths, types, shapes, that tensors neither overlap nor leave bytes unexplained, that
+ * no name is there twice, and that index and files agree.
  *
  * Threads: reading from several threads is safe.
  */

@@ -262,8 +262,8 @@ static tsr_status wrong_shape(const tsr_stored_tensor *t, const char *name, int 
     }
     used = 0;
     for (int d = n_dims - 1; d >= 0; d--) {
-        used += (size_t)snprintf(wanted + used, sizeof(wanted) - used, "%lld%s",
-                                 (long long)want[d], d > 0 ? ", " : "");
+        used += (size_t)snprintf(wanted + used, sizeof(wanted) - used, "%lld%s", (long long)want[d],
+                                 d > 0 ? ", " : "");
     }
     return tsr_fail(TSR_ERR_FORMAT, "%s is [%s]; the model's sizes want [%s]", name, is, wanted);
 }
@@ -330,14 +330,13 @@ static bool ends_with(const tsr_stored_tensor *t, const char *ending)
 {
     const size_t n = strlen(ending);
 
-    return t->name.n_bytes >= n &&
-           memcmp(t->name.bytes + t->name.n_bytes - n, ending, n) == 0;
+    return t->name.n_bytes >= n && memcmp(t->name.bytes + t->name.n_bytes - n, ending, n) == 0;
 }
 
 bool tsr_weight_place_is_ignored(const tsr_stored_tensor *t, const tsr_config *config)
 {
     static const char *const endings[] = {
-        ".rotary_emb.inv_freq", ".attn.masked_bias", ".attention.masked_bias",
+        ".rotary_emb.inv_freq", ".attn.masked_bias",        ".attention.masked_bias",
         "rope_freqs.weight",    "rope_factors_long.weight", "rope_factors_short.weight",
     };
     // Old files keep the triangle of the causal mask as a bias of attention itself.

@@ -42,8 +42,8 @@ bool tsr_weight_place_is_vector(tsr_shard_role role);
 
 /*
  * Find the weight, or with `bias` the bias of it, and check its shape. name
- * [TSR_WEIGHT_PLACE_NAME_BYTES] becomes what it is called, or would be called. place->source is NULL
- * when the file has none. Errors: FORMAT (it has another shape).
+ * [TSR_WEIGHT_PLACE_NAME_BYTES] becomes what it is called, or would be called. place->source is
+ * NULL when the file has none. Errors: FORMAT (it has another shape).
  */
 TSR_MUST_CHECK tsr_status tsr_weight_place_find(tsr_weight_place *place,
                                                 const tsr_checkpoint *checkpoint,

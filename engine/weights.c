@@ -34,12 +34,12 @@ typedef struct slot {
     size_t offset; /* in tsr_layer_weights or tsr_weights */
 } slot;
 
-#define LAYER(role, kind, field)                                              \
-    {                                                                         \
+#define LAYER(role, kind, field)                                        \
+    {                                                                   \
         TSR_ROLE_##role, kind, true, offsetof(tsr_layer_weights, field) \
     }
-#define WHOLE(role, kind, field)                                         \
-    {                                                                    \
+#define WHOLE(role, kind, field)                                   \
+    {                                                              \
         TSR_ROLE_##role, kind, false, offsetof(tsr_weights, field) \
     }
 
@@ -99,7 +99,7 @@ typedef struct loader {
     tsr_encoding as;
     tsr_weights *weights; /* NULL: only count */
     tsr_device *dev;
-    bool *used; /* [tensors] */
+    bool *used;     /* [tensors] */
     size_t n_bytes; /* placed so far */
     uint64_t file_bytes;
     job *jobs;
@@ -146,8 +146,7 @@ static tsr_status locate(loader *load, tsr_weight_place *place, tsr_shard_role r
     TSR_TRY(tsr_weight_place_find(place, load->checkpoint, load->config, role, layer, number, bias,
                                   name));
     if (place->source == NULL) {
-        return optional ? TSR_OK
-                        : tsr_fail(TSR_ERR_FORMAT, "the model lacks the tensor %s", name);
+        return optional ? TSR_OK : tsr_fail(TSR_ERR_FORMAT, "the model lacks the tensor %s", name);
     }
     load->used[place->source - tsr_checkpoint_at(load->checkpoint, 0)] = true;
     return TSR_OK;
@@ -171,8 +170,8 @@ static tsr_status take_vector(loader *load, tsr_tensor *out, const tsr_weight_pl
         return TSR_OK;
     }
     for (int64_t i = 0; i < part.count; i++) {
-        const int64_t at = place->matrix * source->shape[0] +
-                           tsr_weight_place_line(place, part.first + i);
+        const int64_t at =
+            place->matrix * source->shape[0] + tsr_weight_place_line(place, part.first + i);
 
         tsr_encoding_decode(source->encoding, &values[i], source->data, at, 1);
         values[i] += plus_one ? 1.0F : 0.0F;
@@ -297,8 +296,8 @@ static tsr_status take_numbered(loader *load, tsr_linear **out, const slot *s, i
 
     load->n_numbered += which.count;
     for (int64_t i = 0; i < which.count; i++) {
-        TSR_TRY(take_linear(load, list == NULL ? &ignored : &list[i], s->role, layer,
-                            which.first + i));
+        TSR_TRY(
+            take_linear(load, list == NULL ? &ignored : &list[i], s->role, layer, which.first + i));
     }
     *out = list;
     return TSR_OK;

@@ -47,12 +47,12 @@ typedef struct tsr_layer_weights {
     tsr_linear kv_low; /* [kv_low + n_rot, dim] */
     tsr_norm q_low_norm;
     tsr_norm kv_low_norm;
-    tsr_linear *k_up; /* [own heads] of [kv_low, n_nope] */
-    tsr_linear *v_up; /* [own heads] of [value_dim, kv_low] */
-    tsr_linear gate;  /* [own ff, dim] */
-    tsr_linear up;    /* [own ff, dim] */
-    tsr_linear down;  /* [dim, own ff], grained */
-    tsr_linear router; /* [experts, dim] */
+    tsr_linear *k_up;        /* [own heads] of [kv_low, n_nope] */
+    tsr_linear *v_up;        /* [own heads] of [value_dim, kv_low] */
+    tsr_linear gate;         /* [own ff, dim] */
+    tsr_linear up;           /* [own ff, dim] */
+    tsr_linear down;         /* [dim, own ff], grained */
+    tsr_linear router;       /* [experts, dim] */
     tsr_linear *expert_gate; /* [own experts] of [own columns, dim] */
     tsr_linear *expert_up;
     tsr_linear *expert_down; /* [own experts] of [dim, own columns], grained */
@@ -79,10 +79,9 @@ typedef struct tsr_weights {
 
 /*
  * Find every tensor, check its shape against the config, and pack this rank's part.
- *   as  F32, F16 or BF16: what plain weights become, rounded to nearest even; TSR_ENCODING_COUNT: as
- *       they are stored
- * Errors: FORMAT (a tensor is missing or of another shape), UNSUPPORTED (one is superfluous and so
- * not understood), NOMEM.
+ *   as  F32, F16 or BF16: what plain weights become, rounded to nearest even; TSR_ENCODING_COUNT:
+ * as they are stored Errors: FORMAT (a tensor is missing or of another shape), UNSUPPORTED (one is
+ * superfluous and so not understood), NOMEM.
  */
 TSR_MUST_CHECK tsr_status tsr_weights_load(tsr_weights *weights, tsr_device *dev,
                                            const tsr_checkpoint *checkpoint,

@@ -48,12 +48,13 @@ static tsr_status check_product(const tsr_device *dev, const tsr_product *produc
                         (long long)w->grain_cols, (long long)w->n_cols, TSR_TILE_COLS);
     }
     TSR_TRY(tsr_ops_check_tensor(dev, "matmul", "out", product->out,
-                         grained ? TSR_DTYPE_F64 : TSR_DTYPE_F32, x.n_rows, w->n_rows));
+                                 grained ? TSR_DTYPE_F64 : TSR_DTYPE_F32, x.n_rows, w->n_rows));
     if (product->bias.data != NULL) {
         if (grained) {
             return tsr_fail(TSR_ERR_ARG, "matmul: a bias on sums that are not whole yet");
         }
-        TSR_TRY(tsr_ops_check_tensor(dev, "matmul", "bias", product->bias, TSR_DTYPE_F32, 1, w->n_rows));
+        TSR_TRY(tsr_ops_check_tensor(dev, "matmul", "bias", product->bias, TSR_DTYPE_F32, 1,
+                                     w->n_rows));
     }
     return TSR_OK;
 }
@@ -114,10 +115,12 @@ static tsr_status check_batch(const tsr_device *dev, const char *op, const tsr_b
     if (n_seqs == 0) {
         return TSR_OK;
     }
-    TSR_TRY(tsr_ops_check_tensor(dev, op, "row_start", batch->row_start, TSR_DTYPE_I32, 1, n_seqs + 1));
+    TSR_TRY(
+        tsr_ops_check_tensor(dev, op, "row_start", batch->row_start, TSR_DTYPE_I32, 1, n_seqs + 1));
     TSR_TRY(tsr_ops_check_tensor(dev, op, "first_pos", batch->first_pos, TSR_DTYPE_I32, 1, n_seqs));
     TSR_TRY(tsr_ops_check_tensor(dev, op, "lanes", batch->lanes, TSR_DTYPE_I32, 1, n_seqs));
-    TSR_TRY(tsr_ops_check_tensor(dev, op, "tables", batch->tables, TSR_DTYPE_I32, TSR_OPS_ANY, TSR_OPS_ANY));
+    TSR_TRY(tsr_ops_check_tensor(dev, op, "tables", batch->tables, TSR_DTYPE_I32, TSR_OPS_ANY,
+                                 TSR_OPS_ANY));
     if (batch->longest < 1 || batch->longest > INT_MAX ||
         batch->longest > batch->tables.n_cols * layout->block_tokens) {
         return tsr_fail(TSR_ERR_ARG, "%s: a sequence of %lld tokens in tables of %lld blocks of %d",
@@ -134,14 +137,15 @@ tsr_status tsr_kv_write(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor k, ts
     const int64_t n_heads = layout->n_kv_heads;
 
     TSR_TRY(check_kv("kv_write", kv));
-    TSR_TRY(tsr_ops_check_tensor(dev, "kv_write", "k", k, TSR_DTYPE_F32, TSR_OPS_ANY, n_heads * layout->key_dim));
+    TSR_TRY(tsr_ops_check_tensor(dev, "kv_write", "k", k, TSR_DTYPE_F32, TSR_OPS_ANY,
+                                 n_heads * layout->key_dim));
     if (layout->latent) {
         if (v.data != NULL) {
             return tsr_fail(TSR_ERR_ARG, "kv_write: values beside latent keys");
         }
     } else {
         TSR_TRY(tsr_ops_check_tensor(dev, "kv_write", "v", v, TSR_DTYPE_F32, k.n_rows,
-                             n_heads * layout->value_dim));
+                                     n_heads * layout->value_dim));
     }
     TSR_TRY(check_batch(dev, "kv_write", batch, layout, k.n_rows));
     if (tsr_ops_check_empty(k)) {
@@ -176,11 +180,17 @@ static tsr_status check_attention(const tsr_device *dev, const char *op,
             TSR_ERR_ARG, "%s: a window of %lld, a stride of %lld and %lld local positions", op,
             (long long)shape->window, (long long)shape->stride, (long long)shape->local);
     }
+    if (!(shape->slopes_scale >= 0) || (shape->slopes_scale > 0 && shape->softcap > 0)) {
+        return tsr_fail(TSR_ERR_ARG, "%s: slopes scaled by %g and a soft cap of %g", op,
+                        (double)shape->slopes_scale, (double)shape->softcap);
+    }
     if (shape->slopes.data != NULL) {
-        TSR_TRY(tsr_ops_check_tensor(dev, op, "slopes", shape->slopes, TSR_DTYPE_F32, 1, shape->n_heads));
+        TSR_TRY(tsr_ops_check_tensor(dev, op, "slopes", shape->slopes, TSR_DTYPE_F32, 1,
+                                     shape->n_heads));
     }
     if (shape->sinks.data != NULL) {
-        TSR_TRY(tsr_ops_check_tensor(dev, op, "sinks", shape->sinks, TSR_DTYPE_F32, 1, shape->n_heads));
+        TSR_TRY(
+            tsr_ops_check_tensor(dev, op, "sinks", shape->sinks, TSR_DTYPE_F32, 1, shape->n_heads));
     }
     return TSR_OK;
 }
@@ -193,9 +203,10 @@ tsr_status tsr_attention(tsr_device *dev, tsr_tensor out, tsr_tensor q, const ts
 
     TSR_TRY(check_kv("attention", kv));
     TSR_TRY(check_attention(dev, "attention", layout, shape));
-    TSR_TRY(tsr_ops_check_tensor(dev, "attention", "q", q, TSR_DTYPE_F32, TSR_OPS_ANY, n_heads * layout->key_dim));
+    TSR_TRY(tsr_ops_check_tensor(dev, "attention", "q", q, TSR_DTYPE_F32, TSR_OPS_ANY,
+                                 n_heads * layout->key_dim));
     TSR_TRY(tsr_ops_check_tensor(dev, "attention", "out", out, TSR_DTYPE_F32, q.n_rows,
-                         n_heads * layout->value_dim));
+                                 n_heads * layout->value_dim));
     TSR_TRY(check_batch(dev, "attention", batch, layout, q.n_rows));
     if (tsr_ops_check_empty(q)) {
         return TSR_OK;
@@ -207,7 +218,8 @@ static tsr_status check_piece(const tsr_device *dev, const char *op,
                               const tsr_attention_piece *piece, int64_t n_rows, int64_t n_columns,
                               int64_t value_dim)
 {
-    TSR_TRY(tsr_ops_check_tensor(dev, op, "o", piece->o, TSR_DTYPE_F32, n_rows, n_columns * value_dim));
+    TSR_TRY(
+        tsr_ops_check_tensor(dev, op, "o", piece->o, TSR_DTYPE_F32, n_rows, n_columns * value_dim));
     TSR_TRY(tsr_ops_check_tensor(dev, op, "m", piece->m, TSR_DTYPE_F32, n_rows, n_columns));
     return tsr_ops_check_tensor(dev, op, "l", piece->l, TSR_DTYPE_F32, n_rows, n_columns);
 }
@@ -225,7 +237,7 @@ tsr_status tsr_attention_part(tsr_device *dev, const tsr_attention_piece *piece,
                         (long long)first_run);
     }
     TSR_TRY(tsr_ops_check_tensor(dev, "attention_part", "q", q, TSR_DTYPE_F32, TSR_OPS_ANY,
-                         (int64_t)shape->n_heads * layout->key_dim));
+                                 (int64_t)shape->n_heads * layout->key_dim));
     TSR_TRY(check_piece(dev, "attention_part", piece, q.n_rows, n_runs * shape->n_heads,
                         layout->value_dim));
     TSR_TRY(check_batch(dev, "attention_part", batch, layout, q.n_rows));
@@ -242,7 +254,7 @@ tsr_status tsr_attention_merge(tsr_device *dev, tsr_tensor out, const tsr_attent
     TSR_TRY(tsr_kv_layout_check(layout));
     TSR_TRY(check_attention(dev, "attention_merge", layout, shape));
     TSR_TRY(tsr_ops_check_tensor(dev, "attention_merge", "out", out, TSR_DTYPE_F32, TSR_OPS_ANY,
-                         (int64_t)shape->n_heads * layout->value_dim));
+                                 (int64_t)shape->n_heads * layout->value_dim));
     if (n_pieces < 1) {
         return tsr_fail(TSR_ERR_ARG, "attention_merge: %d pieces", n_pieces);
     }
@@ -266,9 +278,11 @@ tsr_status tsr_attention_merge(tsr_device *dev, tsr_tensor out, const tsr_attent
 
 tsr_status tsr_gather_rows(tsr_device *dev, tsr_tensor out, tsr_tensor x, tsr_tensor rows)
 {
-    TSR_TRY(tsr_ops_check_tensor(dev, "gather_rows", "x", x, TSR_DTYPE_F32, TSR_OPS_ANY, TSR_OPS_ANY));
+    TSR_TRY(
+        tsr_ops_check_tensor(dev, "gather_rows", "x", x, TSR_DTYPE_F32, TSR_OPS_ANY, TSR_OPS_ANY));
     TSR_TRY(tsr_ops_check_tensor(dev, "gather_rows", "rows", rows, TSR_DTYPE_I32, 1, TSR_OPS_ANY));
-    TSR_TRY(tsr_ops_check_tensor(dev, "gather_rows", "out", out, TSR_DTYPE_F32, rows.n_cols, x.n_cols));
+    TSR_TRY(
+        tsr_ops_check_tensor(dev, "gather_rows", "out", out, TSR_DTYPE_F32, rows.n_cols, x.n_cols));
     if (tsr_ops_check_empty(out)) {
         return TSR_OK;
     }
@@ -280,8 +294,10 @@ tsr_status tsr_adjust_logits(tsr_device *dev, tsr_tensor logits, tsr_tensor befo
 {
     const int64_t n = rows.n_cols;
 
-    TSR_TRY(tsr_ops_check_tensor(dev, "adjust_logits", "logits", logits, TSR_DTYPE_F32, TSR_OPS_ANY, TSR_OPS_ANY));
-    TSR_TRY(tsr_ops_check_tensor(dev, "adjust_logits", "rows", rows, TSR_DTYPE_I32, 1, TSR_OPS_ANY));
+    TSR_TRY(tsr_ops_check_tensor(dev, "adjust_logits", "logits", logits, TSR_DTYPE_F32, TSR_OPS_ANY,
+                                 TSR_OPS_ANY));
+    TSR_TRY(
+        tsr_ops_check_tensor(dev, "adjust_logits", "rows", rows, TSR_DTYPE_I32, 1, TSR_OPS_ANY));
     TSR_TRY(tsr_ops_check_tensor(dev, "adjust_logits", "ids", ids, TSR_DTYPE_I32, 1, n));
     TSR_TRY(tsr_ops_check_tensor(dev, "adjust_logits", "factors", factors, TSR_DTYPE_F32, 1, n));
     TSR_TRY(tsr_ops_check_tensor(dev, "adjust_logits", "adds", adds, TSR_DTYPE_F32, 1, n));
@@ -301,7 +317,8 @@ tsr_status tsr_top_k(tsr_device *dev, tsr_tensor ids, tsr_tensor values, tsr_ten
 {
     const int64_t n_rows = logits.n_rows;
 
-    TSR_TRY(tsr_ops_check_tensor(dev, "top_k", "logits", logits, TSR_DTYPE_F32, TSR_OPS_ANY, TSR_OPS_ANY));
+    TSR_TRY(tsr_ops_check_tensor(dev, "top_k", "logits", logits, TSR_DTYPE_F32, TSR_OPS_ANY,
+                                 TSR_OPS_ANY));
     if (unit_cols < 1) {
         return tsr_fail(TSR_ERR_ARG, "top_k: units of %lld columns", (long long)unit_cols);
     }
@@ -314,9 +331,11 @@ tsr_status tsr_top_k(tsr_device *dev, tsr_tensor ids, tsr_tensor values, tsr_ten
                         (long long)ids.n_cols, MAX_TOP_K);
     }
     TSR_TRY(tsr_ops_check_tensor(dev, "top_k", "ids", ids, TSR_DTYPE_I32, n_rows, TSR_OPS_ANY));
-    TSR_TRY(tsr_ops_check_tensor(dev, "top_k", "values", values, TSR_DTYPE_F32, n_rows, ids.n_cols));
-    TSR_TRY(tsr_ops_check_tensor(dev, "top_k", "masses", masses, TSR_DTYPE_F32, n_rows,
-                         2 * (logits.n_cols / unit_cols + (logits.n_cols % unit_cols != 0))));
+    TSR_TRY(
+        tsr_ops_check_tensor(dev, "top_k", "values", values, TSR_DTYPE_F32, n_rows, ids.n_cols));
+    TSR_TRY(
+        tsr_ops_check_tensor(dev, "top_k", "masses", masses, TSR_DTYPE_F32, n_rows,
+                             2 * (logits.n_cols / unit_cols + (logits.n_cols % unit_cols != 0))));
     TSR_TRY(tsr_ops_check_tensor(dev, "top_k", "sharpness", sharpness, TSR_DTYPE_F32, 1, n_rows));
     if (n_rows == 0) {
         return TSR_OK;

@@ -92,10 +92,10 @@ TSR_MUST_CHECK tsr_status tsr_layernorm(tsr_device *dev, tsr_tensor out, tsr_ten
                                         tsr_tensor weight, tsr_tensor bias, float eps);
 
 /*
- * A norm over a row of which each rank has some columns, in two steps with a sum over ranks between.
- * sums[r, 0] = sum over heads h of G(sum_c(x[r, h, c]^2)), where G rounds to the grid of grained
- * products (below), so that the sum over ranks is exact.
- *   sums f64 [n, 1];  x f32 [n, heads * head_dim]
+ * A norm over a row of which each rank has some columns, in two steps with a sum over ranks
+ * between. sums[r, 0] = sum over heads h of G(sum_c(x[r, h, c]^2)), where G rounds to the grid of
+ * grained products (below), so that the sum over ranks is exact. sums f64 [n, 1];  x f32 [n, heads
+ * * head_dim]
  */
 TSR_MUST_CHECK tsr_status tsr_square_sums(tsr_device *dev, tsr_tensor sums, tsr_tensor x,
                                           int head_dim);
@@ -103,8 +103,8 @@ TSR_MUST_CHECK tsr_status tsr_square_sums(tsr_device *dev, tsr_tensor sums, tsr_
 /*
  * x[r, c] = x[r, c] / sqrt((f32)(sum over p of parts[p][r, 0]) / n_whole + eps) * weight[c], in
  * place.
- *   x f32 [n, own columns];  parts f64 [n, 1] each;  weight f32 [1, own columns];  n_whole columns of
- *   all ranks
+ *   x f32 [n, own columns];  parts f64 [n, 1] each;  weight f32 [1, own columns];  n_whole columns
+ * of all ranks
  */
 TSR_MUST_CHECK tsr_status tsr_rmsnorm_shared(tsr_device *dev, tsr_tensor x, const tsr_tensor *parts,
                                              int n_parts, tsr_tensor weight, int64_t n_whole,
@@ -170,13 +170,13 @@ enum {
 
 typedef struct tsr_routing {
     int n_experts;
-    int n_used;       /* experts a token takes */
-    bool before;      /* softmax over all experts, then the choice; else the choice first and the
-                         softmax over the chosen */
-    bool normalise;   /* the chosen weights are divided by their sum */
-    float scale;      /* multiplies the weights */
-    int n_groups;     /* > 0: experts come in so many groups, of which only the n_groups_used with the
-                         best expert are looked at */
+    int n_used;     /* experts a token takes */
+    bool before;    /* softmax over all experts, then the choice; else the choice first and the
+                       softmax over the chosen */
+    bool normalise; /* the chosen weights are divided by their sum */
+    float scale;    /* multiplies the weights */
+    int n_groups;   /* > 0: experts come in so many groups, of which only the n_groups_used with the
+                       best expert are looked at */
     int n_groups_used;
 } tsr_routing;
 
@@ -197,7 +197,7 @@ TSR_MUST_CHECK tsr_status tsr_clear(tsr_device *dev, tsr_tensor x);
 /*
  * sums[rows[i], :] += parts[i, :] + G(weights[i] * bias[:]), where G rounds to the grid of grained
  * products, so that such sums are exact in any order.
- *   sums f64 [n, dim];  parts f64 [m, dim];  rows i32 [1, m], none twice;  weights f32 [1, m];  bias
+ *   sums f64 [n, dim];  parts f64 [m, dim];  rows i32 [1, m], none twice;  weights f32 [1, m]; bias
  *   f32 [1, dim] or absent
  */
 TSR_MUST_CHECK tsr_status tsr_scatter_sums(tsr_device *dev, tsr_tensor sums, tsr_tensor parts,
@@ -294,6 +294,8 @@ typedef struct tsr_attention_shape {
     int64_t local;  /* only with a stride */
     tsr_tensor slopes; /* f32 [1, n_heads]: slopes[h] * (t - p) is added to a score, behind the soft
                           cap (ALiBi: Press et al., arXiv 2108.12409) */
+    float slopes_scale; /* > 0: slopes_scale * bf16(slopes[h] * bf16(t)) is added instead, t from
+                           the sequence's start (as Falcon's reference implementation has it) */
     tsr_tensor sinks; /* f32 [1, n_heads]: one more score a head, without a value: e^sinks[h] in the
                          denominator (Xiao et al., arXiv 2309.17453) */
 } tsr_attention_shape;

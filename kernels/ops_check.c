@@ -1,7 +1,7 @@
 #include "kernels/ops_check.h"
 
 tsr_status tsr_ops_check_tensor(const tsr_device *dev, const char *op, const char *name,
-                               tsr_tensor t, tsr_dtype dtype, int64_t n_rows, int64_t n_cols)
+                                tsr_tensor t, tsr_dtype dtype, int64_t n_rows, int64_t n_cols)
 {
     if (t.dtype != dtype) {
         return tsr_fail(TSR_ERR_ARG, "%s: %s is of type %d; %s is expected", op, name, (int)t.dtype,

@@ -12,7 +12,8 @@ tsr_status tsr_route(tsr_device *dev, tsr_tensor ids, tsr_tensor weights, tsr_te
     }
     TSR_TRY(tsr_ops_check_tensor(dev, "route", "logits", logits, TSR_DTYPE_F32, TSR_OPS_ANY,
                                  r->n_experts));
-    TSR_TRY(tsr_ops_check_tensor(dev, "route", "ids", ids, TSR_DTYPE_I32, logits.n_rows, r->n_used));
+    TSR_TRY(
+        tsr_ops_check_tensor(dev, "route", "ids", ids, TSR_DTYPE_I32, logits.n_rows, r->n_used));
     TSR_TRY(tsr_ops_check_tensor(dev, "route", "weights", weights, TSR_DTYPE_F32, logits.n_rows,
                                  r->n_used));
     if (logits.n_rows == 0) {

@@ -7,7 +7,8 @@ tsr_status tsr_embed(tsr_device *dev, tsr_tensor sums, tsr_tensor ids, const tsr
 {
     TSR_TRY(tsr_ops_check_weight(dev, "embed", table));
     TSR_TRY(tsr_ops_check_tensor(dev, "embed", "ids", ids, TSR_DTYPE_I32, 1, TSR_OPS_ANY));
-    TSR_TRY(tsr_ops_check_tensor(dev, "embed", "sums", sums, TSR_DTYPE_F64, ids.n_cols, table->n_cols));
+    TSR_TRY(
+        tsr_ops_check_tensor(dev, "embed", "sums", sums, TSR_DTYPE_F64, ids.n_cols, table->n_cols));
     if (tsr_ops_check_empty(sums)) {
         return TSR_OK;
     }
@@ -53,8 +54,8 @@ tsr_status tsr_add_sums(tsr_device *dev, tsr_tensor x, const tsr_tensor *parts, 
 
 tsr_status tsr_add_scaled(tsr_device *dev, tsr_tensor x, tsr_tensor y, float factor)
 {
-    TSR_TRY(tsr_ops_check_tensor(dev, "add_scaled", "x", x, TSR_DTYPE_F32, TSR_OPS_ANY,
-                                 TSR_OPS_ANY));
+    TSR_TRY(
+        tsr_ops_check_tensor(dev, "add_scaled", "x", x, TSR_DTYPE_F32, TSR_OPS_ANY, TSR_OPS_ANY));
     TSR_TRY(tsr_ops_check_tensor(dev, "add_scaled", "y", y, TSR_DTYPE_F32, x.n_rows, x.n_cols));
     if (tsr_ops_check_empty(x)) {
         return TSR_OK;
@@ -74,7 +75,8 @@ tsr_status tsr_scale(tsr_device *dev, tsr_tensor x, float factor, float cap)
     return dev->backend->scale(dev, x, factor, cap);
 }
 
-/* Rows of a norm's weight: one for all rows of x, or one for each of p rows that follow one another.
+/* Rows of a norm's weight: one for all rows of x, or one for each of p rows that follow one
+ * another.
  */
 static tsr_status check_norm(const tsr_device *dev, const char *op, tsr_tensor out, tsr_tensor x,
                              tsr_tensor weight)
@@ -136,8 +138,8 @@ tsr_status tsr_rmsnorm_shared(tsr_device *dev, tsr_tensor x, const tsr_tensor *p
     TSR_TRY(tsr_ops_check_tensor(dev, "rmsnorm_shared", "x", x, TSR_DTYPE_F32, TSR_OPS_ANY,
                                  TSR_OPS_ANY));
     TSR_TRY(check_parts(dev, "rmsnorm_shared", x.n_rows, 1, parts, n_parts));
-    TSR_TRY(tsr_ops_check_tensor(dev, "rmsnorm_shared", "weight", weight, TSR_DTYPE_F32, 1,
-                                 x.n_cols));
+    TSR_TRY(
+        tsr_ops_check_tensor(dev, "rmsnorm_shared", "weight", weight, TSR_DTYPE_F32, 1, x.n_cols));
     if (n_whole < x.n_cols) {
         return tsr_fail(TSR_ERR_ARG, "rmsnorm_shared: %lld of %lld columns are here",
                         (long long)x.n_cols, (long long)n_whole);
@@ -151,14 +153,14 @@ tsr_status tsr_rmsnorm_shared(tsr_device *dev, tsr_tensor x, const tsr_tensor *p
 tsr_status tsr_activate(tsr_device *dev, tsr_tensor out, tsr_tensor gate, tsr_tensor up,
                         tsr_tensor weights, tsr_activation activation)
 {
+    TSR_TRY(tsr_ops_check_tensor(dev, "activate", "gate", gate, TSR_DTYPE_F32, TSR_OPS_ANY,
+                                 TSR_OPS_ANY));
     TSR_TRY(
-        tsr_ops_check_tensor(dev, "activate", "gate", gate, TSR_DTYPE_F32, TSR_OPS_ANY, TSR_OPS_ANY));
-    TSR_TRY(tsr_ops_check_optional(dev, "activate", "up", up, TSR_DTYPE_F32, gate.n_rows,
-                                   gate.n_cols));
-    TSR_TRY(tsr_ops_check_optional(dev, "activate", "weights", weights, TSR_DTYPE_F32, 1,
-                                   gate.n_rows));
-    TSR_TRY(tsr_ops_check_tensor(dev, "activate", "out", out, TSR_DTYPE_F32, gate.n_rows,
-                                 gate.n_cols));
+        tsr_ops_check_optional(dev, "activate", "up", up, TSR_DTYPE_F32, gate.n_rows, gate.n_cols));
+    TSR_TRY(
+        tsr_ops_check_optional(dev, "activate", "weights", weights, TSR_DTYPE_F32, 1, gate.n_rows));
+    TSR_TRY(
+        tsr_ops_check_tensor(dev, "activate", "out", out, TSR_DTYPE_F32, gate.n_rows, gate.n_cols));
     if (activation < 0 || activation >= TSR_ACTIVATION_COUNT ||
         (activation == TSR_ACTIVATION_SWIGLU_CLAMPED && up.data == NULL &&
          !tsr_ops_check_empty(gate))) {
@@ -185,10 +187,12 @@ tsr_status tsr_sigmoid(tsr_device *dev, tsr_tensor x)
 tsr_status tsr_rope_angles(tsr_device *dev, tsr_tensor angles, tsr_tensor positions,
                            tsr_tensor frequencies, float scale)
 {
-    TSR_TRY(tsr_ops_check_tensor(dev, "rope_angles", "positions", positions, TSR_DTYPE_I32, 1, TSR_OPS_ANY));
-    TSR_TRY(tsr_ops_check_tensor(dev, "rope_angles", "frequencies", frequencies, TSR_DTYPE_F64, 1, TSR_OPS_ANY));
-    TSR_TRY(tsr_ops_check_tensor(dev, "rope_angles", "angles", angles, TSR_DTYPE_F32, positions.n_cols,
-                         2 * frequencies.n_cols));
+    TSR_TRY(tsr_ops_check_tensor(dev, "rope_angles", "positions", positions, TSR_DTYPE_I32, 1,
+                                 TSR_OPS_ANY));
+    TSR_TRY(tsr_ops_check_tensor(dev, "rope_angles", "frequencies", frequencies, TSR_DTYPE_F64, 1,
+                                 TSR_OPS_ANY));
+    TSR_TRY(tsr_ops_check_tensor(dev, "rope_angles", "angles", angles, TSR_DTYPE_F32,
+                                 positions.n_cols, 2 * frequencies.n_cols));
     if (tsr_ops_check_empty(angles)) {
         return TSR_OK;
     }
@@ -199,7 +203,8 @@ tsr_status tsr_rope(tsr_device *dev, tsr_tensor x, tsr_tensor angles, int head_d
                     tsr_rope_pairs pairs)
 {
     TSR_TRY(tsr_ops_check_tensor(dev, "rope", "x", x, TSR_DTYPE_F32, TSR_OPS_ANY, TSR_OPS_ANY));
-    TSR_TRY(tsr_ops_check_tensor(dev, "rope", "angles", angles, TSR_DTYPE_F32, x.n_rows, TSR_OPS_ANY));
+    TSR_TRY(
+        tsr_ops_check_tensor(dev, "rope", "angles", angles, TSR_DTYPE_F32, x.n_rows, TSR_OPS_ANY));
     TSR_TRY(check_heads("rope", x.n_cols, head_dim));
     if (angles.n_cols % 2 != 0 || first < 0 || angles.n_cols + first > head_dim) {
         return tsr_fail(TSR_ERR_ARG, "rope: %lld dimensions from %d on turn in heads of %d",

@@ -24,8 +24,8 @@ static void rows(const void *ctx, int64_t first, int64_t end, int thread)
     }
 }
 
-tsr_status tsr_rope_cpu(tsr_device *dev, tsr_tensor x, tsr_tensor angles, int head_dim,
-                        int first, tsr_rope_pairs pairs)
+tsr_status tsr_rope_cpu(tsr_device *dev, tsr_tensor x, tsr_tensor angles, int head_dim, int first,
+                        tsr_rope_pairs pairs)
 {
     const job j = {TSR_ISA_PICK(dev->isa, tsr_row_loops), x, angles, head_dim, first, pairs};
 

@@ -195,15 +195,15 @@ TSR_INLINE v16 gelu(v16 x)
                               0.254829592F};
     const v16 size = v16_abs(x);
     const v16 z = v16_mul(size, v16_set1(0.70710678F));
-    const v16 t =
-        v16_div(v16_set1(1.0F), v16_fma(z, v16_set1(0.3275911F), v16_set1(1.0F)));
+    const v16 t = v16_div(v16_set1(1.0F), v16_fma(z, v16_set1(0.3275911F), v16_set1(1.0F)));
     v16 p = v16_set1(a[0]);
     v16 tail;
 
     for (int i = 1; i < 5; i++) {
         p = v16_fma(p, t, v16_set1(a[i]));
     }
-    // |x| / 2 times the small tail; x Phi(x) is that below zero, with its sign, and x less it above.
+    // |x| / 2 times the small tail; x Phi(x) is that below zero, with its sign, and x less it
+    // above.
     tail = v16_exp(v16_mul(v16_mul(x, x), v16_set1(-0.5F)));
     tail = v16_mul(v16_mul(v16_mul(p, t), tail), v16_mul(size, v16_set1(0.5F)));
     return v16_sub(v16_max(x, v16_set1(0.0F)), tail);
@@ -300,8 +300,7 @@ static void add_scaled(float *restrict x, const float *restrict y, int64_t n, fl
 {
     for (int64_t c = 0; c < n; c += TSR_LANES) {
         store_up_to(x, c, n,
-                    v16_add(load_up_to(x, c, n),
-                            v16_mul(load_up_to(y, c, n), v16_set1(factor))));
+                    v16_add(load_up_to(x, c, n), v16_mul(load_up_to(y, c, n), v16_set1(factor))));
     }
 }
 

@@ -14,7 +14,7 @@ typedef struct tsr_row_loops {
     void (*add_sums)(float *x, const double *const *parts, int n_parts, const float *bias,
                      int64_t n);
     void (*rmsnorm)(float *out, const float *x, const float *weight, int64_t n,
-                    float eps);                                                /* out may be x */
+                    float eps); /* out may be x */
     /* bias or NULL; out may be x */
     void (*layernorm)(float *out, const float *x, const float *weight, const float *bias, int64_t n,
                       float eps);

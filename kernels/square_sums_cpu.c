@@ -33,10 +33,8 @@ static void sum_rows(const void *ctx, int64_t first, int64_t end, int thread)
 
 tsr_status tsr_square_sums_cpu(tsr_device *dev, tsr_tensor sums, tsr_tensor x, int head_dim)
 {
-    const job j = {.loops = TSR_ISA_PICK(dev->isa, tsr_row_loops),
-                   .x = x,
-                   .sums = sums,
-                   .head_dim = head_dim};
+    const job j = {
+        .loops = TSR_ISA_PICK(dev->isa, tsr_row_loops), .x = x, .sums = sums, .head_dim = head_dim};
 
     tsr_rows_cpu_run(dev, x.n_rows, x.n_cols / 8, sum_rows, &j);
     return TSR_OK;

@@ -182,8 +182,8 @@ tsr_shard tsr_shard_of(const tsr_shard_shape *shape, int rank, int n_ranks)
         deal_experts(&shard, shape, rank, n_ranks);
     }
     if (shape->shared_ff > 0) {
-        shard.shared_ff = tsr_shard_deal(shape->shared_ff, tsr_shard_grain_of(shape->shared_ff),
-                                         rank, n_ranks);
+        shard.shared_ff =
+            tsr_shard_deal(shape->shared_ff, tsr_shard_grain_of(shape->shared_ff), rank, n_ranks);
     }
     shard.positions = tsr_shard_deal(shape->n_positions, POSITION_UNIT, rank, n_ranks);
     shard.vocab =

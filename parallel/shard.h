@@ -58,12 +58,12 @@ typedef struct tsr_shard_shape {
 
 /* All that one rank owns. */
 typedef struct tsr_shard {
-    tsr_range heads;    /* query heads */
-    tsr_range kv_heads; /* KV heads kept here: those that `heads` read; neighbours may share one at
-                           the edges */
-    tsr_range ff;       /* columns of the feed-forward */
-    tsr_range vocab;    /* rows of embedding and head */
-    tsr_range experts;  /* experts of which something is here */
+    tsr_range heads;     /* query heads */
+    tsr_range kv_heads;  /* KV heads kept here: those that `heads` read; neighbours may share one at
+                            the edges */
+    tsr_range ff;        /* columns of the feed-forward */
+    tsr_range vocab;     /* rows of embedding and head */
+    tsr_range experts;   /* experts of which something is here */
     tsr_range expert_ff; /* the columns of each of them */
     tsr_range shared_ff;
     tsr_range positions; /* rows of the table of learned positions */
@@ -89,7 +89,8 @@ int tsr_shard_value_dim(const tsr_shard_shape *shape);
 
 /* Whether the query head that stands for a KV head in sums over KV heads is here: of ranks that
  * keep the same KV head exactly one. */
-bool tsr_shard_counts_kv_head(const tsr_shard_shape *shape, const tsr_shard *shard, int64_t kv_head);
+bool tsr_shard_counts_kv_head(const tsr_shard_shape *shape, const tsr_shard *shard,
+                              int64_t kv_head);
 
 /* Rows of vocabulary a unit: a power of two >= 16. */
 int64_t tsr_shard_vocab_unit(int64_t n_vocab);

@@ -4,8 +4,8 @@
  * how closely), with f32 activations and an f32 cache, in the old and the new style of config.json;
  * and the same bit for bit on every number of ranks.
  *
- * argv[1]: what the run on one rank writes and the others are held to. Further arguments: only these
- * folders.
+ * argv[1]: what the run on one rank writes and the others are held to. Further arguments: only
+ * these folders.
  */
 #include "engine/tessera.h"
 
@@ -90,7 +90,8 @@ static void must(tsr_status st)
     }
 }
 
-/* All ranks together: runs whose prompts are in got[]. False, in words, when the model is refused. */
+/* All ranks together: runs whose prompts are in got[]. False, in words, when the model is refused.
+ */
 static bool run_model(const char *path, int64_t chunk)
 {
     const tsr_engine_options options = {.model_path = path,
@@ -203,7 +204,8 @@ static double compare(const json_t *reference, double *worst_sum, int *n_wrong_i
     return worst;
 }
 
-/* ---- folders ---------------------------------------------------------------------------------- */
+/* ---- folders ----------------------------------------------------------------------------------
+ */
 
 static int by_name(const void *a, const void *b)
 {

@@ -476,7 +476,8 @@ static void operands_of_no_rows_need_no_memory(void **state)
     assert_int_equal(tsr_narrow(o.dev, f32, &f64, 1, (tsr_tensor){0}), TSR_OK);
     assert_int_equal(tsr_add_sums(o.dev, f32, &f64, 1, none), TSR_OK);
     assert_int_equal(tsr_rmsnorm(o.dev, f32, f32, o.vector, 0), TSR_OK);
-    assert_int_equal(tsr_activate(o.dev, f32, f32, f32, (tsr_tensor){0}, TSR_ACTIVATION_SILU), TSR_OK);
+    assert_int_equal(tsr_activate(o.dev, f32, f32, f32, (tsr_tensor){0}, TSR_ACTIVATION_SILU),
+                     TSR_OK);
     assert_int_equal(tsr_attention(o.dev, heads, heads, &o.kv, &batch, &o.shape), TSR_OK);
     clear_operands(&o);
 }

@@ -185,7 +185,8 @@ static void check_swiglu(tsr_device *dev, int64_t n_rows, int64_t n_cols)
             f32_row(gate, r)[c] *= c % 3 == 0 ? 8 : 1;
         }
     }
-    assert_int_equal(tsr_activate(dev, out, gate, up, (tsr_tensor){0}, TSR_ACTIVATION_SILU), TSR_OK);
+    assert_int_equal(tsr_activate(dev, out, gate, up, (tsr_tensor){0}, TSR_ACTIVATION_SILU),
+                     TSR_OK);
     for (int64_t r = 0; r < n_rows; r++) {
         for (int64_t c = 0; c < n_cols; c++) {
             const double g = (double)f32_row(gate, r)[c];
@@ -193,10 +194,12 @@ static void check_swiglu(tsr_device *dev, int64_t n_rows, int64_t n_cols)
             assert_true(near((double)f32_row(out, r)[c],
                              g / (1 + exp(-g)) * (double)f32_row(up, r)[c], 10));
         }
-        tsr_row_loops_plain.activate(f32_row(plain, r), f32_row(gate, r), f32_row(up, r), n_cols, 1, TSR_ACTIVATION_SILU);
+        tsr_row_loops_plain.activate(f32_row(plain, r), f32_row(gate, r), f32_row(up, r), n_cols, 1,
+                                     TSR_ACTIVATION_SILU);
     }
     assert_same_rows(out, plain);
-    assert_int_equal(tsr_activate(dev, gate, gate, up, (tsr_tensor){0}, TSR_ACTIVATION_SILU), TSR_OK); // in place
+    assert_int_equal(tsr_activate(dev, gate, gate, up, (tsr_tensor){0}, TSR_ACTIVATION_SILU),
+                     TSR_OK); // in place
     assert_same_rows(gate, plain);
     free_window(gate);
     free_window(up);

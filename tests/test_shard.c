@@ -15,17 +15,63 @@ typedef struct model {
 /* heads, KV heads, columns a head, dim, feed-forward, vocabulary: from the models' published
  * configurations. */
 static const model models[] = {
-    {"SmolLM2-135M", {.n_heads = 9, .n_kv_heads = 3, .head_dim = 64, .dim = 576, .ff_dim = 1536, .n_vocab = 49152}},
-    {"Llama-3-8B", {.n_heads = 32, .n_kv_heads = 8, .head_dim = 128, .dim = 4096, .ff_dim = 14336, .n_vocab = 128256}},
-    {"Llama-3-70B", {.n_heads = 64, .n_kv_heads = 8, .head_dim = 128, .dim = 8192, .ff_dim = 28672, .n_vocab = 128256}},
-    {"Qwen2.5-7B", {.n_heads = 28, .n_kv_heads = 4, .head_dim = 128, .dim = 3584, .ff_dim = 18944, .n_vocab = 152064}},
-    {"Falcon-7B", {.n_heads = 71, .n_kv_heads = 1, .head_dim = 64, .dim = 4544, .ff_dim = 18176, .n_vocab = 65024}},
-    {"Phi-3-medium", {.n_heads = 40, .n_kv_heads = 10, .head_dim = 128, .dim = 5120, .ff_dim = 17920, .n_vocab = 32064}},
-    {"Phi-2", {.n_heads = 32, .n_kv_heads = 32, .head_dim = 80, .dim = 2560, .ff_dim = 10240, .n_vocab = 51200}},
-    {"head of 96", {.n_heads = 32, .n_kv_heads = 32, .head_dim = 96, .dim = 3072, .ff_dim = 8192, .n_vocab = 32064}},
-    {"tiny", {.n_heads = 4, .n_kv_heads = 2, .head_dim = 16, .dim = 64, .ff_dim = 176, .n_vocab = 300}},
-    {"tiny and odd", {.n_heads = 3, .n_kv_heads = 3, .head_dim = 10, .dim = 30, .ff_dim = 50, .n_vocab = 7}},
-    {"KV groups of odd columns", {.n_heads = 9, .n_kv_heads = 3, .head_dim = 80, .dim = 720, .ff_dim = 1000, .n_vocab = 1000}},
+    {"SmolLM2-135M",
+     {.n_heads = 9, .n_kv_heads = 3, .head_dim = 64, .dim = 576, .ff_dim = 1536, .n_vocab = 49152}},
+    {"Llama-3-8B",
+     {.n_heads = 32,
+      .n_kv_heads = 8,
+      .head_dim = 128,
+      .dim = 4096,
+      .ff_dim = 14336,
+      .n_vocab = 128256}},
+    {"Llama-3-70B",
+     {.n_heads = 64,
+      .n_kv_heads = 8,
+      .head_dim = 128,
+      .dim = 8192,
+      .ff_dim = 28672,
+      .n_vocab = 128256}},
+    {"Qwen2.5-7B",
+     {.n_heads = 28,
+      .n_kv_heads = 4,
+      .head_dim = 128,
+      .dim = 3584,
+      .ff_dim = 18944,
+      .n_vocab = 152064}},
+    {"Falcon-7B",
+     {.n_heads = 71,
+      .n_kv_heads = 1,
+      .head_dim = 64,
+      .dim = 4544,
+      .ff_dim = 18176,
+      .n_vocab = 65024}},
+    {"Phi-3-medium",
+     {.n_heads = 40,
+      .n_kv_heads = 10,
+      .head_dim = 128,
+      .dim = 5120,
+      .ff_dim = 17920,
+      .n_vocab = 32064}},
+    {"Phi-2",
+     {.n_heads = 32,
+      .n_kv_heads = 32,
+      .head_dim = 80,
+      .dim = 2560,
+      .ff_dim = 10240,
+      .n_vocab = 51200}},
+    {"head of 96",
+     {.n_heads = 32,
+      .n_kv_heads = 32,
+      .head_dim = 96,
+      .dim = 3072,
+      .ff_dim = 8192,
+      .n_vocab = 32064}},
+    {"tiny",
+     {.n_heads = 4, .n_kv_heads = 2, .head_dim = 16, .dim = 64, .ff_dim = 176, .n_vocab = 300}},
+    {"tiny and odd",
+     {.n_heads = 3, .n_kv_heads = 3, .head_dim = 10, .dim = 30, .ff_dim = 50, .n_vocab = 7}},
+    {"KV groups of odd columns",
+     {.n_heads = 9, .n_kv_heads = 3, .head_dim = 80, .dim = 720, .ff_dim = 1000, .n_vocab = 1000}},
 };
 
 enum {
@@ -232,7 +278,12 @@ static void nine_heads_over_three_kv_heads_split_as_worked_out_by_hand(void **st
 
 static void heads_of_eighty_columns_go_in_pairs(void **state)
 {
-    const tsr_shard_shape phi2 = {.n_heads = 32, .n_kv_heads = 32, .head_dim = 80, .dim = 2560, .ff_dim = 10240, .n_vocab = 51200};
+    const tsr_shard_shape phi2 = {.n_heads = 32,
+                                  .n_kv_heads = 32,
+                                  .head_dim = 80,
+                                  .dim = 2560,
+                                  .ff_dim = 10240,
+                                  .n_vocab = 51200};
 
     (void)state;
     assert_int_equal(tsr_shard_attention_grain(&phi2), 160);
@@ -320,9 +371,20 @@ static void a_bias_is_cut_with_its_rows_and_whole_behind_an_all_reduce(void **st
 
 static void shapes_that_cannot_be_split_are_refused(void **state)
 {
-    const tsr_shard_shape no_heads = {.n_heads = 0, .n_kv_heads = 1, .head_dim = 64, .dim = 576, .ff_dim = 1536, .n_vocab = 49152};
-    const tsr_shard_shape no_vocab = {.n_heads = 9, .n_kv_heads = 3, .head_dim = 64, .dim = 576, .ff_dim = 1536, .n_vocab = 0};
-    const tsr_shard_shape no_groups = {.n_heads = 9, .n_kv_heads = 4, .head_dim = 64, .dim = 576, .ff_dim = 1536, .n_vocab = 49152};
+    const tsr_shard_shape no_heads = {.n_heads = 0,
+                                      .n_kv_heads = 1,
+                                      .head_dim = 64,
+                                      .dim = 576,
+                                      .ff_dim = 1536,
+                                      .n_vocab = 49152};
+    const tsr_shard_shape no_vocab = {
+        .n_heads = 9, .n_kv_heads = 3, .head_dim = 64, .dim = 576, .ff_dim = 1536, .n_vocab = 0};
+    const tsr_shard_shape no_groups = {.n_heads = 9,
+                                       .n_kv_heads = 4,
+                                       .head_dim = 64,
+                                       .dim = 576,
+                                       .ff_dim = 1536,
+                                       .n_vocab = 49152};
 
     (void)state;
     assert_int_equal(tsr_shard_check(&no_heads), TSR_ERR_ARG);
