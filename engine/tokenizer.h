@@ -23,6 +23,7 @@
 #include "base/ids.h"
 #include "base/text.h"
 #include "engine/gguf.h"
+#include "engine/text/token_stream.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -106,18 +107,6 @@ TSR_MUST_CHECK tsr_status tsr_tokenizer_encode(const tsr_tokenizer *tokenizer, t
 TSR_MUST_CHECK tsr_status tsr_tokenizer_encode_marked(const tsr_tokenizer *tokenizer, tsr_ids *out,
                                                       const char *text, size_t n_bytes,
                                                       const tsr_text_run *plain, int n_plain);
-
-/*
- * Where a text stands between one token and the next, for the tokenizers that write the first token
- * otherwise than the rest (without its space, say). {0} is the beginning of a text; a text that
- * goes on behind a prompt starts with .begun = true.
- */
-typedef struct tsr_token_stream {
-    bool begun;
-    bool owes_space; /* before the next token, if one comes */
-    int n_stripped;  /* characters, from the beginning */
-    int n_held;      /* characters, which are lost if the text ends here */
-} tsr_token_stream;
 
 /*
  * Append the bytes of one token; special tokens give nothing unless show_special. Token by token

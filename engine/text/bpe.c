@@ -1,23 +1,34 @@
 #include "engine/text/bpe.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/utf8.h"
 #include "engine/text/byte_alphabet.h"
 
-/* Its place in the list is its rank. */
-typedef struct merge {
-    int32_t left;
-    int32_t right;
-    int32_t whole;
-} merge;
+/* What is known of a token: does its text, merged, become this token and no other? */
+enum {
+    NOT_TRIED = 0,
+    BECOMES_ITSELF,
+    BECOMES_OTHERS
+};
 
 struct tsr_bpe {
+    const tsr_vocab *vocab; /* borrowed */
+    bool of_bytes;
+    bool keeps_whole;
+    bool fuses_unknown;
+    bool cuts_at_spaces; /* no rule joins anything with a space sign behind it */
+    int32_t unknown;
     int32_t byte_ids[256]; /* -1: this byte has no token */
-    merge *merges;         /* [n_merges] */
-    uint32_t n_merges;
-    uint32_t *slots;  /* [n_slots] rank + 1, 0 is empty; open addressing, linear probing */
-    uint32_t n_slots; /* a power of two, at least twice n_merges */
+    char *affixes;         /* prefix and suffix, one behind the other; owned, as all below */
+    tsr_text_view prefix;
+    tsr_text_view suffix;
+    tsr_bpe_rule *rules;      /* [n_rules] */
+    uint32_t *slots;          /* [n_slots] rule + 1, 0 is empty; open addressing, linear probing */
+    uint32_t n_slots;         /* a power of two, at least twice n_rules */
+    _Atomic uint8_t *becomes; /* [n_tokens], learned on the way */
 };
 
 /* What is left of a piece: a list of tokens, linked both ways. One that was merged away has id -1.
@@ -28,7 +39,13 @@ typedef struct tsr_bpe_symbol {
     int32_t next; /* -1: none */
 } symbol;
 
-static const char *const KEY_MERGES = "tokenizer.ggml.merges";
+/* How SentencePiece writes a space: U+2581. */
+static const char SPACE_SIGN[] = "\xe2\x96\x81";
+
+enum {
+    SIGN_BYTES = 3,
+    MOST_LETTERS = 256 /* of a piece that is looked up as a whole */
+};
 
 /* ---- which pairs merge -------------------------------------------------------------------------
  */
@@ -41,117 +58,146 @@ static uint32_t first_slot(const tsr_bpe *bpe, int32_t left, int32_t right)
     return (uint32_t)(hash >> 32) & (bpe->n_slots - 1);
 }
 
-/* The rank of a pair; -1 if the model never merges it. */
-static int64_t rank_of(const tsr_bpe *bpe, int32_t left, int32_t right)
+/* The slot of a pair; an empty one if the model never merges it. */
+static uint32_t slot_of(const tsr_bpe *bpe, int32_t left, int32_t right)
 {
-    for (uint32_t s = first_slot(bpe, left, right); bpe->slots[s] != 0;
-         s = (s + 1) & (bpe->n_slots - 1)) {
-        const uint32_t rank = bpe->slots[s] - 1;
+    uint32_t s = first_slot(bpe, left, right);
 
-        if (bpe->merges[rank].left == left && bpe->merges[rank].right == right) {
-            return rank;
+    for (; bpe->slots[s] != 0; s = (s + 1) & (bpe->n_slots - 1)) {
+        const tsr_bpe_rule *rule = &bpe->rules[bpe->slots[s] - 1];
+
+        if (rule->left == left && rule->right == right) {
+            break;
         }
     }
-    return -1;
+    return s;
 }
 
-static tsr_status read_merge(merge *out, const tsr_vocab *vocab, tsr_gguf_text text)
+static const tsr_bpe_rule *rule_of(const tsr_bpe *bpe, int32_t left, int32_t right)
 {
-    const tsr_gguf_text nothing = {0};
-    const char *space = text.n_bytes > 1 ? memchr(text.bytes + 1, ' ', text.n_bytes - 1) : NULL;
-    const int shown = (int)(text.n_bytes < 80 ? text.n_bytes : 80);
-    tsr_gguf_text left = text;
-    tsr_gguf_text right;
+    const uint32_t s = slot_of(bpe, left, right);
 
-    if (space == NULL) {
-        return tsr_fail(TSR_ERR_FORMAT, "%s: \"%.*s\" is not two tokens", KEY_MERGES, shown,
-                        text.bytes);
-    }
-    left.n_bytes = (size_t)(space - text.bytes);
-    right.bytes = space + 1;
-    right.n_bytes = text.n_bytes - left.n_bytes - 1;
+    return bpe->slots[s] != 0 ? &bpe->rules[bpe->slots[s] - 1] : NULL;
+}
+
+tsr_status tsr_bpe_rule_read(tsr_bpe_rule *out, const tsr_vocab *vocab, tsr_text_view left,
+                             tsr_text_view right, size_t prefix_bytes)
+{
+    const tsr_text_view nothing = {0};
+    const size_t skipped = prefix_bytes < right.n_bytes ? prefix_bytes : right.n_bytes;
+    const tsr_text_view rest = {.bytes = right.bytes + skipped, .n_bytes = right.n_bytes - skipped};
+
     out->left = tsr_vocab_find(vocab, left, nothing);
     out->right = tsr_vocab_find(vocab, right, nothing);
-    out->whole = tsr_vocab_find(vocab, left, right);
+    out->whole = tsr_vocab_find(vocab, left, rest);
     if (out->left < 0 || out->right < 0 || out->whole < 0) {
-        return tsr_fail(TSR_ERR_FORMAT, "%s: \"%.*s\" names or makes a token that does not exist",
-                        KEY_MERGES, shown, text.bytes);
+        return tsr_fail(TSR_ERR_FORMAT,
+                        "merges: \"%.*s\" and \"%.*s\" name or make a token that does not exist",
+                        (int)(left.n_bytes < 80 ? left.n_bytes : 80), left.bytes,
+                        (int)(right.n_bytes < 80 ? right.n_bytes : 80), right.bytes);
     }
     return TSR_OK;
 }
 
-static tsr_status read_merges(tsr_bpe *bpe, const tsr_gguf *gguf, const tsr_vocab *vocab)
+static bool begins_with_sign(tsr_text_view text)
 {
-    for (uint32_t rank = 0; rank < bpe->n_merges; rank++) {
-        merge *read = &bpe->merges[rank];
-        tsr_gguf_text text;
-        uint32_t s;
-
-        if (!tsr_gguf_array_string(gguf, KEY_MERGES, rank, &text)) {
-            return tsr_fail(TSR_ERR_FORMAT, "%s: element %u cannot be read", KEY_MERGES, rank);
-        }
-        TSR_TRY(read_merge(read, vocab, text));
-        if (rank_of(bpe, read->left, read->right) >= 0) {
-            continue; // said twice: the lower rank counts
-        }
-        s = first_slot(bpe, read->left, read->right);
-        while (bpe->slots[s] != 0) {
-            s = (s + 1) & (bpe->n_slots - 1);
-        }
-        bpe->slots[s] = rank + 1;
-    }
-    return TSR_OK;
+    return text.n_bytes >= SIGN_BYTES && memcmp(text.bytes, SPACE_SIGN, SIGN_BYTES) == 0;
 }
 
-/* The token of each byte. Control tokens are none: text must not be able to become one. */
-static void find_bytes(tsr_bpe *bpe, const tsr_vocab *vocab)
+static bool ends_with_sign(tsr_text_view text)
+{
+    return text.n_bytes >= SIGN_BYTES &&
+           memcmp(text.bytes + text.n_bytes - SIGN_BYTES, SPACE_SIGN, SIGN_BYTES) == 0;
+}
+
+/*
+ * May a piece be cut before each run of space signs without a change of its tokens? Yes if no rule
+ * has a right side that begins with the sign and a left side that ends otherwise: then nothing ever
+ * merges across such a place, and what happens on one side does not matter on the other.
+ */
+static bool may_cut(const tsr_bpe *bpe, uint32_t n_rules)
+{
+    if (bpe->of_bytes || bpe->keeps_whole || bpe->prefix.n_bytes > 0 || bpe->suffix.n_bytes > 0 ||
+        tsr_vocab_find_plain(bpe->vocab, SPACE_SIGN, SIGN_BYTES) < 0) {
+        return false;
+    }
+    for (uint32_t r = 0; r < n_rules; r++) {
+        if (begins_with_sign(tsr_vocab_text(bpe->vocab, bpe->rules[r].right)) &&
+            !ends_with_sign(tsr_vocab_text(bpe->vocab, bpe->rules[r].left))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The token of each byte: its letter's, or the one to fall back on. Control tokens are none: text
+ * must not be able to become one. */
+static void find_bytes(tsr_bpe *bpe, bool falls_back)
 {
     for (int byte = 0; byte < 256; byte++) {
-        const tsr_gguf_text nothing = {0};
         char letter[2];
         const int n = tsr_byte_alphabet_write(letter, (uint8_t)byte);
-        const int32_t id =
-            tsr_vocab_find(vocab, (tsr_gguf_text){.bytes = letter, .n_bytes = (size_t)n}, nothing);
 
-        bpe->byte_ids[byte] = id >= 0 && tsr_vocab_is_control(vocab, id) ? -1 : id;
+        bpe->byte_ids[byte] = -1;
+        if (bpe->of_bytes) {
+            bpe->byte_ids[byte] = tsr_vocab_find_plain(bpe->vocab, letter, (size_t)n);
+        } else if (falls_back) {
+            bpe->byte_ids[byte] = tsr_vocab_find_byte(bpe->vocab, (uint8_t)byte);
+        }
     }
 }
 
-tsr_status tsr_bpe_create(tsr_bpe **out, const tsr_gguf *gguf, const tsr_vocab *vocab)
+static void copy_affixes(tsr_bpe *bpe, const tsr_bpe_options *options)
 {
-    const int64_t n_merges = tsr_gguf_array_count(gguf, KEY_MERGES);
-    tsr_status st = TSR_OK;
-    tsr_bpe *bpe;
+    bpe->prefix = (tsr_text_view){.bytes = bpe->affixes, .n_bytes = options->prefix.n_bytes};
+    bpe->suffix = (tsr_text_view){.bytes = bpe->affixes + options->prefix.n_bytes,
+                                  .n_bytes = options->suffix.n_bytes};
+    if (options->prefix.n_bytes > 0) {
+        memcpy(bpe->affixes, options->prefix.bytes, options->prefix.n_bytes);
+    }
+    if (options->suffix.n_bytes > 0) {
+        memcpy(bpe->affixes + options->prefix.n_bytes, options->suffix.bytes,
+               options->suffix.n_bytes);
+    }
+}
 
-    if (n_merges < 0) {
-        return tsr_fail(TSR_ERR_FORMAT, "no merges: %s is missing", KEY_MERGES);
-    }
-    if (n_merges > INT32_MAX / 4) {
-        return tsr_fail(TSR_ERR_FORMAT, "%s has %lld elements, more than any model", KEY_MERGES,
-                        (long long)n_merges);
-    }
-    bpe = tsr_alloc(1, sizeof(*bpe));
+tsr_status tsr_bpe_create(tsr_bpe **out, const tsr_vocab *vocab, const tsr_bpe_options *options,
+                          const tsr_bpe_rule *rules, uint32_t n_rules)
+{
+    tsr_bpe *bpe = tsr_alloc(1, sizeof(*bpe));
+
     if (bpe == NULL) {
         return tsr_fail(TSR_ERR_NOMEM, "merges record");
     }
-    bpe->n_merges = (uint32_t)n_merges;
-    for (bpe->n_slots = 16; bpe->n_slots < 2 * bpe->n_merges;) {
+    bpe->vocab = vocab;
+    bpe->of_bytes = options->of_bytes;
+    bpe->keeps_whole = options->keeps_whole;
+    bpe->fuses_unknown = options->fuses_unknown;
+    bpe->unknown = options->unknown;
+    for (bpe->n_slots = 16; bpe->n_slots < 2 * n_rules;) {
         bpe->n_slots *= 2;
     }
-    bpe->merges = tsr_alloc(bpe->n_merges, sizeof(*bpe->merges));
+    bpe->rules = tsr_alloc(n_rules, sizeof(*bpe->rules));
     bpe->slots = tsr_alloc(bpe->n_slots, sizeof(*bpe->slots));
-    if (bpe->merges == NULL || bpe->slots == NULL) {
-        st = tsr_fail(TSR_ERR_NOMEM, "%u merges", bpe->n_merges);
-        goto fail;
+    bpe->becomes = tsr_alloc((size_t)tsr_vocab_n_tokens(vocab), sizeof(*bpe->becomes));
+    bpe->affixes = tsr_alloc(options->prefix.n_bytes + options->suffix.n_bytes, 1);
+    if (bpe->rules == NULL || bpe->slots == NULL || bpe->becomes == NULL || bpe->affixes == NULL) {
+        tsr_bpe_destroy(bpe);
+        return tsr_fail(TSR_ERR_NOMEM, "%u merges", n_rules);
     }
-    TSR_TRY_GOTO(st, fail, read_merges(bpe, gguf, vocab));
-    find_bytes(bpe, vocab);
+    copy_affixes(bpe, options);
+    for (uint32_t r = 0; r < n_rules; r++) {
+        const uint32_t s = slot_of(bpe, rules[r].left, rules[r].right);
+
+        bpe->rules[r] = rules[r];
+        if (bpe->slots[s] == 0 || options->last_counts) {
+            bpe->slots[s] = r + 1;
+        }
+    }
+    find_bytes(bpe, options->falls_back);
+    bpe->cuts_at_spaces = may_cut(bpe, n_rules);
     *out = bpe;
     return TSR_OK;
-
-fail:
-    tsr_bpe_destroy(bpe);
-    return st;
 }
 
 void tsr_bpe_destroy(tsr_bpe *bpe)
@@ -159,8 +205,10 @@ void tsr_bpe_destroy(tsr_bpe *bpe)
     if (bpe == NULL) {
         return;
     }
+    tsr_free(bpe->affixes);
+    tsr_free(bpe->becomes);
     tsr_free(bpe->slots);
-    tsr_free(bpe->merges);
+    tsr_free(bpe->rules);
     tsr_free(bpe);
 }
 
@@ -168,7 +216,7 @@ void tsr_bpe_destroy(tsr_bpe *bpe)
  */
 
 /* Rank above place: the smallest number is the lowest rank, and of those the leftmost. */
-static uint64_t heap_entry(int64_t rank, int32_t place)
+static uint64_t heap_entry(uint32_t rank, int32_t place)
 {
     return (uint64_t)rank << 32 | (uint32_t)place;
 }
@@ -220,14 +268,14 @@ static uint64_t heap_pop(tsr_bpe_work *work)
 /* ---- merging -----------------------------------------------------------------------------------
  */
 
-static tsr_status make_room(tsr_bpe_work *work, size_t n_bytes)
+static tsr_status make_room(tsr_bpe_work *work, size_t n_symbols)
 {
     size_t wanted = work->capacity < 256 ? 256 : work->capacity;
 
-    if (n_bytes <= work->capacity) {
+    if (n_symbols <= work->capacity) {
         return TSR_OK;
     }
-    while (wanted < n_bytes) {
+    while (wanted < n_symbols) {
         wanted *= 2;
     }
     tsr_bpe_work_clear(work); // nothing in it is needed from one piece to the next
@@ -235,7 +283,7 @@ static tsr_status make_room(tsr_bpe_work *work, size_t n_bytes)
     // At most n - 1 pairs at the start; each merge takes one out and puts at most two in.
     work->heap = tsr_alloc(wanted, 2 * sizeof(*work->heap));
     if (work->symbols == NULL || work->heap == NULL) {
-        return tsr_fail(TSR_ERR_NOMEM, "no room to tokenize a piece of %zu bytes", n_bytes);
+        return tsr_fail(TSR_ERR_NOMEM, "no room to tokenize a piece of %zu symbols", n_symbols);
     }
     work->capacity = wanted;
     return TSR_OK;
@@ -254,16 +302,98 @@ static void offer(const tsr_bpe *bpe, tsr_bpe_work *work, int32_t place)
     const symbol *left = &work->symbols[place];
 
     if (left->next >= 0) {
-        const int64_t rank = rank_of(bpe, left->id, work->symbols[left->next].id);
+        const tsr_bpe_rule *rule = rule_of(bpe, left->id, work->symbols[left->next].id);
 
-        if (rank >= 0) {
-            heap_push(work, heap_entry(rank, place));
+        if (rule != NULL) {
+            heap_push(work, heap_entry(rule->rank, place));
         }
     }
 }
 
-/* The bytes as tokens, and all pairs that merge. Returns how many tokens. */
-static int32_t lay_out(const tsr_bpe *bpe, tsr_bpe_work *work, const char *piece, size_t n_bytes)
+static void add_symbol(tsr_bpe_work *work, int32_t *n, int32_t id)
+{
+    work->symbols[*n] = (symbol){.id = id, .prev = *n - 1, .next = *n + 1};
+    (*n)++;
+}
+
+/* The text of a character with what is written around it there; its bytes. */
+static size_t dress(const tsr_bpe *bpe, char *out, const char *piece, size_t at, size_t n,
+                    bool is_last)
+{
+    size_t n_out = 0;
+
+    if (at > 0 && bpe->prefix.n_bytes > 0) {
+        memcpy(out, bpe->prefix.bytes, bpe->prefix.n_bytes);
+        n_out = bpe->prefix.n_bytes;
+    }
+    memcpy(out + n_out, piece + at, n);
+    n_out += n;
+    if (is_last && bpe->suffix.n_bytes > 0) {
+        memcpy(out + n_out, bpe->suffix.bytes, bpe->suffix.n_bytes);
+        n_out += bpe->suffix.n_bytes;
+    }
+    return n_out;
+}
+
+/* The tokens of a text's bytes; false if one of them has none. */
+static bool add_bytes(const tsr_bpe *bpe, tsr_bpe_work *work, int32_t *n, const char *text,
+                      size_t n_bytes)
+{
+    for (size_t i = 0; i < n_bytes; i++) {
+        if (bpe->byte_ids[(uint8_t)text[i]] < 0) {
+            return false;
+        }
+    }
+    for (size_t i = 0; i < n_bytes; i++) {
+        add_symbol(work, n, bpe->byte_ids[(uint8_t)text[i]]);
+    }
+    return true;
+}
+
+/* The characters as tokens. An unknown one is added when a known one follows: bytes to fall back on
+ * may overtake it, as they do in the library. */
+static int32_t lay_out_characters(const tsr_bpe *bpe, tsr_bpe_work *work, const char *piece,
+                                  size_t n_bytes)
+{
+    const bool dressed = bpe->prefix.n_bytes > 0 || bpe->suffix.n_bytes > 0;
+    char clothes[2 * TSR_BPE_MOST_AFFIX + 4];
+    bool owes_unknown = false;
+    int32_t n = 0;
+
+    for (size_t at = 0; at < n_bytes;) {
+        const int measured = tsr_utf8_measure(piece + at, n_bytes - at);
+        const size_t n_char = measured > 0 ? (size_t)measured : 1;
+        const char *text = piece + at;
+        size_t n_text = n_char;
+        int32_t id;
+
+        if (dressed) {
+            n_text = dress(bpe, clothes, piece, at, n_char, at + n_char == n_bytes);
+            text = clothes;
+        }
+        id = tsr_vocab_find_plain(bpe->vocab, text, n_text);
+        at += n_char;
+        if (id >= 0) {
+            if (owes_unknown) {
+                add_symbol(work, &n, bpe->unknown);
+                owes_unknown = false;
+            }
+            add_symbol(work, &n, id);
+        } else if (!add_bytes(bpe, work, &n, text, n_text) && bpe->unknown >= 0) {
+            if (owes_unknown && !bpe->fuses_unknown) {
+                add_symbol(work, &n, bpe->unknown);
+            }
+            owes_unknown = true;
+        }
+    }
+    if (owes_unknown) {
+        add_symbol(work, &n, bpe->unknown);
+    }
+    return n;
+}
+
+static int32_t lay_out_bytes(const tsr_bpe *bpe, tsr_bpe_work *work, const char *piece,
+                             size_t n_bytes)
 {
     int32_t n = 0;
 
@@ -271,19 +401,28 @@ static int32_t lay_out(const tsr_bpe *bpe, tsr_bpe_work *work, const char *piece
         const int32_t id = bpe->byte_ids[(uint8_t)piece[i]];
 
         if (id >= 0) {
-            work->symbols[n] = (symbol){.id = id, .prev = n - 1, .next = n + 1};
-            n++;
+            add_symbol(work, &n, id);
         }
     }
+    return n;
+}
+
+/* The symbols, and all pairs of them that merge. Returns how many symbols. */
+static int32_t lay_out(const tsr_bpe *bpe, tsr_bpe_work *work, const char *piece, size_t n_bytes)
+{
+    const int32_t n = bpe->of_bytes ? lay_out_bytes(bpe, work, piece, n_bytes)
+                                    : lay_out_characters(bpe, work, piece, n_bytes);
+
     if (n > 0) {
         work->symbols[n - 1].next = -1;
     }
     work->n_heap = 0;
     for (int32_t place = 0; place + 1 < n; place++) {
-        const int64_t rank = rank_of(bpe, work->symbols[place].id, work->symbols[place + 1].id);
+        const tsr_bpe_rule *rule =
+            rule_of(bpe, work->symbols[place].id, work->symbols[place + 1].id);
 
-        if (rank >= 0) {
-            work->heap[work->n_heap++] = heap_entry(rank, place);
+        if (rule != NULL) {
+            work->heap[work->n_heap++] = heap_entry(rule->rank, place);
         }
     }
     for (size_t at = work->n_heap / 2; at-- > 0;) {
@@ -292,23 +431,23 @@ static int32_t lay_out(const tsr_bpe *bpe, tsr_bpe_work *work, const char *piece
     return n;
 }
 
-tsr_status tsr_bpe_merge(const tsr_bpe *bpe, tsr_bpe_work *work, tsr_ids *out, const char *piece,
-                         size_t n_bytes)
+/* Merge what has been laid out until nothing merges. */
+static void merge_all(const tsr_bpe *bpe, tsr_bpe_work *work)
 {
-    symbol *symbols;
-    int32_t n;
+    symbol *symbols = work->symbols;
 
-    TSR_TRY(make_room(work, n_bytes));
-    symbols = work->symbols;
-    n = lay_out(bpe, work, piece, n_bytes);
     while (work->n_heap > 0) {
         const uint64_t entry = heap_pop(work);
-        const merge *rule = &bpe->merges[entry >> 32];
         const int32_t place = (int32_t)(uint32_t)entry;
         const int32_t taken = symbols[place].next;
+        const tsr_bpe_rule *rule;
 
         // A neighbour may have merged since the pair was put on the heap: then it is one no more.
-        if (symbols[place].id != rule->left || taken < 0 || symbols[taken].id != rule->right) {
+        if (symbols[place].id < 0 || taken < 0) {
+            continue;
+        }
+        rule = rule_of(bpe, symbols[place].id, symbols[taken].id);
+        if (rule == NULL || rule->rank != entry >> 32) {
             continue;
         }
         symbols[place].id = rule->whole;
@@ -322,8 +461,83 @@ tsr_status tsr_bpe_merge(const tsr_bpe *bpe, tsr_bpe_work *work, tsr_ids *out, c
         }
         offer(bpe, work, place);
     }
-    for (int32_t place = n > 0 ? 0 : -1; place >= 0; place = symbols[place].next) {
-        TSR_TRY(tsr_ids_append(out, symbols[place].id));
+}
+
+/* The token that is the whole piece, -1 if there is none. */
+static int32_t find_whole(const tsr_bpe *bpe, const char *piece, size_t n_bytes)
+{
+    char letters[2 * MOST_LETTERS];
+    size_t n_letters = 0;
+
+    if (!bpe->of_bytes) {
+        return tsr_vocab_find_plain(bpe->vocab, piece, n_bytes);
+    }
+    if (n_bytes > MOST_LETTERS) {
+        return -1;
+    }
+    for (size_t i = 0; i < n_bytes; i++) {
+        n_letters += (size_t)tsr_byte_alphabet_write(letters + n_letters, (uint8_t)piece[i]);
+    }
+    return tsr_vocab_find_plain(bpe->vocab, letters, n_letters);
+}
+
+/* Most words are tokens, and most of those are what merging their letters gives: this is tried once
+ * for each and then known. */
+static tsr_status merge_piece(const tsr_bpe *bpe, tsr_bpe_work *work, tsr_ids *out,
+                              const char *piece, size_t n_bytes)
+{
+    const int32_t whole = find_whole(bpe, piece, n_bytes);
+    int32_t n;
+
+    if (whole >= 0 &&
+        (bpe->keeps_whole ||
+         atomic_load_explicit(&bpe->becomes[whole], memory_order_relaxed) == BECOMES_ITSELF)) {
+        return tsr_ids_append(out, whole);
+    }
+    TSR_TRY(make_room(work, n_bytes + (bpe->prefix.n_bytes + bpe->suffix.n_bytes) * n_bytes));
+    n = lay_out(bpe, work, piece, n_bytes);
+    merge_all(bpe, work);
+    if (whole >= 0) {
+        const bool itself = n > 0 && work->symbols[0].id == whole && work->symbols[0].next < 0;
+
+        atomic_store_explicit(&bpe->becomes[whole], itself ? BECOMES_ITSELF : BECOMES_OTHERS,
+                              memory_order_relaxed);
+    }
+    for (int32_t place = n > 0 ? 0 : -1; place >= 0; place = work->symbols[place].next) {
+        TSR_TRY(tsr_ids_append(out, work->symbols[place].id));
+    }
+    return TSR_OK;
+}
+
+/* Bytes up to the next run of space signs that does not begin the text. */
+static size_t next_cut(const char *text, size_t n_bytes)
+{
+    for (size_t at = 1; at < n_bytes; at++) {
+        const char *sign = memchr(text + at, SPACE_SIGN[0], n_bytes - at);
+
+        if (sign == NULL) {
+            break;
+        }
+        at = (size_t)(sign - text);
+        if (begins_with_sign((tsr_text_view){sign, n_bytes - at}) &&
+            !ends_with_sign((tsr_text_view){text, at})) {
+            return at;
+        }
+    }
+    return n_bytes;
+}
+
+tsr_status tsr_bpe_merge(const tsr_bpe *bpe, tsr_bpe_work *work, tsr_ids *out, const char *piece,
+                         size_t n_bytes)
+{
+    if (!bpe->cuts_at_spaces) {
+        return merge_piece(bpe, work, out, piece, n_bytes);
+    }
+    for (size_t at = 0; at < n_bytes;) {
+        const size_t n = next_cut(piece + at, n_bytes - at);
+
+        TSR_TRY(merge_piece(bpe, work, out, piece + at, n));
+        at += n;
     }
     return TSR_OK;
 }

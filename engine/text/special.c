@@ -1,72 +1,55 @@
 #include "engine/text/special.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
-
-typedef struct entry {
-    tsr_gguf_text text; /* in the vocabulary */
-    int32_t id;
-    bool is_control;
-} entry;
+#include "engine/text/code_point.h"
+#include "engine/text/lexicon.h"
 
 struct tsr_special {
-    entry *entries; /* [n_entries] by their bytes, a shorter text before those that it begins */
-    int n_entries;
-    int begins[257];            /* entries of first byte b are [begins[b], begins[b + 1]) */
-    bool has_user_defined[256]; /* of this first byte: the only ones when control is not matched */
+    tsr_lexicon *lexicon; // owned, as the letters
+    char *letters;
 };
 
-static int by_bytes(const void *a, const void *b)
-{
-    const tsr_gguf_text x = ((const entry *)a)->text;
-    const tsr_gguf_text y = ((const entry *)b)->text;
-    const int order = memcmp(x.bytes, y.bytes, x.n_bytes < y.n_bytes ? x.n_bytes : y.n_bytes);
-
-    return order != 0 ? order : (x.n_bytes > y.n_bytes) - (x.n_bytes < y.n_bytes);
-}
-
-static bool stands_for_itself(const tsr_vocab *vocab, int32_t id)
-{
-    return (tsr_vocab_is_control(vocab, id) ||
-            tsr_vocab_kind(vocab, id) == TSR_TOKEN_KIND_USER_DEFINED) &&
-           tsr_vocab_text(vocab, id).n_bytes > 0;
-}
-
-tsr_status tsr_special_create(tsr_special **out, const tsr_vocab *vocab)
+tsr_status tsr_special_create(tsr_special **out, const tsr_special_token *tokens, int n_tokens)
 {
     tsr_special *special = tsr_alloc(1, sizeof(*special));
+    tsr_lexicon_entry *entries = NULL;
+    tsr_status st = TSR_OK;
+    size_t n_bytes = 0;
     int n_entries = 0;
 
-    for (int32_t id = 0; id < tsr_vocab_n_tokens(vocab); id++) {
-        n_entries += stands_for_itself(vocab, id);
+    for (int i = 0; i < n_tokens; i++) {
+        n_bytes += tokens[i].text.n_bytes;
     }
+    entries = tsr_alloc((size_t)n_tokens, sizeof(*entries));
     if (special != NULL) {
-        special->entries = tsr_alloc((size_t)n_entries, sizeof(*special->entries));
+        special->letters = tsr_alloc(n_bytes, 1);
     }
-    if (special == NULL || special->entries == NULL) {
-        tsr_special_destroy(special);
-        return tsr_fail(TSR_ERR_NOMEM, "%d special tokens", n_entries);
+    if (special == NULL || special->letters == NULL || entries == NULL) {
+        st = tsr_fail(TSR_ERR_NOMEM, "%d special tokens", n_tokens);
+        goto done;
     }
-    for (int32_t id = 0; id < tsr_vocab_n_tokens(vocab); id++) {
-        if (stands_for_itself(vocab, id)) {
-            entry *added = &special->entries[special->n_entries++];
+    n_bytes = 0;
+    for (int i = 0; i < n_tokens; i++) {
+        const tsr_text_view text = tokens[i].text;
 
-            added->text = tsr_vocab_text(vocab, id);
-            added->id = id;
-            added->is_control = tsr_vocab_is_control(vocab, id);
+        if (text.n_bytes > 0) {
+            memcpy(special->letters + n_bytes, text.bytes, text.n_bytes);
+            entries[n_entries++] = (tsr_lexicon_entry){
+                .text = {.bytes = special->letters + n_bytes, .n_bytes = text.n_bytes},
+                .id = tokens[i].id,
+                .marks = tokens[i].marks};
+            n_bytes += text.n_bytes;
         }
     }
-    qsort(special->entries, (size_t)n_entries, sizeof(*special->entries), by_bytes);
-    for (int i = 0; i < n_entries; i++) {
-        const uint8_t first = (uint8_t)special->entries[i].text.bytes[0];
+    st = tsr_lexicon_create(&special->lexicon, entries, n_entries);
 
-        special->begins[first + 1]++;
-        special->has_user_defined[first] |= !special->entries[i].is_control;
-    }
-    for (int byte = 0; byte < 256; byte++) {
-        special->begins[byte + 1] += special->begins[byte];
+done:
+    tsr_free(entries);
+    if (st != TSR_OK) {
+        tsr_special_destroy(special);
+        return st;
     }
     *out = special;
     return TSR_OK;
@@ -77,69 +60,70 @@ void tsr_special_destroy(tsr_special *special)
     if (special == NULL) {
         return;
     }
-    tsr_free(special->entries);
+    tsr_lexicon_destroy(special->lexicon);
+    tsr_free(special->letters);
     tsr_free(special);
 }
 
-/* Of the entries [low, high), which agree up to `depth` and are longer, the first whose byte there
- * is at least `byte`. */
-static int first_from(const tsr_special *special, int low, int high, size_t depth, int byte)
+static bool is_sought(uint32_t marks, tsr_special_filter filter)
 {
-    while (low < high) {
-        const int middle = low + (high - low) / 2;
-
-        if ((uint8_t)special->entries[middle].text.bytes[depth] < byte) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
+    if ((marks & TSR_SPECIAL_NORMALIZED) != 0) {
+        return (marks & TSR_SPECIAL_CONTROL) != 0 ? filter.normalized_control : filter.normalized;
     }
-    return low;
+    return filter.control || (marks & TSR_SPECIAL_CONTROL) == 0;
 }
 
-/* The longest entry that text begins with; NULL if there is none. */
-static const entry *longest_at(const tsr_special *special, const char *text, size_t n_bytes,
-                               bool match_control)
+/* The longest sought entry that text begins with; NULL if there is none. */
+static const tsr_lexicon_entry *longest_at(const tsr_special *special, const char *text,
+                                           size_t n_bytes, tsr_special_filter filter)
 {
-    const uint8_t first = (uint8_t)text[0];
-    const entry *best = NULL;
-    int low = special->begins[first];
-    int high = special->begins[first + 1];
+    const tsr_lexicon_entry *best = NULL;
+    const tsr_lexicon_entry *entry;
+    tsr_lexicon_cursor cursor = {0};
 
-    for (size_t depth = 1; low < high; depth++) {
-        const entry *shortest = &special->entries[low];
-
-        if (shortest->text.n_bytes == depth) { // all the others of the range go on
-            if (match_control || !shortest->is_control) {
-                best = shortest;
-            }
-            low++;
+    while ((entry = tsr_lexicon_next(special->lexicon, &cursor, text, n_bytes)) != NULL) {
+        if (is_sought(entry->marks, filter)) {
+            best = entry;
         }
-        if (depth == n_bytes) {
-            break;
-        }
-        low = first_from(special, low, high, depth, (uint8_t)text[depth]);
-        high = first_from(special, low, high, depth, (uint8_t)text[depth] + 1);
     }
     return best;
 }
 
 tsr_special_match tsr_special_find(const tsr_special *special, const char *text, size_t n_bytes,
-                                   size_t from, bool match_control)
+                                   size_t from, size_t limit, tsr_special_filter filter)
 {
-    for (size_t at = from; at < n_bytes; at++) {
-        const uint8_t first = (uint8_t)text[at];
-        const entry *found;
+    for (size_t at = from; at < limit; at++) {
+        const uint32_t marks = tsr_lexicon_marks(special->lexicon, (uint8_t)text[at]);
+        const tsr_lexicon_entry *found;
+        tsr_special_match match;
 
-        if (special->begins[first] == special->begins[first + 1] ||
-            (!match_control && !special->has_user_defined[first])) {
+        if (marks == 0 || (!filter.control && (marks & TSR_SPECIAL_DEFINED) == 0 &&
+                           (marks & TSR_SPECIAL_NORMALIZED) == 0)) {
             continue;
         }
-        found = longest_at(special, text + at, n_bytes - at, match_control);
-        if (found != NULL) {
-            return (tsr_special_match){
-                .start = at, .n_bytes = found->text.n_bytes, .id = found->id};
+        found = longest_at(special, text + at, limit - at, filter);
+        if (found == NULL) {
+            continue;
         }
+        match = (tsr_special_match){.start = at,
+                                    .end = at + found->text.n_bytes,
+                                    .at = at,
+                                    .next = at + found->text.n_bytes,
+                                    .id = found->id};
+        if ((found->marks & TSR_SPECIAL_WORD) != 0 &&
+            (tsr_code_point_word_ends(text, match.start) ||
+             tsr_code_point_word_begins(text + match.end, n_bytes - match.end))) {
+            at = match.end - 1; // no token, and what it covers is not looked at again
+            continue;
+        }
+        match.takes_left = (found->marks & TSR_SPECIAL_TAKES_LEFT) != 0;
+        if (match.takes_left) {
+            match.start -= tsr_code_point_spaces_behind(text, match.start);
+        }
+        if ((found->marks & TSR_SPECIAL_TAKES_RIGHT) != 0) {
+            match.end += tsr_code_point_spaces_before(text + match.end, n_bytes - match.end);
+        }
+        return match;
     }
-    return (tsr_special_match){.start = n_bytes, .id = -1};
+    return (tsr_special_match){n_bytes, n_bytes, n_bytes, n_bytes, -1, false};
 }

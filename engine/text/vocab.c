@@ -14,11 +14,8 @@ struct tsr_vocab {
     size_t longest;
 };
 
-static const char *const KEY_TOKENS = "tokenizer.ggml.tokens";
-static const char *const KEY_TYPES = "tokenizer.ggml.token_type";
-
 /* FNV-1a: it can go on where it stopped, which joins two parts without copying them. */
-static uint64_t hash_more(uint64_t hash, tsr_gguf_text text)
+static uint64_t hash_more(uint64_t hash, tsr_text_view text)
 {
     for (size_t i = 0; i < text.n_bytes; i++) {
         hash = (hash ^ (uint8_t)text.bytes[i]) * UINT64_C(0x100000001b3);
@@ -26,7 +23,7 @@ static uint64_t hash_more(uint64_t hash, tsr_gguf_text text)
     return hash;
 }
 
-static uint32_t first_slot(const tsr_vocab *vocab, tsr_gguf_text head, tsr_gguf_text tail)
+static uint32_t first_slot(const tsr_vocab *vocab, tsr_text_view head, tsr_text_view tail)
 {
     uint64_t hash = hash_more(hash_more(UINT64_C(0xcbf29ce484222325), head), tail);
 
@@ -34,14 +31,14 @@ static uint32_t first_slot(const tsr_vocab *vocab, tsr_gguf_text head, tsr_gguf_
     return (uint32_t)hash & (vocab->n_slots - 1);
 }
 
-static bool same_text(tsr_gguf_text text, tsr_gguf_text head, tsr_gguf_text tail)
+static bool same_text(tsr_text_view text, tsr_text_view head, tsr_text_view tail)
 {
     return text.n_bytes == head.n_bytes + tail.n_bytes &&
            (head.n_bytes == 0 || memcmp(text.bytes, head.bytes, head.n_bytes) == 0) &&
            (tail.n_bytes == 0 || memcmp(text.bytes + head.n_bytes, tail.bytes, tail.n_bytes) == 0);
 }
 
-int32_t tsr_vocab_find(const tsr_vocab *vocab, tsr_gguf_text head, tsr_gguf_text tail)
+int32_t tsr_vocab_find(const tsr_vocab *vocab, tsr_text_view head, tsr_text_view tail)
 {
     for (uint32_t s = first_slot(vocab, head, tail); vocab->slots[s] != 0;
          s = (s + 1) & (vocab->n_slots - 1)) {
@@ -54,10 +51,33 @@ int32_t tsr_vocab_find(const tsr_vocab *vocab, tsr_gguf_text head, tsr_gguf_text
     return -1;
 }
 
+int32_t tsr_vocab_find_plain(const tsr_vocab *vocab, const char *text, size_t n_bytes)
+{
+    const tsr_text_view nothing = {0};
+    const int32_t id =
+        n_bytes > vocab->longest
+            ? -1
+            : tsr_vocab_find(vocab, (tsr_text_view){.bytes = text, .n_bytes = n_bytes}, nothing);
+
+    return id >= 0 && (tsr_vocab_is_control(vocab, id) ||
+                       tsr_vocab_kind(vocab, id) == TSR_TOKEN_KIND_ADDED)
+               ? -1
+               : id;
+}
+
+int32_t tsr_vocab_find_byte(const tsr_vocab *vocab, uint8_t byte)
+{
+    static const char digits[] = "0123456789ABCDEF";
+    const char name[6] = {'<', '0', 'x', digits[byte >> 4], digits[byte & 15], '>'};
+    const tsr_text_view nothing = {0};
+
+    return tsr_vocab_find(vocab, (tsr_text_view){name, sizeof(name)}, nothing);
+}
+
 static tsr_status add_to_slots(tsr_vocab *vocab, int32_t id)
 {
-    const tsr_gguf_text nothing = {0};
-    const tsr_gguf_text text = tsr_vocab_text(vocab, id);
+    const tsr_text_view nothing = {0};
+    const tsr_text_view text = tsr_vocab_text(vocab, id);
     uint32_t s = first_slot(vocab, text, nothing);
 
     for (; vocab->slots[s] != 0; s = (s + 1) & (vocab->n_slots - 1)) {
@@ -72,19 +92,16 @@ static tsr_status add_to_slots(tsr_vocab *vocab, int32_t id)
     return TSR_OK;
 }
 
-static tsr_status copy_texts(tsr_vocab *vocab, const tsr_gguf *gguf)
+static tsr_status copy_texts(tsr_vocab *vocab, const tsr_vocab_token *tokens)
 {
     size_t n_bytes = 0;
-    tsr_gguf_text text;
 
     for (int32_t id = 0; id < vocab->n_tokens; id++) {
-        if (!tsr_gguf_array_string(gguf, KEY_TOKENS, id, &text)) {
-            return tsr_fail(TSR_ERR_FORMAT, "%s: element %d cannot be read", KEY_TOKENS, id);
-        }
         vocab->starts[id] = n_bytes;
-        n_bytes += text.n_bytes; // all of them lie in the file, so their sum is no larger than it
-        if (text.n_bytes > vocab->longest) {
-            vocab->longest = text.n_bytes;
+        vocab->kinds[id] = (uint8_t)tokens[id].kind;
+        n_bytes += tokens[id].text.n_bytes;
+        if (tokens[id].text.n_bytes > vocab->longest) {
+            vocab->longest = tokens[id].text.n_bytes;
         }
     }
     vocab->starts[vocab->n_tokens] = n_bytes;
@@ -93,47 +110,22 @@ static tsr_status copy_texts(tsr_vocab *vocab, const tsr_gguf *gguf)
         return tsr_fail(TSR_ERR_NOMEM, "vocabulary: %zu bytes of token texts", n_bytes);
     }
     for (int32_t id = 0; id < vocab->n_tokens; id++) {
-        if (tsr_gguf_array_string(gguf, KEY_TOKENS, id, &text) && text.n_bytes > 0) {
-            memcpy(vocab->letters + vocab->starts[id], text.bytes, text.n_bytes);
+        if (tokens[id].text.n_bytes > 0) {
+            memcpy(vocab->letters + vocab->starts[id], tokens[id].text.bytes,
+                   tokens[id].text.n_bytes);
         }
     }
     return TSR_OK;
 }
 
-static tsr_status read_kinds(tsr_vocab *vocab, const tsr_gguf *gguf)
+tsr_status tsr_vocab_create(tsr_vocab **out, const tsr_vocab_token *tokens, int64_t n_tokens)
 {
-    const int64_t n_types = tsr_gguf_array_count(gguf, KEY_TYPES);
-
-    if (n_types >= 0 && n_types != vocab->n_tokens) {
-        return tsr_fail(TSR_ERR_FORMAT, "%s has %lld elements, %s has %d", KEY_TYPES,
-                        (long long)n_types, KEY_TOKENS, vocab->n_tokens);
-    }
-    for (int32_t id = 0; id < vocab->n_tokens; id++) {
-        int64_t type = TSR_TOKEN_KIND_NORMAL;
-
-        if (n_types >= 0 && !tsr_gguf_array_int(gguf, KEY_TYPES, id, &type)) {
-            return tsr_fail(TSR_ERR_FORMAT, "%s holds no whole numbers", KEY_TYPES);
-        }
-        if (type < TSR_TOKEN_KIND_NORMAL || type >= TSR_TOKEN_KIND_COUNT) {
-            type = TSR_TOKEN_KIND_NORMAL;
-        }
-        vocab->kinds[id] = (uint8_t)type;
-    }
-    return TSR_OK;
-}
-
-tsr_status tsr_vocab_create(tsr_vocab **out, const tsr_gguf *gguf)
-{
-    const int64_t n_tokens = tsr_gguf_array_count(gguf, KEY_TOKENS);
     tsr_status st = TSR_OK;
     tsr_vocab *vocab;
 
-    if (n_tokens <= 0) {
-        return tsr_fail(TSR_ERR_FORMAT, "no vocabulary: %s is missing or empty", KEY_TOKENS);
-    }
-    if (n_tokens > INT32_MAX / 4) {
-        return tsr_fail(TSR_ERR_FORMAT, "%s has %lld elements, more than any model", KEY_TOKENS,
-                        (long long)n_tokens);
+    if (n_tokens <= 0 || n_tokens > TSR_VOCAB_MOST_TOKENS) {
+        return tsr_fail(TSR_ERR_FORMAT, "a vocabulary of %lld tokens: it must have 1 to %d",
+                        (long long)n_tokens, TSR_VOCAB_MOST_TOKENS);
     }
     vocab = tsr_alloc(1, sizeof(*vocab));
     if (vocab == NULL) {
@@ -150,11 +142,9 @@ tsr_status tsr_vocab_create(tsr_vocab **out, const tsr_gguf *gguf)
         st = tsr_fail(TSR_ERR_NOMEM, "vocabulary of %d tokens", vocab->n_tokens);
         goto fail;
     }
-    TSR_TRY_GOTO(st, fail, copy_texts(vocab, gguf));
-    TSR_TRY_GOTO(st, fail, read_kinds(vocab, gguf));
+    TSR_TRY_GOTO(st, fail, copy_texts(vocab, tokens));
     for (int32_t id = 0; id < vocab->n_tokens; id++) {
-        // A token without text can only be given by its number.
-        if (vocab->starts[id + 1] > vocab->starts[id]) {
+        if (tokens[id].text.n_bytes > 0) {
             TSR_TRY_GOTO(st, fail, add_to_slots(vocab, id));
         }
     }
@@ -183,9 +173,9 @@ int32_t tsr_vocab_n_tokens(const tsr_vocab *vocab)
     return vocab->n_tokens;
 }
 
-tsr_gguf_text tsr_vocab_text(const tsr_vocab *vocab, int32_t id)
+tsr_text_view tsr_vocab_text(const tsr_vocab *vocab, int32_t id)
 {
-    return (tsr_gguf_text){.bytes = vocab->letters + vocab->starts[id],
+    return (tsr_text_view){.bytes = vocab->letters + vocab->starts[id],
                            .n_bytes = vocab->starts[id + 1] - vocab->starts[id]};
 }
 
