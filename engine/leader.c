@@ -288,13 +288,14 @@ static void tell_token(tsr_engine *e, tsr_request *request, int32_t token)
                        .logprob = g->logprob,
                        .top = g->top,
                        .n_top = g->n_top_found};
+    const tsr_tokenizer *tokenizer = tsr_model_tokenizer(e->model);
     const size_t n_before = g->text.n_bytes;
     bool stops = false;
     size_t whole;
 
-    if (tsr_model_tokenizer(e->model) != NULL &&
-        tsr_tokenizer_decode(tsr_model_tokenizer(e->model), &g->stream, &g->text, token, false) !=
-            TSR_OK) {
+    // A padded vocabulary has ids that stand for no text.
+    if (tokenizer != NULL && token < tsr_tokenizer_n_vocab(tokenizer) &&
+        tsr_tokenizer_decode(tokenizer, &g->stream, &g->text, token, false) != TSR_OK) {
         tsr_log_error("a token's text is lost: %s", tsr_status_message());
     }
     whole = g->text.n_bytes;
