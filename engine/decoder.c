@@ -208,7 +208,7 @@ static tsr_status turn(const tsr_decoder *d, const tsr_decoder_room *room, tsr_t
         const int64_t n = spans->row_start[s + 1] - first;
         tsr_tensor rows = tsr_tensor_rows(room->angles[0], n);
 
-        if (spans->length[s] > config->rope_switch) {
+        if (spans->is_long[s]) {
             rows.data = (float *)rows.data + first * rows.stride;
             TSR_TRY(tsr_rope_angles(d->parts.dev, rows, tsr_decoder_columns(positions, first, n),
                                     room->frequencies[1], config->ropes[1].magnitude));

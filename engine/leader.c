@@ -25,6 +25,7 @@ tsr_status tsr_leader_create(tsr_leader **out, const tsr_engine *e)
         .n_vocab = (int)shape->n_vocab,
         .max_queue = e->settings.max_queue,
         .target_itl_us = e->settings.target_itl_us,
+        .long_from = tsr_model_config(e->model)->rope_switch,
     };
     tsr_leader *leader = tsr_alloc(1, sizeof(*leader));
     tsr_status st = TSR_OK;

@@ -22,7 +22,6 @@ struct tsr_runner {
     size_t host_ints;
     int32_t *tables;  /* i32 [max_seqs, max_blocks] pool slots, on the device; owned */
     int32_t *inputs;  /* i32 [host_ints] on the device; owned */
-    int32_t *lengths; /* [max_seqs] tokens of each sequence so far; owned */
     int32_t *words;   /* findings; owned */
     size_t words_capacity;
     float *row;        /* [own vocabulary] on the host; owned */
@@ -87,11 +86,10 @@ tsr_status tsr_runner_create(tsr_runner **out, const tsr_decoder_parts *parts, t
     runner->host_ints =
         4 * (size_t)limits->max_rows + 3 * (size_t)limits->max_seqs + 1 + TSR_DECODER_HEAD_ROWS;
     runner->host = tsr_alloc(runner->host_ints, sizeof(*runner->host));
-    runner->lengths = tsr_alloc((size_t)limits->max_seqs, sizeof(*runner->lengths));
     runner->row = tsr_alloc((size_t)parts->shard->vocab.count, sizeof(*runner->row));
     runner->tables = tsr_device_alloc(parts->dev, table_ints(limits) * sizeof(*runner->tables));
     runner->inputs = tsr_device_alloc(parts->dev, runner->host_ints * sizeof(*runner->inputs));
-    if (runner->host == NULL || runner->lengths == NULL || runner->row == NULL ||
+    if (runner->host == NULL || runner->row == NULL ||
         runner->tables == NULL || runner->inputs == NULL) {
         st = tsr_fail(TSR_ERR_NOMEM, "no memory for the tables of %d sequences of %d blocks",
                       limits->max_seqs, limits->max_blocks);
@@ -120,7 +118,6 @@ void tsr_runner_destroy(tsr_runner *runner)
     tsr_device_free(runner->parts.dev, runner->tables,
                     table_ints(&runner->limits) * sizeof(*runner->tables));
     tsr_free(runner->row);
-    tsr_free(runner->lengths);
     tsr_free(runner->host);
     tsr_free(runner);
 }
@@ -173,10 +170,7 @@ static tsr_status load_inputs(tsr_runner *runner, const tsr_step *step, inputs *
             in->batch.longest = step->first_pos[s] + n;
         }
     }
-    for (int s = 0; s < step->n_seqs; s++) {
-        runner->lengths[s] = step->first_pos[s] + step->row_start[s + 1] - step->row_start[s];
-    }
-    in->spans = (tsr_decoder_spans){step->n_seqs, step->row_start, runner->lengths};
+    in->spans = (tsr_decoder_spans){step->n_seqs, step->row_start, step->is_long};
     in->batch.n_seqs = step->n_seqs;
     in->batch.row_start = put(runner, &used, step->row_start, step->n_seqs + 1);
     in->batch.first_pos = put(runner, &used, step->first_pos, step->n_seqs);

@@ -352,6 +352,7 @@ static void write_sequence(tsr_scheduler *s, tsr_request *r, int n_rows, tsr_ste
     step->row_start[seq + 1] = step->n_rows;
     step->first_pos[seq] = (int32_t)r->n_cached;
     step->lanes[seq] = r->lane;
+    step->is_long[seq] = s->options.long_from > 0 && r->n_tokens > s->options.long_from;
     for (; r->n_told < r->blocks.n_blocks; r->n_told++) {
         step->append_lane[step->n_appended] = r->lane;
         step->append_index[step->n_appended] = r->n_told;
@@ -463,6 +464,11 @@ static void take_token(tsr_scheduler *s, tsr_request *r, int32_t token,
         end(s, r, TSR_REASON_STOP);
     } else if (r->n_tokens >= longest(s, r)) {
         end(s, r, TSR_REASON_LENGTH);
+    } else if (r->n_tokens == s->options.long_from + 1 && s->options.long_from > 0) {
+        const int i = index_of(s, r);
+
+        s->rows[i] = 0;
+        (void)put_back(s, i); // what is cached of it was computed as a short one
     }
 }
 
