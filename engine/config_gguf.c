@@ -133,6 +133,7 @@ static tsr_status read_scaling(tsr_config *c, const source *from)
     char key[KEY_BYTES];
     tsr_gguf_text type = {"none", 4};
     double attention_factor = 1;
+    double log_multiplier;
 
     key_of(key, from, "rope.scaling.type");
     if (!tsr_gguf_string(from->gguf, key, &type) &&
@@ -156,7 +157,10 @@ static tsr_status read_scaling(tsr_config *c, const source *from)
         t->scaling = TSR_ROPE_SCALING_YARN;
         (void)has_float(from, "rope.scaling.yarn_beta_fast", &t->fast);
         (void)has_float(from, "rope.scaling.yarn_beta_slow", &t->slow);
-        t->magnitude = (float)(attention_factor * (1 + 0.1 * log(t->factor)));
+        // With a multiplier of its own the magnitude is of scores, not of cosines.
+        t->magnitude = has_float(from, "rope.scaling.yarn_log_multiplier", &log_multiplier)
+                           ? 1.0F
+                           : (float)(attention_factor * (1 + 0.1 * log(t->factor)));
     } else if (type.n_bytes == 8 && memcmp(type.bytes, "longrope", 8) == 0) {
         t->factor = 1;
         t->magnitude = (float)attention_factor;
@@ -269,6 +273,7 @@ tsr_status tsr_config_read_gguf(tsr_config *c, const tsr_gguf *gguf)
 {
     source from = {.gguf = gguf};
     int64_t n_layers = 0;
+    double scale;
 
     TSR_TRY(find_family(&from.family, gguf));
     TSR_TRY(size_of(&n_layers, &from, "block_count", 0, TSR_CONFIG_MOST_LAYERS));
@@ -277,11 +282,16 @@ tsr_status tsr_config_read_gguf(tsr_config *c, const tsr_gguf *gguf)
     c->biases_as_found = true;
     TSR_TRY(read_sizes(c, &from));
     read_windows(c, &from);
-    if (from.family->positions == TSR_POSITIONS_ROPE) {
-        TSR_TRY(read_rope(c, &from));
-    }
     if (from.family->read_gguf != NULL) {
         TSR_TRY(from.family->read_gguf(c, gguf));
+    }
+    if (has_float(&from, "attention.scale", &scale)) {
+        for (int i = 0; i < c->n_layers; i++) {
+            c->layers[i].scale = (float)scale;
+        }
+    }
+    if (from.family->positions == TSR_POSITIONS_ROPE) {
+        TSR_TRY(read_rope(c, &from));
     }
     return tsr_config_finish(c);
 }

@@ -164,6 +164,7 @@ static tsr_status read_gpt_oss(tsr_config *c, const tsr_gguf *gguf)
 {
     TSR_TRY(read_experts(c, gguf));
     c->routing.before = false;
+    c->ropes[0].whole_dims = false;
     return TSR_OK;
 }
 
@@ -197,7 +198,6 @@ static tsr_status read_deepseek2(tsr_config *c, const tsr_gguf *gguf)
     c->routing.scale = (float)number(c, gguf, "expert_weights_scale", 1);
     if (log_scale > 0) { // 0.1 mscale_all_dim, as the converter writes it
         magnitude = 1 + log_scale * log(number(c, gguf, "rope.scaling.factor", 1));
-        c->ropes[0].magnitude = 1; // and so cosine and sine are not multiplied
     }
     set_scale(c, magnitude * magnitude / sqrt((double)head_dim));
     return TSR_OK;
@@ -300,14 +300,9 @@ static tsr_status read_command_r(tsr_config *c, const tsr_gguf *gguf)
 static tsr_status read_granite(tsr_config *c, const tsr_gguf *gguf)
 {
     const double logits = number(c, gguf, "logit_scale", 1);
-    const double attention = number(c, gguf, "attention.scale", 0);
-
     c->embed_scale = (float)number(c, gguf, "embedding_scale", 1);
     c->residual_scale = (float)number(c, gguf, "residual_scale", 1);
     c->logit_scale = (float)(1 / (logits > 0 ? logits : 1));
-    if (attention > 0) {
-        set_scale(c, attention);
-    }
     return TSR_OK;
 }
 
@@ -322,7 +317,8 @@ static tsr_status read_granite(tsr_config *c, const tsr_gguf *gguf)
 #define GELU_TANH .activation = TSR_ACTIVATION_GELU_TANH
 #define NO_FF_NORM &~TSR_ROLE_BIT(TSR_ROLE_FF_NORM)
 
-FAMILY(llama, "llama", .roles = GATED, NEIGHBOURS, .read_gguf = read_llama);
+FAMILY(llama, "llama", .roles = GATED, NEIGHBOURS, .window = TSR_WINDOW_ALL,
+       .read_gguf = read_llama);
 FAMILY(qwen2, "qwen2", .roles = GATED, HALVES);
 FAMILY(qwen2moe, "qwen2moe",
        .roles = GATED | TSR_FAMILY_EXPERTS | TSR_FAMILY_SHARED |

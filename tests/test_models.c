@@ -264,17 +264,19 @@ static void make_v5(const char *from, const char *to, bool make)
     }
 }
 
-static bool is_wanted(const char *name, int argc, char **argv)
+/* *path is what follows the name's '=', or NULL. */
+static bool is_wanted(const char *name, const char **path, int argc, char **argv)
 {
-    if (argc <= 2) {
-        return true;
-    }
+    const size_t n = strlen(name);
+
+    *path = NULL;
     for (int i = 2; i < argc; i++) {
-        if (strcmp(argv[i], name) == 0) {
+        if (strncmp(argv[i], name, n) == 0 && (argv[i][n] == '\0' || argv[i][n] == '=')) {
+            *path = argv[i][n] == '=' ? argv[i] + n + 1 : NULL;
             return true;
         }
     }
-    return false;
+    return argc <= 2;
 }
 
 /* Is what the ranks gave what one rank gave? On one rank it is written down. */
@@ -293,7 +295,7 @@ static bool is_golden(FILE *golden)
 
 /* One folder on all ranks, in one piece and again in chunks of 48 rows, in both styles of
  * config.json. */
-static void test_folder(const char *name, FILE *golden)
+static void test_folder(const char *name, const char *model, FILE *golden)
 {
     static outcome whole[N_RUNS];
     const bool leader = tsr_world_is_leader(world);
@@ -310,8 +312,9 @@ static void test_folder(const char *name, FILE *golden)
     (void)snprintf(path, sizeof(path), "%s/models/%s/reference.json", TSR_TEST_DATA, name);
     reference = json_load_file(path, 0, NULL);
     (void)snprintf(path, sizeof(path), "%s/models/%s", TSR_TEST_DATA, name);
+    model = model == NULL ? path : model;
     read_prompts(reference);
-    if (!run_model(path, 512)) {
+    if (!run_model(model, 512)) {
         (void)printf("%-14s %d ranks  not opened\n", name, tsr_world_size(world));
         n_failed++;
         json_decref(reference);
@@ -321,10 +324,10 @@ static void test_folder(const char *name, FILE *golden)
     same = !leader || is_golden(golden);
     memcpy(whole, got, sizeof(got));
     read_prompts(reference);
-    (void)run_model(path, 48);
+    (void)run_model(model, 48);
     same_chunked = memcmp(whole, got, sizeof(got)) == 0;
     (void)snprintf(v5, sizeof(v5), "%s/config_v5.json", path);
-    if (alone && access(v5, F_OK) == 0) {
+    if (alone && model == path && access(v5, F_OK) == 0) {
         (void)snprintf(v5, sizeof(v5), "/tmp/tsr_test_models_%d", (int)getpid());
         make_v5(path, v5, true);
         read_prompts(reference);
@@ -383,6 +386,7 @@ int main(int argc, char **argv)
     static char names[MOST_FOLDERS][NAME_BYTES];
     const int n = list_folders(names);
     FILE *golden = NULL;
+    const char *path;
     int n_tested = 0;
 
     if (tsr_world_open(&world) != TSR_OK) {
@@ -392,12 +396,12 @@ int main(int argc, char **argv)
         golden = fopen(argv[1], tsr_world_size(world) == 1 ? "wb" : "rb");
     }
     for (int i = 0; i < n; i++) {
-        if (strncmp(names[i], "q_", 2) != 0 && is_wanted(names[i], argc, argv)) {
-            test_folder(names[i], golden);
+        if (strncmp(names[i], "q_", 2) != 0 && is_wanted(names[i], &path, argc, argv)) {
+            test_folder(names[i], path, golden);
             n_tested++;
         }
     }
-    if (is_wanted("phi3_longrope", argc, argv)) {
+    if (is_wanted("phi3_longrope", &path, argc, argv) && path == NULL) {
         test_growing_long();
     }
     if (golden != NULL) {
