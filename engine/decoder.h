@@ -45,8 +45,8 @@ void tsr_decoder_destroy(tsr_decoder *decoder); /* NULL is fine */
 typedef struct tsr_decoder_spans {
     int n_seqs;
     const int32_t *row_start; /* [n_seqs + 1] */
-    const int32_t *is_long;   /* [n_seqs] has it more than rope_switch tokens by now, in this batch or
-                                 not? */
+    const int32_t *is_long; /* [n_seqs] has it more than rope_switch tokens by now, in this batch or
+                               not? */
 } tsr_decoder_spans;
 
 /*

@@ -20,9 +20,9 @@ struct tsr_runner {
 
     int32_t *host; /* [host_ints] what is uploaded each step, gathered here first; owned */
     size_t host_ints;
-    int32_t *tables;  /* i32 [max_seqs, max_blocks] pool slots, on the device; owned */
-    int32_t *inputs;  /* i32 [host_ints] on the device; owned */
-    int32_t *words;   /* findings; owned */
+    int32_t *tables; /* i32 [max_seqs, max_blocks] pool slots, on the device; owned */
+    int32_t *inputs; /* i32 [host_ints] on the device; owned */
+    int32_t *words;  /* findings; owned */
     size_t words_capacity;
     float *row;        /* [own vocabulary] on the host; owned */
     tsr_tensor wanted; /* i32 [1, n_wanted] of the step run last, on the device */
@@ -89,8 +89,8 @@ tsr_status tsr_runner_create(tsr_runner **out, const tsr_decoder_parts *parts, t
     runner->row = tsr_alloc((size_t)parts->shard->vocab.count, sizeof(*runner->row));
     runner->tables = tsr_device_alloc(parts->dev, table_ints(limits) * sizeof(*runner->tables));
     runner->inputs = tsr_device_alloc(parts->dev, runner->host_ints * sizeof(*runner->inputs));
-    if (runner->host == NULL || runner->row == NULL ||
-        runner->tables == NULL || runner->inputs == NULL) {
+    if (runner->host == NULL || runner->row == NULL || runner->tables == NULL ||
+        runner->inputs == NULL) {
         st = tsr_fail(TSR_ERR_NOMEM, "no memory for the tables of %d sequences of %d blocks",
                       limits->max_seqs, limits->max_blocks);
         goto fail;

@@ -1,6 +1,6 @@
 /*
- * Hugging Face folders that are not sound: each is refused in one sentence that names what is wrong.
- * And what a rank reads of a sound one: the bytes of its own shard, not one beside them.
+ * Hugging Face folders that are not sound: each is refused in one sentence that names what is
+ * wrong. And what a rank reads of a sound one: the bytes of its own shard, not one beside them.
  */
 #include "engine/checkpoint.h"
 
@@ -29,7 +29,8 @@ enum {
 
 static char folder[PATH_BYTES];
 
-/* ---- a copy of a folder, to be spoiled -------------------------------------------------------- */
+/* ---- a copy of a folder, to be spoiled --------------------------------------------------------
+ */
 
 static const char *path_of(const char *name)
 {
@@ -195,7 +196,8 @@ static void refuses(tsr_status want, const char *name, const char *part)
     assert_sentence(name, part);
 }
 
-/* ---- files ------------------------------------------------------------------------------------- */
+/* ---- files -------------------------------------------------------------------------------------
+ */
 
 static void sound_folders_open_with_and_without_an_index(void **state)
 {
@@ -303,7 +305,8 @@ static void shapes_beyond_all_counting_are_refused(void **state)
     refuses(TSR_ERR_FORMAT, "model.safetensors", "more than can be counted");
 }
 
-/* ---- tensors ----------------------------------------------------------------------------------- */
+/* ---- tensors -----------------------------------------------------------------------------------
+ */
 
 static void tensors_that_are_missing_doubled_or_superfluous_are_named(void **state)
 {
@@ -344,7 +347,8 @@ static void a_tensor_of_another_shape_is_named_with_both_shapes(void **state)
     refuses(TSR_ERR_FORMAT, "word_embeddings.weight is [512, 96]", "want [500, 96]");
 }
 
-/* ---- config ------------------------------------------------------------------------------------ */
+/* ---- config ------------------------------------------------------------------------------------
+ */
 
 static void keys_that_cannot_be_are_refused_in_words(void **state)
 {
@@ -396,7 +400,8 @@ static void keys_that_cannot_be_are_refused_in_words(void **state)
     }
 }
 
-/* ---- what a rank reads -------------------------------------------------------------------------- */
+/* ---- what a rank reads --------------------------------------------------------------------------
+ */
 
 /* Whether element (row, column) of a llama's tensor is a rank's, said here once more. */
 static bool is_own(const char *name, const tsr_shard *s, int head_dim, int64_t row, int64_t col)
@@ -407,10 +412,14 @@ static bool is_own(const char *name, const tsr_shard *s, int head_dim, int64_t r
         int unit;
         bool by_col;
     } rules[] = {
-        {"embed_tokens", s->vocab, 1, false},   {"lm_head", s->vocab, 1, false},
-        {"q_proj", s->heads, head_dim, false},  {"k_proj", s->kv_heads, head_dim, false},
-        {"v_proj", s->kv_heads, head_dim, false}, {"o_proj", s->heads, head_dim, true},
-        {"gate_proj", s->ff, 1, false},         {"up_proj", s->ff, 1, false},
+        {"embed_tokens", s->vocab, 1, false},
+        {"lm_head", s->vocab, 1, false},
+        {"q_proj", s->heads, head_dim, false},
+        {"k_proj", s->kv_heads, head_dim, false},
+        {"v_proj", s->kv_heads, head_dim, false},
+        {"o_proj", s->heads, head_dim, true},
+        {"gate_proj", s->ff, 1, false},
+        {"up_proj", s->ff, 1, false},
         {"down_proj", s->ff, 1, true},
     };
 
@@ -462,12 +471,8 @@ static uint64_t poison_others(const char *file, const tsr_shard *shard, int head
 
 static void a_rank_reads_the_bytes_of_its_own_shard_and_no_others(void **state)
 {
-    static const tsr_shard_shape shape = {.n_heads = 6,
-                                          .n_kv_heads = 2,
-                                          .head_dim = 16,
-                                          .dim = 96,
-                                          .ff_dim = 160,
-                                          .n_vocab = 512};
+    static const tsr_shard_shape shape = {
+        .n_heads = 6, .n_kv_heads = 2, .head_dim = 16, .dim = 96, .ff_dim = 160, .n_vocab = 512};
 
     (void)state;
     for (int n_ranks = 1; n_ranks <= 5; n_ranks++) {
@@ -523,7 +528,8 @@ static void weights_become_the_type_that_is_asked_for(void **state)
     }
 }
 
-/* ---- memory ------------------------------------------------------------------------------------ */
+/* ---- memory ------------------------------------------------------------------------------------
+ */
 
 static tsr_status open_and_close(void *ctx)
 {

@@ -347,8 +347,8 @@ static void test_folder(const char *name, const char *model, FILE *golden)
     json_decref(reference);
 }
 
-/* Positions of long texts turn otherwise: a generation that grows beyond the limit of 128 goes on as
- * if all of it had been the prompt. */
+/* Positions of long texts turn otherwise: a generation that grows beyond the limit of 128 goes on
+ * as if all of it had been the prompt. */
 static void test_growing_long(void)
 {
     static outcome grown[N_RUNS];
