@@ -165,8 +165,10 @@ tsr_engine_stats tsr_engine_describe(const tsr_engine *e)
     const tsr_kv_layout layout = tsr_settings_kv_layout(&e->settings, config, &e->shard);
     const int64_t q_dim = (int64_t)shape->n_heads * shape->head_dim;
     const int64_t kv_dim = (int64_t)shape->n_kv_heads * shape->head_dim;
+    tsr_kv_layout whole = layout;
     const int64_t layer_macs = shape->dim * (2 * q_dim + 2 * kv_dim + 3 * shape->ff_dim);
 
+    whole.n_kv_heads = (int)shape->n_kv_heads;
     return (tsr_engine_stats){
         .n_ranks = tsr_world_size(e->world),
         .n_threads = e->settings.device.n_threads,
@@ -182,8 +184,7 @@ tsr_engine_stats tsr_engine_describe(const tsr_engine *e)
         .token_bytes = token_bytes(e),
         .token_macs = (uint64_t)(config->n_layers * layer_macs),
         .head_macs = (uint64_t)(shape->n_vocab * shape->dim),
-        .kv_token_bytes = (uint64_t)(2 * config->n_layers * kv_dim) *
-                          (uint64_t)tsr_kv_type_bits(e->settings.kv_type) / 8,
+        .kv_token_bytes = tsr_kv_layout_block_bytes(&whole) / (uint64_t)whole.block_tokens,
         .n_steps = e->n_steps,
         .n_preempted = e->leader == NULL ? 0 : tsr_leader_n_preempted(e->leader),
         .step_s = (double)e->step_ns / 1e9,

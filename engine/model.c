@@ -335,6 +335,26 @@ tsr_model_facts tsr_model_describe(const tsr_model *model)
     };
 }
 
+bool tsr_model_kv_at(const tsr_model *model, int i, tsr_model_kv *out)
+{
+    const tsr_config *c = &model->config;
+    const tsr_kv_layout layout = {
+        .n_layers = c->n_layers,
+        .n_kv_heads = (int)c->shape.n_kv_heads,
+        .key_dim = c->shape.head_dim,
+        .value_dim = c->shape.head_dim,
+        .block_tokens = 64,
+        .type = (tsr_kv_type)i,
+    };
+
+    if (i < 0 || i >= TSR_KV_TYPE_COUNT) {
+        return false;
+    }
+    out->type = tsr_kv_type_name(layout.type);
+    out->bytes_per_token = (tsr_kv_layout_block_bytes(&layout) + 63) / 64;
+    return true;
+}
+
 bool tsr_model_encoding_at(const tsr_model *model, int i, tsr_model_encoding *out)
 {
     for (int e = 0; e < TSR_ENCODING_COUNT; e++) {

@@ -90,6 +90,14 @@ typedef struct tsr_model_encoding {
 } tsr_model_encoding;
 TSR_API bool tsr_model_encoding_at(const tsr_model *model, int i, tsr_model_encoding *out);
 
+/* What a position takes of the cache, all ranks together, in blocks of 64: the i-th way to keep
+ * keys and values ("f32", ...); false past the last. */
+typedef struct tsr_model_kv {
+    const char *type;
+    uint64_t bytes_per_token; /* with scales, rounded up */
+} tsr_model_kv;
+TSR_API bool tsr_model_kv_at(const tsr_model *model, int i, tsr_model_kv *out);
+
 /* The file's metadata in order: key and value in words (long values abbreviated); false past the
  * last. */
 TSR_API bool tsr_model_metadata_at(const tsr_model *model, int i, char *key, size_t key_bytes,

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "kernels/kv_code.h"
 #include "kernels/rows_cpu.h"
 
 enum {
@@ -104,9 +105,11 @@ static tsr_attention_run run_at(const tsr_attention_call *c, const tsr_attention
                                 int64_t index, int from, int to)
 {
     const tsr_kv_layout *layout = c->kv->layout;
-    const size_t elem_bytes = (size_t)tsr_kv_type_bits(layout->type) / 8;
     const size_t offset = tsr_kv_layout_offset(layout, c->kv->layer, t->kv_head);
     const size_t key_bytes = tsr_kv_layout_key_bytes(layout);
+    const size_t key_elem_bytes = ((size_t)tsr_kv_type_key_bits(layout->type) + 7) / 8;
+    const size_t value_row_bytes =
+        (size_t)c->padded_dim * (size_t)tsr_kv_type_value_bits(layout->type) / 8;
     tsr_attention_run run = {.type = layout->type,
                              .key_dim = layout->key_dim,
                              .padded_dim = c->padded_dim,
@@ -117,18 +120,60 @@ static tsr_attention_run run_at(const tsr_attention_call *c, const tsr_attention
         const size_t within = (size_t)(token % layout->block_tokens);
         const char *keys = block_at(c->kv, t->in.slots[token / layout->block_tokens]) + offset;
 
-        run.keys[first / 16] = keys + within * elem_bytes;
+        run.keys[first / 16] = keys + within * key_elem_bytes;
         run.values[first / 16] =
-            layout->latent ? NULL : keys + key_bytes + within * (size_t)c->padded_dim * elem_bytes;
+            layout->latent ? NULL : keys + key_bytes + within * value_row_bytes;
     }
     return run;
+}
+
+/* What the codes of tokens [from, to) stand for. */
+static void add_scales(const tsr_attention_call *c, tsr_attention_run *run,
+                       const tsr_attention_bench *b, int from, int to)
+{
+    const tsr_kv_layout *layout = c->kv->layout;
+    const size_t key_codes = tsr_kv_layout_key_codes(layout);
+    const size_t value_codes = tsr_kv_layout_value_codes(layout);
+    const size_t value_row_bytes =
+        (size_t)c->padded_dim * (size_t)tsr_kv_type_value_bits(layout->type) / 8;
+    const size_t mean_floats = ((size_t)layout->key_dim + 15) / 16 * 16;
+    // Its numbers are loaded as 2^-8 of what they are.
+    const float factor = layout->type == TSR_KV_TYPE_FP8 ? 256 : 1;
+    float *value_scales = b->scales + TSR_ATTENTION_RUN;
+    float *centred = value_scales + TSR_ATTENTION_RUN;
+
+    for (int g = from / 16; g * 16 < to; g++) {
+        const size_t within = (size_t)((int64_t)g * 16 % layout->block_tokens);
+        const char *keys = (const char *)run->keys[g] - within; // bytes of a token apart
+
+        c->loops->widen_scales(b->scales + g * 16, centred + g * 16,
+                               (const uint16_t *)(const void *)(keys + key_codes) + within, factor);
+        if (!layout->latent) {
+            const char *values = (const char *)run->values[g] - within * value_row_bytes;
+
+            c->loops->widen_scales(value_scales + g * 16, NULL,
+                                   (const uint16_t *)(const void *)(values + value_codes) + within,
+                                   factor);
+        }
+        if (tsr_kv_layout_is_centred(layout)) {
+            float scale;
+            const int8_t *codes = tsr_kv_code_mean_at(&scale, keys, layout, (int)within);
+
+            c->loops->widen_mean(b->means + (size_t)g * mean_floats, codes, layout->key_dim, scale);
+            run->means = b->means;
+        }
+    }
+    run->key_scales = b->scales;
+    run->value_scales = layout->latent ? b->scales : value_scales;
+    run->centred = centred;
 }
 
 /* ---- a tile over a run ----------------------------------------------------------------------- */
 
 void tsr_attention_tile_queries(const tsr_attention_call *c, const tsr_attention_rows *t, float *q)
 {
-    const int key_dim = c->kv->layout->key_dim;
+    const tsr_kv_layout *layout = c->kv->layout;
+    const int key_dim = layout->key_dim;
 
     for (int r = 0; r < t->n_rows; r++) {
         const float *row = tsr_rows_cpu_f32(c->q, t->in.first_row + t->first_row + r);
@@ -136,6 +181,9 @@ void tsr_attention_tile_queries(const tsr_attention_call *c, const tsr_attention
         for (int h = 0; h < t->n_heads; h++) {
             c->loops->scale(q, row + (int64_t)(t->first_head + h) * key_dim, key_dim,
                             c->shape->scale);
+            if (tsr_kv_type_is_turned(layout->type)) {
+                tsr_kv_code_turn(q, key_dim, tsr_kv_code_key_unit(layout));
+            }
             q += key_dim;
         }
     }
@@ -187,6 +235,9 @@ void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_
         return;
     }
     what = run_at(c, t, run, all.first, all.end);
+    if (tsr_kv_type_is_coded(what.type)) {
+        add_scales(c, &what, b, all.first, all.end);
+    }
     queries.n_queries = end - first;
     queries.seen = seen_by + first;
     queries.q = q + (int64_t)first * c->kv->layout->key_dim;
@@ -230,7 +281,9 @@ void tsr_attention_tile_merge(const tsr_attention_call *c, float *state, const f
 void tsr_attention_tile_finish(const tsr_attention_call *c, tsr_tensor out, int64_t row, int head,
                                float *state)
 {
-    const int value_dim = c->kv->layout->value_dim;
+    const tsr_kv_layout *layout = c->kv->layout;
+    const int value_dim = layout->value_dim;
+    float *to = tsr_rows_cpu_f32(out, row) + (int64_t)head * value_dim;
     const float *sinks = c->shape->sinks.data;
 
     if (sinks != NULL) {
@@ -240,5 +293,8 @@ void tsr_attention_tile_finish(const tsr_attention_call *c, tsr_tensor out, int6
         sink[c->padded_dim + 1] = 1;
         c->loops->merge(state, sink, c->padded_dim);
     }
-    c->loops->finish(tsr_rows_cpu_f32(out, row) + (int64_t)head * value_dim, state, value_dim);
+    c->loops->finish(to, state, value_dim);
+    if (tsr_kv_type_is_turned(layout->type)) {
+        tsr_kv_code_turn(to, value_dim, tsr_kv_code_value_unit(layout));
+    }
 }

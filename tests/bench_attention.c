@@ -17,8 +17,8 @@ enum {
     N_HEADS = 9,
     N_KV_HEADS = 3,
     HEAD_DIM = 64,
-    CONTEXT = 2048,
-    REPEATS = 7
+    CONTEXT = 4096,
+    REPEATS = 9
 };
 
 typedef struct cache {
@@ -137,7 +137,6 @@ int main(int argc, char **argv)
     const int n_rows = argc > 2 ? atoi(argv[2]) : 512;
     const tsr_ops_limits limits = {CONTEXT, N_HEADS * HEAD_DIM, N_HEADS, HEAD_DIM, CONTEXT, 1};
     const tsr_device_options options = {.kind = TSR_DEVICE_CPU, .n_threads = n_threads};
-    const double kv_bytes = 2.0 * N_LAYERS * N_KV_HEADS * HEAD_DIM;
     float *q = tsr_alloc(CONTEXT * N_HEADS * HEAD_DIM, sizeof(float));
     float *out = tsr_alloc(CONTEXT * N_HEADS * HEAD_DIM, sizeof(float));
     tsr_device *dev;
@@ -146,9 +145,8 @@ int main(int argc, char **argv)
     must(
         tsr_device_reserve_scratch(dev, tsr_ops_scratch_bytes(TSR_DEVICE_CPU, n_threads, &limits)));
     (void)printf("%s\n", tsr_device_describe(dev));
-    for (int block_tokens = 16; block_tokens <= 64; block_tokens *= 2) {
-        for (int type = TSR_KV_TYPE_F32; type <= TSR_KV_TYPE_BF16; type++) {
-            const double elem_bytes = tsr_kv_type_bits((tsr_kv_type)type) / 8.0;
+    for (int block_tokens = 16; block_tokens <= 64; block_tokens *= 4) {
+        for (int type = TSR_KV_TYPE_F32; type < TSR_KV_TYPE_COUNT; type++) {
             const double macs = 0.5 * n_rows * (n_rows + 1.0) * N_HEADS * HEAD_DIM * 2 * N_LAYERS;
             cache c;
             double read;
@@ -165,8 +163,8 @@ int main(int argc, char **argv)
                 "blocks of %d, %s: read %.1f GB/s; decode at %d %.2f ms, %.1f GB/s (%.0f %%); "
                 "at 256 %.3f ms; prompt of %d %.1f ms, %.1f GFLOP/s\n",
                 block_tokens, tsr_kv_type_name((tsr_kv_type)type), (double)c.n_bytes / read * 1e-9,
-                CONTEXT, decode * 1e3, kv_bytes * elem_bytes * CONTEXT / decode * 1e-9,
-                read / decode * 100, near * 1e3, n_rows, prompt * 1e3, 2 * macs / prompt * 1e-9);
+                CONTEXT, decode * 1e3, (double)c.n_bytes / decode * 1e-9, read / decode * 100,
+                near * 1e3, n_rows, prompt * 1e3, 2 * macs / prompt * 1e-9);
             tsr_device_free(dev, c.view.pool, c.n_bytes);
         }
     }

@@ -251,6 +251,30 @@ static void tokens_do_not_depend_on_batch_chunks_threads_or_room(void **state)
     }
 }
 
+static const char *const kv_types[] = {"fp8", "int8", "int4", "int2"};
+
+static void any_type_of_cache_gives_the_same_tokens_in_any_batch(void **state)
+{
+    (void)state;
+    for (int t = 0; t < 4; t++) {
+        const char *model = models[t * 3 % N_MODELS];
+        const way one = {kv_types[t], {.kv_dtype = kv_types[t], .max_batch_tokens = 512}, false};
+        const way ways[] = {
+            {kv_types[t], {.kv_dtype = kv_types[t], .max_batch_tokens = 37}, true},
+            {kv_types[t], {.kv_dtype = kv_types[t], .block_tokens = 16, .n_threads = 3}, true}};
+
+        make_model(tiny_model_preset(model), 12);
+        (void)run_way(&one, first);
+        for (int w = 0; w < 2; w++) {
+            (void)run_way(&ways[w], again);
+            if (tsr_world_is_leader(world)) {
+                assert_same_outcomes(model, ways[w].name);
+            }
+        }
+        drop_model();
+    }
+}
+
 static void a_cache_too_small_for_all_changes_nothing(void **state)
 {
     // So long a target that the machine's speed has no say in what a step holds.
@@ -361,12 +385,13 @@ static void any_number_of_ranks_gives_the_same_bits(void **state)
         }
     }
     for (int m = 0; m < N_MODELS; m++) {
-        const way both[] = {{"int8", {.max_batch_tokens = 100}, true},
-                            {"f32", {.kv_dtype = "bf16", .activations = "f32"}, true}};
+        const way ways[] = {{"int8", {.max_batch_tokens = 100}, true},
+                            {"f32", {.kv_dtype = "bf16", .activations = "f32"}, true},
+                            {kv_types[m % 4], {.kv_dtype = kv_types[m % 4]}, true}};
 
         make_model(tiny_model_preset(models[m]), 15);
-        for (int w = 0; w < 2; w++) {
-            (void)run_way(&both[w], first);
+        for (int w = 0; w < 3; w++) {
+            (void)run_way(&ways[w], first);
             if (!tsr_world_is_leader(world)) {
                 continue;
             }
@@ -374,7 +399,7 @@ static void any_number_of_ranks_gives_the_same_bits(void **state)
                 assert_int_equal(fwrite(first, sizeof(first), 1, golden), 1);
             } else {
                 assert_int_equal(fread(again, sizeof(again), 1, golden), 1);
-                assert_same_outcomes(models[m], both[w].name);
+                assert_same_outcomes(models[m], ways[w].name);
             }
         }
         drop_model();
@@ -390,6 +415,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(logits_are_the_oracles),
         cmocka_unit_test(greedy_tokens_are_the_oracles),
         cmocka_unit_test(tokens_do_not_depend_on_batch_chunks_threads_or_room),
+        cmocka_unit_test(any_type_of_cache_gives_the_same_tokens_in_any_batch),
         cmocka_unit_test(a_cache_too_small_for_all_changes_nothing),
         cmocka_unit_test(any_number_of_ranks_gives_the_same_bits),
     };
