@@ -25,9 +25,9 @@ struct tsr_bpe {
     char *affixes;         /* prefix and suffix, one behind the other; owned, as all below */
     tsr_text_view prefix;
     tsr_text_view suffix;
-    tsr_bpe_rule *rules;      /* [n_rules] */
-    uint32_t *slots;          /* [n_slots] rule + 1, 0 is empty; open addressing, linear probing */
-    uint32_t n_slots;         /* a power of two, at least twice n_rules */
+    tsr_bpe_rule *slots; /* [n_slots] by left and right; rank NO_RULE is empty; open addressing,
+                            linear probing */
+    uint32_t n_slots;    /* a power of two, at least twice the rules */
     _Atomic uint8_t *becomes; /* [n_tokens], learned on the way */
 };
 
@@ -38,6 +38,8 @@ typedef struct tsr_bpe_symbol {
     int32_t prev; /* -1: none */
     int32_t next; /* -1: none */
 } symbol;
+
+static const uint32_t NO_RULE = UINT32_MAX;
 
 /* How SentencePiece writes a space: U+2581. */
 static const char SPACE_SIGN[] = "\xe2\x96\x81";
@@ -63,21 +65,18 @@ static uint32_t slot_of(const tsr_bpe *bpe, int32_t left, int32_t right)
 {
     uint32_t s = first_slot(bpe, left, right);
 
-    for (; bpe->slots[s] != 0; s = (s + 1) & (bpe->n_slots - 1)) {
-        const tsr_bpe_rule *rule = &bpe->rules[bpe->slots[s] - 1];
-
-        if (rule->left == left && rule->right == right) {
-            break;
-        }
+    while (bpe->slots[s].rank != NO_RULE &&
+           (bpe->slots[s].left != left || bpe->slots[s].right != right)) {
+        s = (s + 1) & (bpe->n_slots - 1);
     }
     return s;
 }
 
 static const tsr_bpe_rule *rule_of(const tsr_bpe *bpe, int32_t left, int32_t right)
 {
-    const uint32_t s = slot_of(bpe, left, right);
+    const tsr_bpe_rule *rule = &bpe->slots[slot_of(bpe, left, right)];
 
-    return bpe->slots[s] != 0 ? &bpe->rules[bpe->slots[s] - 1] : NULL;
+    return rule->rank != NO_RULE ? rule : NULL;
 }
 
 tsr_status tsr_bpe_rule_read(tsr_bpe_rule *out, const tsr_vocab *vocab, tsr_text_view left,
@@ -115,15 +114,15 @@ static bool ends_with_sign(tsr_text_view text)
  * has a right side that begins with the sign and a left side that ends otherwise: then nothing ever
  * merges across such a place, and what happens on one side does not matter on the other.
  */
-static bool may_cut(const tsr_bpe *bpe, uint32_t n_rules)
+static bool may_cut(const tsr_bpe *bpe, const tsr_bpe_rule *rules, uint32_t n_rules)
 {
     if (bpe->of_bytes || bpe->keeps_whole || bpe->prefix.n_bytes > 0 || bpe->suffix.n_bytes > 0 ||
         tsr_vocab_find_plain(bpe->vocab, SPACE_SIGN, SIGN_BYTES) < 0) {
         return false;
     }
     for (uint32_t r = 0; r < n_rules; r++) {
-        if (begins_with_sign(tsr_vocab_text(bpe->vocab, bpe->rules[r].right)) &&
-            !ends_with_sign(tsr_vocab_text(bpe->vocab, bpe->rules[r].left))) {
+        if (begins_with_sign(tsr_vocab_text(bpe->vocab, rules[r].right)) &&
+            !ends_with_sign(tsr_vocab_text(bpe->vocab, rules[r].left))) {
             return false;
         }
     }
@@ -177,25 +176,26 @@ tsr_status tsr_bpe_create(tsr_bpe **out, const tsr_vocab *vocab, const tsr_bpe_o
     for (bpe->n_slots = 16; bpe->n_slots < 2 * n_rules;) {
         bpe->n_slots *= 2;
     }
-    bpe->rules = tsr_alloc(n_rules, sizeof(*bpe->rules));
     bpe->slots = tsr_alloc(bpe->n_slots, sizeof(*bpe->slots));
     bpe->becomes = tsr_alloc((size_t)tsr_vocab_n_tokens(vocab), sizeof(*bpe->becomes));
     bpe->affixes = tsr_alloc(options->prefix.n_bytes + options->suffix.n_bytes, 1);
-    if (bpe->rules == NULL || bpe->slots == NULL || bpe->becomes == NULL || bpe->affixes == NULL) {
+    if (bpe->slots == NULL || bpe->becomes == NULL || bpe->affixes == NULL) {
         tsr_bpe_destroy(bpe);
         return tsr_fail(TSR_ERR_NOMEM, "%u merges", n_rules);
     }
     copy_affixes(bpe, options);
+    for (uint32_t s = 0; s < bpe->n_slots; s++) {
+        bpe->slots[s].rank = NO_RULE;
+    }
     for (uint32_t r = 0; r < n_rules; r++) {
-        const uint32_t s = slot_of(bpe, rules[r].left, rules[r].right);
+        tsr_bpe_rule *slot = &bpe->slots[slot_of(bpe, rules[r].left, rules[r].right)];
 
-        bpe->rules[r] = rules[r];
-        if (bpe->slots[s] == 0 || options->last_counts) {
-            bpe->slots[s] = r + 1;
+        if (slot->rank == NO_RULE || options->last_counts) {
+            *slot = rules[r];
         }
     }
     find_bytes(bpe, options->falls_back);
-    bpe->cuts_at_spaces = may_cut(bpe, n_rules);
+    bpe->cuts_at_spaces = may_cut(bpe, rules, n_rules);
     *out = bpe;
     return TSR_OK;
 }
@@ -208,7 +208,6 @@ void tsr_bpe_destroy(tsr_bpe *bpe)
     tsr_free(bpe->affixes);
     tsr_free(bpe->becomes);
     tsr_free(bpe->slots);
-    tsr_free(bpe->rules);
     tsr_free(bpe);
 }
 

@@ -4,12 +4,12 @@
 
 #include "base/utf8.h"
 #include "engine/text/pattern_class.h"
+#include "engine/text/pattern_names.h"
 
-#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
-#define BEHIND_WORD "(?<=[" WORD "])"
-#define NOT_BEHIND_WORD "(?<![" WORD "])"
-#define BEFORE_WORD "(?=[" WORD "])"
-#define NOT_BEFORE_WORD "(?![" WORD "])"
+#define BEHIND_WORD "(?<=[" TSR_PATTERN_WORD_ALONE "])"
+#define NOT_BEHIND_WORD "(?<![" TSR_PATTERN_WORD_ALONE "])"
+#define BEFORE_WORD "(?=[" TSR_PATTERN_WORD_ALONE "])"
+#define NOT_BEFORE_WORD "(?![" TSR_PATTERN_WORD_ALONE "])"
 
 /* A group while it is read. */
 typedef struct group {

@@ -4,97 +4,7 @@
 #include <string.h>
 
 #include "base/utf8.h"
-
-/*
- * The models mean Unicode's White_Space by \s; PCRE2's own also has U+180E. By \w they mean what
- * Unicode TR 18 says; PCRE2's own lacks marks and connectors.
- */
-#define SPACES                                                                                  \
-    "\\x{9}-\\x{D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}" \
-    "\\x{205F}\\x{3000}"
-#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
-#define WORD_ALONE                                                                \
-    WORD "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}" /* \w that is not within brackets \
-                                                 */
-#define HEX "0-9A-Fa-f"
-
-/* A name and the members of a class that it stands for. */
-typedef struct named {
-    const char *name; /* in small letters without signs */
-    const char *members;
-} named;
-
-static const named sets[] = {
-    {"alnum", "\\p{Alphabetic}\\p{Nd}"},
-    {"alpha", "\\p{Alphabetic}"},
-    {"ascii", "\\x{0}-\\x{7F}"},
-    {"blank", "\\p{Zs}\\t"},
-    {"cntrl", "\\p{Cc}"},
-    {"digit", "\\p{Nd}"},
-    {"graph", "\\p{L}\\p{M}\\p{N}\\p{P}\\p{S}\\p{Cf}\\p{Co}"},
-    {"lower", "\\p{Lowercase}"},
-    {"print", "\\p{L}\\p{M}\\p{N}\\p{P}\\p{S}\\p{Cf}\\p{Co}\\p{Zs}"},
-    {"punct", "\\p{P}\\p{S}"},
-    {"space", SPACES},
-    {"upper", "\\p{Uppercase}"},
-    {"word", WORD},
-    {"xdigit", HEX},
-};
-
-/* Long names of general categories, which PCRE2 knows by their short ones. */
-static const named categories[] = {
-    {"letter", "L"},
-    {"casedletter", "L&"},
-    {"lc", "L&"},
-    {"uppercaseletter", "Lu"},
-    {"lowercaseletter", "Ll"},
-    {"titlecaseletter", "Lt"},
-    {"modifierletter", "Lm"},
-    {"otherletter", "Lo"},
-    {"mark", "M"},
-    {"combiningmark", "M"},
-    {"nonspacingmark", "Mn"},
-    {"spacingmark", "Mc"},
-    {"enclosingmark", "Me"},
-    {"number", "N"},
-    {"decimalnumber", "Nd"},
-    {"letternumber", "Nl"},
-    {"othernumber", "No"},
-    {"punctuation", "P"},
-    {"punct", "P"},
-    {"connectorpunctuation", "Pc"},
-    {"dashpunctuation", "Pd"},
-    {"openpunctuation", "Ps"},
-    {"closepunctuation", "Pe"},
-    {"initialpunctuation", "Pi"},
-    {"finalpunctuation", "Pf"},
-    {"otherpunctuation", "Po"},
-    {"symbol", "S"},
-    {"mathsymbol", "Sm"},
-    {"currencysymbol", "Sc"},
-    {"modifiersymbol", "Sk"},
-    {"othersymbol", "So"},
-    {"separator", "Z"},
-    {"spaceseparator", "Zs"},
-    {"lineseparator", "Zl"},
-    {"paragraphseparator", "Zp"},
-    {"other", "C"},
-    {"control", "Cc"},
-    {"format", "Cf"},
-    {"surrogate", "Cs"},
-    {"privateuse", "Co"},
-    {"unassigned", "Cn"},
-};
-
-/* Names of scripts. PCRE2 means by such a name also what the script shares with others, if it is
- * not told otherwise. */
-static const char *const scripts[] = {
-    "arabic",    "armenian", "bengali",  "bopomofo", "cyrillic",  "devanagari", "ethiopic",
-    "georgian",  "greek",    "gujarati", "gurmukhi", "han",       "hangul",     "hebrew",
-    "hiragana",  "kannada",  "katakana", "khmer",    "lao",       "latin",      "malayalam",
-    "mongolian", "myanmar",  "oriya",    "sinhala",  "syriac",    "tamil",      "telugu",
-    "thaana",    "thai",     "tibetan",  "common",   "inherited",
-};
+#include "engine/text/pattern_names.h"
 
 /* A set while it is read: a class of PCRE2 between brackets, and what such a class cannot say. */
 typedef struct set {
@@ -137,26 +47,6 @@ tsr_status tsr_pattern_write_char(tsr_text *out, uint32_t code_point)
 /* ---- escapes -----------------------------------------------------------------------------------
  */
 
-static const char *find_name(const named *list, size_t n, const char *name)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (strcmp(list[i].name, name) == 0) {
-            return list[i].members;
-        }
-    }
-    return NULL;
-}
-
-static bool is_script(const char *name)
-{
-    for (size_t i = 0; i < sizeof(scripts) / sizeof(scripts[0]); i++) {
-        if (strcmp(scripts[i], name) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* A name without its signs, in small letters; false if it is none. */
 static bool plain_name(char *out, size_t out_bytes, const char *name, size_t n_bytes)
 {
@@ -198,15 +88,15 @@ static tsr_status read_property(tsr_text *members, tsr_pattern_reader *r, bool *
                         r->at[1]);
     }
     r->at = close + 1;
-    known = find_name(categories, sizeof(categories) / sizeof(categories[0]), plain);
+    known = tsr_pattern_names_category(plain);
     if (known == NULL) {
-        const char *posix = find_name(sets, sizeof(sets) / sizeof(sets[0]), plain);
+        const char *posix = tsr_pattern_names_set(plain);
 
         if (posix != NULL) {
             return tsr_pattern_write(members, posix);
         }
     }
-    TSR_TRY(tsr_pattern_write(members, is_script(plain) ? "\\p{sc:" : "\\p{"));
+    TSR_TRY(tsr_pattern_write(members, tsr_pattern_names_script(plain) ? "\\p{sc:" : "\\p{"));
     TSR_TRY(known != NULL ? tsr_pattern_write(members, known)
                           : tsr_text_append(members, name, (size_t)(close - name)));
     return tsr_pattern_write(members, "}");
@@ -222,11 +112,11 @@ static tsr_status read_set(tsr_text *members, tsr_pattern_reader *r, bool *negat
     switch (letter) {
     case 's':
     case 'S':
-        known = SPACES;
+        known = TSR_PATTERN_SPACES;
         break;
     case 'w':
     case 'W':
-        known = WORD;
+        known = TSR_PATTERN_WORD;
         break;
     case 'd':
     case 'D':
@@ -234,7 +124,7 @@ static tsr_status read_set(tsr_text *members, tsr_pattern_reader *r, bool *negat
         break;
     case 'h':
     case 'H':
-        known = HEX;
+        known = TSR_PATTERN_HEX;
         break;
     case 'p':
     case 'P':
@@ -257,7 +147,7 @@ tsr_status tsr_pattern_set(tsr_text *out, tsr_pattern_reader *r, bool *found)
 
     if (st == TSR_OK && is_word) {
         members.n_bytes = 0;
-        st = tsr_pattern_write(&members, WORD_ALONE);
+        st = tsr_pattern_write(&members, TSR_PATTERN_WORD_ALONE);
     }
     if (st == TSR_OK && *found) {
         st = tsr_pattern_write(out, negative ? "[^" : "[");
@@ -376,7 +266,7 @@ static tsr_status read_posix(set *s, tsr_pattern_reader *r, bool *found)
         !plain_name(plain, sizeof(plain), name, (size_t)(end - name))) {
         return TSR_OK;
     }
-    members = find_name(sets, sizeof(sets) / sizeof(sets[0]), plain);
+    members = tsr_pattern_names_set(plain);
     if (members == NULL) {
         return tsr_fail(TSR_ERR_UNSUPPORTED, "a pattern has [:%s:], which is not known", plain);
     }
