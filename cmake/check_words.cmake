@@ -50,7 +50,7 @@ word("(cuda|cublas)[A-Z]"                                     kernels/ parallel/
 word("_mm(256|512)?_"                                         kernels/)
 word("pthread_create"                                         kernels/cpu_pool kernels/task_queue parallel/watch)
 word("(^|[^a-z_])(malloc|calloc|realloc|free) *\\("           base/alloc.c)
-word("(^|[^a-z_])mmap *\\("                                   base/alloc.c engine/gguf parallel/fault)
+word("(^|[^a-z_])mmap *\\("                                   base/alloc.c engine/file_map parallel/fault)
 word("getenv *\\("                                            base/env.c)
 word("(stderr|STDERR_FILENO)"                                 base/log.c)
 word("(stdout|STDOUT_FILENO|[^a-z_]printf *\\()"              launch/)

@@ -21,7 +21,8 @@ static tsr_status load_alone(tsr_engine *e, const tsr_engine_options *options)
                                  tsr_world_host_size(e->world)));
     TSR_TRY(tsr_device_open(&e->dev, &e->settings.device));
     tsr_world_note(e->world, "loading weights", -1);
-    return tsr_weights_load(&e->weights, e->dev, tsr_model_gguf(e->model), config, &e->shard);
+    return tsr_weights_load(&e->weights, e->dev, tsr_model_checkpoint(e->model), config, &e->shard,
+                            e->settings.weights_as);
 }
 
 /* The cache, and all that is sized by it: after the ranks have agreed how many blocks there are. */
@@ -146,8 +147,7 @@ const tsr_model *tsr_engine_model(const tsr_engine *e)
 static uint64_t token_bytes(const tsr_engine *e)
 {
     const tsr_config *config = tsr_model_config(e->model);
-    const tsr_gguf *gguf = tsr_model_gguf(e->model);
-    const tsr_gguf_tensor *embedding = tsr_gguf_find(gguf, "token_embd.weight");
+    const tsr_checkpoint *checkpoint = tsr_model_checkpoint(e->model);
     const int n_ranks = tsr_world_size(e->world);
     uint64_t n_bytes = 0;
 
@@ -155,14 +155,14 @@ static uint64_t token_bytes(const tsr_engine *e)
         const tsr_shard shard = tsr_shard_of(&config->shape, rank, n_ranks);
         size_t rank_bytes = 0;
 
-        if (tsr_weights_measure(&rank_bytes, gguf, config, &shard) == TSR_OK) {
+        if (tsr_weights_measure(&rank_bytes, checkpoint, config, &shard, e->settings.weights_as) ==
+            TSR_OK) {
             n_bytes += rank_bytes;
         }
     }
-    return config->tied_head
-               ? n_bytes
-               : n_bytes - tsr_weight_bytes(tsr_weight_format_for(embedding->encoding),
-                                            config->shape.n_vocab, config->shape.dim);
+    return config->tied_head ? n_bytes
+                             : n_bytes - tsr_weight_bytes(e->weights.embed.weight.format,
+                                                          config->shape.n_vocab, config->shape.dim);
 }
 
 tsr_engine_stats tsr_engine_describe(const tsr_engine *e)

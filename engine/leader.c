@@ -10,17 +10,17 @@ enum {
 };
 
 /* The tokens that end an answer, listed once. */
-static tsr_status list_ends(tsr_leader *leader, const tsr_tokenizer *tokenizer, int n_vocab)
+static tsr_status list_ends(tsr_leader *leader, const tsr_model *model, int n_vocab)
 {
     for (int id = 0; id < n_vocab; id++) {
-        leader->n_end_ids += tsr_tokenizer_is_end(tokenizer, id) ? 1 : 0;
+        leader->n_end_ids += tsr_model_is_end(model, id) ? 1 : 0;
     }
     leader->end_ids = tsr_alloc((size_t)leader->n_end_ids, sizeof(*leader->end_ids));
     if (leader->end_ids == NULL) {
         return tsr_fail(TSR_ERR_NOMEM, "no memory for a list of end tokens");
     }
     for (int id = 0, n = 0; n < leader->n_end_ids; id++) {
-        if (tsr_tokenizer_is_end(tokenizer, id)) {
+        if (tsr_model_is_end(model, id)) {
             leader->end_ids[n++] = id;
         }
     }
@@ -101,11 +101,13 @@ tsr_status tsr_leader_create(tsr_leader **out, const tsr_engine *e)
         .n_host_blocks = e->settings.room.n_host,
         .block_bytes = e->settings.room.block_bytes,
         .preempt = e->settings.preempt,
-        .prefix_cache = e->settings.prefix_cache,
+        // Blocks of long and of short sequences differ, with the same tokens.
+        .prefix_cache = e->settings.prefix_cache && tsr_model_config(e->model)->rope_switch == 0,
         .context = e->settings.context,
         .n_vocab = (int)shape->n_vocab,
         .max_queue = e->settings.max_queue,
         .target_itl_us = e->settings.target_itl_us,
+        .long_from = tsr_model_config(e->model)->rope_switch,
     };
     tsr_leader *leader = tsr_alloc(1, sizeof(*leader));
     tsr_status st = TSR_OK;
@@ -130,7 +132,7 @@ tsr_status tsr_leader_create(tsr_leader **out, const tsr_engine *e)
         goto fail;
     }
     leader->table_size = FIRST_TABLE;
-    TSR_TRY_GOTO(st, fail, list_ends(leader, tsr_model_tokenizer(e->model), (int)n_vocab));
+    TSR_TRY_GOTO(st, fail, list_ends(leader, e->model, (int)n_vocab));
     *out = leader;
     return TSR_OK;
 
@@ -212,7 +214,7 @@ void tsr_engine_cancel(tsr_engine *e, int64_t id)
 
 bool tsr_leader_token_ends(void *ctx, int32_t token)
 {
-    return tsr_tokenizer_is_end(ctx, token);
+    return tsr_model_is_end(ctx, token);
 }
 
 static tsr_member *member_of(const tsr_engine *e, int s)
@@ -292,7 +294,7 @@ tsr_status tsr_engine_step(tsr_engine *e, bool *busy)
         } else {
             tsr_scheduler_commit(e->leader->scheduler, &e->step, e->leader->next,
                                  tsr_leader_token_ends,
-                                 (void *)(uintptr_t)tsr_model_tokenizer(e->model), done);
+                                 e->model, done);
             tsr_scheduler_note_time(e->leader->scheduler, (done - began) / 1000);
         }
         if (e->settings.room.is_tiered) {

@@ -43,6 +43,7 @@ typedef struct inputs {
     tsr_tensor sharpness; /* f32 */
     tsr_tensor ones;      /* f32: the sharpness of rows looked at as they are */
     tsr_batch batch;
+    tsr_decoder_spans spans; /* on the host */
 } inputs;
 
 static size_t row_words(const tsr_runner *runner, int n_best)
@@ -172,6 +173,7 @@ static tsr_status load_inputs(tsr_runner *runner, const tsr_step *step, inputs *
             in->batch.longest = step->first_pos[s] + n;
         }
     }
+    in->spans = (tsr_decoder_spans){step->n_seqs, step->row_start, step->is_long};
     in->batch.n_seqs = step->n_seqs;
     in->batch.row_start = put(runner, &used, step->row_start, step->n_seqs + 1);
     in->batch.first_pos = put(runner, &used, step->first_pos, step->n_seqs);
@@ -480,7 +482,7 @@ tsr_status tsr_runner_run(tsr_runner *runner, const tsr_step *step, tsr_findings
         return TSR_OK;
     }
     TSR_TRY(load_inputs(runner, step, &in));
-    TSR_TRY(tsr_decoder_forward(runner->decoder, in.tokens, in.positions, &in.batch));
+    TSR_TRY(tsr_decoder_forward(runner->decoder, in.tokens, in.positions, &in.batch, &in.spans));
     for (; c.first < step->n_wanted; c.first += c.n) {
         const int left = step->n_wanted - c.first;
 

@@ -332,6 +332,9 @@ static void take_token(tsr_scheduler *s, tsr_request *r, int32_t token,
         tsr_scheduler_end(s, r, TSR_REASON_STOP);
     } else if (r->n_tokens >= tsr_scheduler_longest(s, r)) {
         tsr_scheduler_end(s, r, TSR_REASON_LENGTH);
+    } else if (s->options.long_from > 0 && r->n_tokens == s->options.long_from + 1) {
+        // What is cached of it was computed as a short one.
+        (void)tsr_scheduler_put_back(s, tsr_scheduler_index_of(s, r), false);
     }
 }
 

@@ -91,6 +91,8 @@ typedef struct tsr_scheduler_options {
     int n_vocab;
     int max_queue;         /* waiting at once; 0: any number */
     int64_t target_itl_us; /* time of a step that decodes; 0: twice one without prompts */
+    int64_t long_from;     /* > 0: sequences of more tokens are long: one that grows beyond is put
+                              back, to be computed again as such (config->rope_switch) */
     int64_t priority_ns;   /* of waiting that a step of priority is worth; 0: 10 seconds */
 } tsr_scheduler_options;
 

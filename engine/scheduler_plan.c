@@ -200,6 +200,7 @@ static bool write_sequence(tsr_scheduler *s, tsr_request *r, int n_rows, tsr_ste
     step->n_seqs++;
     step->first_pos[seq] = (int32_t)r->n_cached;
     step->lanes[seq] = r->lane;
+    step->is_long[seq] = s->options.long_from > 0 && r->n_tokens > s->options.long_from;
     write_wanted(r, step, first_row, samples);
     if (samples) {
         const int n = tsr_sampler_n_candidates(&r->sampling);

@@ -21,7 +21,7 @@ static bool completes_stop(tsr_search *s, int i, int64_t n, int32_t token, int *
         return false;
     }
     s->scratch.n_bytes = 0;
-    if (token < tsr_tokenizer_n_vocab(s->tokenizer) &&
+    if (s->tokenizer != NULL && token < tsr_tokenizer_n_vocab(s->tokenizer) &&
         tsr_tokenizer_decode(s->tokenizer, NULL, &s->scratch, token, false) != TSR_OK) {
         tsr_log_error("a token's text is lost: %s", tsr_status_message());
         return false;
@@ -39,7 +39,7 @@ static tsr_beam_end ends(void *ctx, int i, int32_t token)
     if (tsr_request_stops_at(r, token)) {
         return r->keep_stop ? TSR_BEAM_ENDS_WITH : TSR_BEAM_ENDS;
     }
-    if (!r->ignore_end && tsr_tokenizer_is_end(s->tokenizer, token)) {
+    if (!r->ignore_end && tsr_model_is_end(s->model, token)) {
         return TSR_BEAM_ENDS;
     }
     return completes_stop(s, i, tsr_beam_n_tokens(s->beam) + 1, token, &state) ? TSR_BEAM_ENDS_WITH
@@ -63,6 +63,7 @@ tsr_status tsr_search_create(tsr_search **out, const tsr_engine *e, tsr_group *g
     }
     s->group = g;
     s->tokenizer = tsr_model_tokenizer(e->model);
+    s->model = e->model;
     s->n_offers =
         tsr_beam_n_offers(wish->beams, n_ends, (int)tsr_model_config(e->model)->shape.n_vocab);
     rules = (tsr_beam_rules){.width = wish->beams,

@@ -19,7 +19,8 @@ extern "C" {
 
 struct tsr_search {
     tsr_group *group;
-    const tsr_tokenizer *tokenizer; /* borrowed */
+    const tsr_tokenizer *tokenizer; /* borrowed; NULL: the model has none */
+    const tsr_model *model;         /* borrowed */
     tsr_beam *beam;                 /* owned */
     int n_offers;                   /* of each beam */
     tsr_beam_candidate *offers;     /* owned, [n_offers]: those of one */

@@ -36,6 +36,27 @@ static tsr_status take_count(int *out, const char *name, int64_t value, int fall
     return TSR_OK;
 }
 
+static tsr_status take_dtype(tsr_encoding *out, const char *name)
+{
+    static const struct {
+        const char *name;
+        tsr_encoding encoding;
+    } known[] = {
+        {"auto", TSR_ENCODING_COUNT},
+        {"f32", TSR_ENCODING_F32},
+        {"f16", TSR_ENCODING_F16},
+        {"bf16", TSR_ENCODING_BF16},
+    };
+
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        if (strcmp(name == NULL ? "auto" : name, known[i].name) == 0) {
+            *out = known[i].encoding;
+            return TSR_OK;
+        }
+    }
+    return tsr_fail(TSR_ERR_ARG, "weights of type \"%s\"; known are auto, f32, f16 and bf16", name);
+}
+
 /* Blocks that this rank has room for. */
 static tsr_status count_blocks(tsr_settings *s, const tsr_engine_options *options,
                                const tsr_config *config, const tsr_shard *shard, int host_size)
@@ -103,6 +124,7 @@ tsr_status tsr_settings_resolve(tsr_settings *s, const tsr_engine_options *optio
         return tsr_fail(TSR_ERR_ARG, "activations of type \"%s\"; known are int8 and f32",
                         activations);
     }
+    TSR_TRY(take_dtype(&s->weights_as, options->dtype));
     return count_blocks(s, options, config, shard, host_size);
 }
 
@@ -118,10 +140,11 @@ tsr_kv_layout tsr_settings_kv_layout(const tsr_settings *s, const tsr_config *co
                                      const tsr_shard *shard)
 {
     return (tsr_kv_layout){
-        .n_layers = config->n_layers,
+        .n_layers = config->n_kv_layers,
         .n_kv_heads = (int)shard->kv_heads.count,
-        .key_dim = config->shape.head_dim,
-        .value_dim = config->shape.head_dim,
+        .key_dim = tsr_config_key_dim(config),
+        .value_dim = tsr_config_value_dim(config),
+        .latent = config->kv_low > 0,
         .block_tokens = s->block_tokens,
         .type = s->kv_type,
     };

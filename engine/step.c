@@ -62,7 +62,7 @@ tsr_status tsr_step_init(tsr_step *step, const tsr_step_limits *limits)
     max_rows = (size_t)limits->max_rows;
     max_seqs = (size_t)limits->max_seqs;
     n_ids = (size_t)limits->n_block_ids;
-    made.memory = tsr_alloc(5 * max_rows + 9 * max_seqs + 2 + n_ids, sizeof(*made.memory));
+    made.memory = tsr_alloc(5 * max_rows + 10 * max_seqs + 2 + n_ids, sizeof(*made.memory));
     if (made.memory == NULL) {
         return tsr_fail(TSR_ERR_NOMEM, "step: no memory for %d rows and %d block ids",
                         limits->max_rows, limits->n_block_ids);
@@ -72,6 +72,7 @@ tsr_status tsr_step_init(tsr_step *step, const tsr_step_limits *limits)
     made.row_start = at += max_rows;
     made.first_pos = at += max_seqs + 1;
     made.lanes = at += max_seqs;
+    made.is_long = at += max_seqs;
     made.marks = at += max_seqs;
     made.wanted = at += max_seqs;
     made.targets = at += max_rows;
@@ -195,7 +196,7 @@ static int64_t most_appended(const tsr_step_limits *limits)
 size_t tsr_step_max_ints(const tsr_step_limits *limits)
 {
     // A sequence has one row at most whose logits are changed, each of them once.
-    return HEAD_INTS + 5 * (size_t)limits->max_rows + 8 * (size_t)limits->max_seqs +
+    return HEAD_INTS + 5 * (size_t)limits->max_rows + 9 * (size_t)limits->max_seqs +
            (size_t)limits->n_block_ids + 3 * (size_t)most_appended(limits) +
            3 * (size_t)limits->max_seqs * (size_t)limits->n_vocab;
 }
@@ -205,7 +206,7 @@ size_t tsr_step_n_ints(const tsr_step *step)
     if (step->kind != TSR_STEP_RUN) {
         return HEAD_INTS;
     }
-    return HEAD_INTS + (size_t)step->n_rows + 3 * (size_t)step->n_seqs + (size_t)step->n_dropped +
+    return HEAD_INTS + (size_t)step->n_rows + 4 * (size_t)step->n_seqs + (size_t)step->n_dropped +
            (size_t)step->n_left + 3 * (size_t)step->n_appended + 2 * (size_t)step->n_copied +
            3 * (size_t)step->n_wanted + (size_t)step->n_raw + 2 * (size_t)step->n_adjusted +
            3 * (size_t)step->n_entries;
@@ -246,6 +247,7 @@ size_t tsr_step_pack(const tsr_step *step, int32_t *message)
         at = put(at, step->row_start + 1, step->n_seqs); // the first is always 0
         at = put(at, step->first_pos, step->n_seqs);
         at = put(at, step->lanes, step->n_seqs);
+        at = put(at, step->is_long, step->n_seqs);
         at = put(at, step->dropped, step->n_dropped);
         at = put(at, step->left, step->n_left);
         at = put(at, step->append_lane, step->n_appended);
@@ -276,6 +278,7 @@ typedef struct packed {
     const int32_t *row_ends;
     const int32_t *first_pos;
     const int32_t *lanes;
+    const int32_t *is_long;
     const int32_t *dropped;
     const int32_t *left;
     const int32_t *append_lane;
@@ -358,7 +361,7 @@ static tsr_status open_message(packed *in, const tsr_step_limits *limits, const 
     TSR_TRY(check_count("changed rows", message[AT_N_ADJUSTED], message[AT_N_WANTED]));
     TSR_TRY(check_count("changed logits", message[AT_N_ENTRIES],
                         (int64_t)message[AT_N_ADJUSTED] * limits->n_vocab));
-    n_needed = HEAD_INTS + (int64_t)message[AT_N_ROWS] + 3 * (int64_t)message[AT_N_SEQS] +
+    n_needed = HEAD_INTS + (int64_t)message[AT_N_ROWS] + 4 * (int64_t)message[AT_N_SEQS] +
                message[AT_N_DROPPED] + message[AT_N_LEFT] + 3 * (int64_t)message[AT_N_APPENDED] +
                2 * (int64_t)message[AT_N_COPIED] + 3 * (int64_t)message[AT_N_WANTED] +
                message[AT_N_RAW] + 2 * (int64_t)message[AT_N_ADJUSTED] +
@@ -373,6 +376,7 @@ static tsr_status open_message(packed *in, const tsr_step_limits *limits, const 
     in->row_ends = at += message[AT_N_ROWS];
     in->first_pos = at += message[AT_N_SEQS];
     in->lanes = at += message[AT_N_SEQS];
+    in->is_long = at += message[AT_N_SEQS];
     in->dropped = at += message[AT_N_SEQS];
     in->left = at += message[AT_N_DROPPED];
     in->append_lane = at += message[AT_N_LEFT];
@@ -436,6 +440,7 @@ static tsr_status check_sequences(const packed *in, const tsr_step_limits *limit
         return tsr_fail(TSR_ERR_FORMAT, "step: %d of %d rows belong to a sequence", (int)row,
                         (int)in->head[AT_N_ROWS]);
     }
+    TSR_TRY(check_indices("is_long", in->is_long, n_seqs, 0, 2));
     return check_lanes("lane", in->lanes, n_seqs, limits->max_seqs, marks);
 }
 
@@ -571,6 +576,7 @@ tsr_status tsr_step_unpack(tsr_step *step, const int32_t *message, size_t n_ints
     get(step->row_start + 1, in.row_ends, step->n_seqs);
     get(step->first_pos, in.first_pos, step->n_seqs);
     get(step->lanes, in.lanes, step->n_seqs);
+    get(step->is_long, in.is_long, step->n_seqs);
     get(step->dropped, in.dropped, step->n_dropped);
     get(step->left, in.left, step->n_left);
     get(step->append_lane, in.append_lane, step->n_appended);

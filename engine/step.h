@@ -58,6 +58,8 @@ typedef struct tsr_step {
     int32_t *row_start;
     int32_t *first_pos; /* [n_seqs] position of its first row */
     int32_t *lanes;     /* [n_seqs] in [0, max_seqs), no lane twice */
+    int32_t *is_long;   /* [n_seqs] 1: it has more tokens than config->rope_switch, in this step or
+                           not; else 0 */
 
     int32_t n_dropped; /* carried out first */
     int32_t *dropped;  /* [n_dropped] block ids that have become free */

@@ -44,7 +44,7 @@ static size_t put_token(const tsr_engine *e, const tsr_group *g, tsr_text *text,
 
     *stops = false;
     // A vocabulary may be padded: beyond the tokens there is nothing to be shown.
-    if (token < tsr_tokenizer_n_vocab(tokenizer) &&
+    if (tokenizer != NULL && token < tsr_tokenizer_n_vocab(tokenizer) &&
         tsr_tokenizer_decode(tokenizer, stream, text, token, false) != TSR_OK) {
         tsr_log_error("a token's text is lost: %s", tsr_status_message());
     }

@@ -159,8 +159,10 @@ TSR_API TSR_MUST_CHECK tsr_status tsr_model_prompt_ids(const tsr_model *model, c
 /* {0} and a path is a good start: zeros mean "choose for me". */
 typedef struct tsr_engine_options {
     const char *model_path;
-    int64_t context;          /* positions a sequence; 0: what the model was made for */
-    const char *kv_dtype;     /* "f32", "f16", "bf16", "fp8", "int8", "int4" or "int2"; NULL: f16 */
+    const char *dtype;    /* what weights of 16 or 32 bits become: "f32", "f16", "bf16", or "auto"
+                             (NULL): as they are stored. Quantised ones stay. */
+    int64_t context;      /* positions a sequence; 0: what the model was made for */
+    const char *kv_dtype; /* "f32", "f16", "bf16", "fp8", "int8", "int4" or "int2"; NULL: f16 */
     uint64_t kv_memory_bytes; /* for keys and values on each rank; 0: what the machine has room for,
                                  taken as it fills */
     uint64_t kv_host_bytes; /* host memory for blocks that device memory has no room for; 0: none */

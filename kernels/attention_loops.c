@@ -104,6 +104,17 @@ static void bend(float *s, int from, int to, float softcap, float slope, float d
     }
 }
 
+/* Slopes times positions that are rounded to bf16. */
+static void bend_rounded(float *s, int from, int to, float scale, float slope, float first_token)
+{
+    for (int t = from * TSR_LANES; t < to * TSR_LANES; t++) {
+        const uint16_t at = tsr_dtype_to_bf16(first_token + (float)t);
+        const uint16_t rounded = tsr_dtype_to_bf16(slope * tsr_dtype_from_bf16(at));
+
+        s[t] += scale * tsr_dtype_from_bf16(rounded);
+    }
+}
+
 /* Puts x wherever groups [from, to) lie outside of the ranges. */
 static void fill_unseen(float *s, int from, int to, const tsr_attention_range *ranges, int n_ranges,
                         float x)
@@ -194,7 +205,10 @@ static void soften(const tsr_attention_run *run, const tsr_attention_tile *tile,
     if (run->key_scales != NULL) {
         unscale(s, from, to, run, tile->q + (int64_t)i * run->key_dim);
     }
-    if (tile->softcap > 0 || tile->slopes != NULL) {
+    if (tile->slopes != NULL && tile->slopes_scale > 0) {
+        bend_rounded(s, from, to, tile->slopes_scale, tile->slopes[i % tile->n_heads],
+                     tile->first_token);
+    } else if (tile->softcap > 0 || tile->slopes != NULL) {
         const float slope = tile->slopes == NULL ? 0 : tile->slopes[i % tile->n_heads];
 
         bend(s, from, to, tile->softcap, slope, tile->distance - (float)(i / tile->n_heads));

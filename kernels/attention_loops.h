@@ -61,6 +61,8 @@ typedef struct tsr_attention_tile {
     float softcap;       /* 0: none */
     const float *slopes; /* [n_heads] or NULL */
     float distance;      /* from the first row to the run's first token */
+    float slopes_scale;  /* > 0: slopes_scale * bf16(slope * t) instead, */
+    float first_token;   /* with t of the run's first token */
     const float *q;      /* [n_queries, key_dim], scaled */
     float *scores;       /* [n_queries, TSR_ATTENTION_RUN], to work in */
     float *parts;        /* [n_queries], written */

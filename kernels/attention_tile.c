@@ -241,6 +241,8 @@ void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_
     queries.parts = parts + (int64_t)first * c->part_floats;
     queries.n_heads = t->n_heads;
     queries.slopes = slopes == NULL ? NULL : slopes + t->first_head; // first is a multiple of heads
+    queries.slopes_scale = c->shape->slopes_scale;
+    queries.first_token = (float)start;
     queries.distance = (float)(start - (first_pos + first / t->n_heads));
     queries.from_memory =
         queries.n_queries < WIDEN_FROM && queries.pattern == NULL && !c->kv->layout->latent;

@@ -9,10 +9,12 @@
 #define FIELD(name) offsetof(tsr_session_options, name)
 
 static const tsr_args_option options_table[] = {
-    {"--model", "M", TSR_ARGS_TEXT, FIELD(model), 0, 0, NULL, "the model: a GGUF file"},
+    {"--model", "M", TSR_ARGS_TEXT, FIELD(model), 0, 0, NULL, "the model: a GGUF file, or a Hugging Face folder (config.json and safetensors)"},
     {"--ctx", "N", TSR_ARGS_INTEGER, FIELD(context), 1, INT32_MAX, NULL,
      "positions a sequence may have, prompt and answer together (default: what the model was made "
      "for)"},
+    {"--dtype", "T", TSR_ARGS_CHOICE, FIELD(dtype), 0, 0, "auto|f32|f16|bf16",
+     "what weights of 16 or 32 bits become; auto: as they are stored (default auto)"},
     {"--kv-dtype", "T", TSR_ARGS_CHOICE, FIELD(kv_dtype), 0, 0, "f32|f16|bf16|fp8|int8|int4|int2",
      "how keys and values are kept (default f16)"},
     {"--kv-memory", "BYTES", TSR_ARGS_BYTES, FIELD(kv_memory_bytes), 0, 0, NULL,
@@ -69,6 +71,7 @@ static tsr_engine_options engine_options(const tsr_session_options *options)
         .model_path = options->model,
         .context = options->context,
         .kv_dtype = options->kv_dtype,
+        .dtype = options->dtype,
         .kv_memory_bytes = options->kv_memory_bytes,
         .kv_host_bytes = options->kv_host_bytes,
         .kv_disk_bytes = options->kv_disk.n_bytes,

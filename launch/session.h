@@ -28,6 +28,7 @@ typedef struct tsr_session_options {
     const char *block_tokens;
     int64_t n_threads;
     const char *activations;
+    const char *dtype;
     int64_t max_batch_tokens;
     int64_t max_sequences;
     int64_t max_queue;

@@ -140,11 +140,11 @@ typedef tsr_status op_fn(operands *o);
 
 static tsr_status embed(operands *o)
 {
-    return tsr_embed(o->dev, o->sums, o->ids, &o->weight, 0);
+    return tsr_embed(o->dev, o->sums, o->ids, &o->weight, 0, false);
 }
 static tsr_status narrow(operands *o)
 {
-    return tsr_narrow(o->dev, o->x, &o->sums, 1);
+    return tsr_narrow(o->dev, o->x, &o->sums, 1, (tsr_tensor){0});
 }
 static tsr_status add_sums(operands *o)
 {
@@ -165,9 +165,9 @@ static tsr_status matmul(operands *o)
     }
     return tsr_matmul(o->dev, products, o->n_products, o->x, o->activations);
 }
-static tsr_status swiglu(operands *o)
+static tsr_status activate(operands *o)
 {
-    return tsr_swiglu(o->dev, o->out, o->x, o->x);
+    return tsr_activate(o->dev, o->out, o->x, o->x, (tsr_tensor){0}, TSR_ACTIVATION_SILU);
 }
 static tsr_status rope_angles(operands *o)
 {
@@ -175,7 +175,7 @@ static tsr_status rope_angles(operands *o)
 }
 static tsr_status rope(operands *o)
 {
-    return tsr_rope(o->dev, o->q, o->angles, o->head_dim, o->pairs);
+    return tsr_rope(o->dev, o->q, o->angles, o->head_dim, 0, o->pairs);
 }
 static tsr_status kv_write(operands *o)
 {
@@ -226,8 +226,8 @@ static const struct {
     WINDOW(matmul, x),
     WINDOW(matmul, out),
     WINDOW(matmul, vector),
-    WINDOW(swiglu, x),
-    WINDOW(swiglu, out),
+    WINDOW(activate, x),
+    WINDOW(activate, out),
     WINDOW(rope_angles, angles),
     WINDOW(rope_angles, positions),
     WINDOW(rope_angles, frequencies),
@@ -348,7 +348,7 @@ static void row_ops_refuse_shapes_that_do_not_fit(void **state)
     REFUSES(add_sums, o->vector.n_cols = COLS - 1);
     REFUSES(rmsnorm, o->vector.n_cols = COLS - 1);
     REFUSES(rmsnorm, o->out.n_rows = ROWS - 1);
-    REFUSES(swiglu, o->out.n_cols = COLS - 1);
+    REFUSES(activate, o->out.n_cols = COLS - 1);
     REFUSES(adjust_logits, o->before.n_cols = 1);
     REFUSES(adjust_logits, o->entry_ids.n_cols = 1);
     REFUSES(adjust_logits, o->factors.n_cols = 1);
@@ -473,10 +473,11 @@ static void operands_of_no_rows_need_no_memory(void **state)
 
     (void)state;
     make_operands(&o);
-    assert_int_equal(tsr_narrow(o.dev, f32, &f64, 1), TSR_OK);
+    assert_int_equal(tsr_narrow(o.dev, f32, &f64, 1, (tsr_tensor){0}), TSR_OK);
     assert_int_equal(tsr_add_sums(o.dev, f32, &f64, 1, none), TSR_OK);
     assert_int_equal(tsr_rmsnorm(o.dev, f32, f32, o.vector, 0), TSR_OK);
-    assert_int_equal(tsr_swiglu(o.dev, f32, f32, f32), TSR_OK);
+    assert_int_equal(tsr_activate(o.dev, f32, f32, f32, (tsr_tensor){0}, TSR_ACTIVATION_SILU),
+                     TSR_OK);
     assert_int_equal(tsr_attention(o.dev, heads, heads, &o.kv, &batch, &o.shape), TSR_OK);
     clear_operands(&o);
 }
