@@ -172,8 +172,10 @@ tsr_engine_stats tsr_engine_describe(const tsr_engine *e)
     const tsr_kv_layout layout = tsr_settings_kv_layout(&e->settings, config, &e->shard);
     const int64_t q_dim = (int64_t)shape->n_heads * shape->head_dim;
     const int64_t kv_dim = (int64_t)shape->n_kv_heads * shape->head_dim;
+    tsr_kv_layout whole = layout;
     const int64_t layer_macs = shape->dim * (2 * q_dim + 2 * kv_dim + 3 * shape->ff_dim);
 
+    whole.n_kv_heads = (int)shape->n_kv_heads;
     return (tsr_engine_stats){
         .n_ranks = tsr_world_size(e->world),
         .n_threads = e->settings.device.n_threads,
@@ -184,15 +186,16 @@ tsr_engine_stats tsr_engine_describe(const tsr_engine *e)
         .kv_block_bytes = tsr_kv_layout_block_bytes(&layout),
         .block_tokens = e->settings.block_tokens,
         .n_blocks = e->settings.n_blocks,
+        .n_lower_blocks = e->settings.room.n_host + e->settings.room.n_disk,
         .n_blocks_free = e->leader == NULL ? 0 : tsr_leader_n_free_blocks(e->leader),
         .context = e->settings.context,
         .token_bytes = token_bytes(e),
         .token_macs = (uint64_t)(config->n_layers * layer_macs),
         .head_macs = (uint64_t)(shape->n_vocab * shape->dim),
-        .kv_token_bytes = (uint64_t)(2 * config->n_layers * kv_dim) *
-                          (uint64_t)tsr_kv_type_bits(e->settings.kv_type) / 8,
+        .kv_token_bytes = tsr_kv_layout_block_bytes(&whole) / (uint64_t)whole.block_tokens,
         .n_steps = e->n_steps,
         .n_preempted = e->leader == NULL ? 0 : tsr_leader_n_preempted(e->leader),
+        .block_fill = e->leader == NULL ? 0 : tsr_leader_block_fill(e->leader),
         .step_s = (double)e->step_ns / 1e9,
         .host_s = (double)(e->step_ns - e->ranks_ns) / 1e9,
     };

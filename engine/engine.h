@@ -73,6 +73,7 @@ TSR_MUST_CHECK tsr_status tsr_leader_create(tsr_leader **out, const tsr_engine *
 void tsr_leader_destroy(tsr_leader *leader); /* NULL is fine */
 int tsr_leader_n_free_blocks(const tsr_leader *leader);
 int64_t tsr_leader_n_preempted(const tsr_leader *leader);
+double tsr_leader_block_fill(const tsr_leader *leader);
 
 #ifdef __cplusplus
 }

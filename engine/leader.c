@@ -165,6 +165,11 @@ int tsr_leader_n_free_blocks(const tsr_leader *leader)
     return tsr_scheduler_n_free_blocks(leader->scheduler);
 }
 
+double tsr_leader_block_fill(const tsr_leader *leader)
+{
+    return tsr_scheduler_fill(leader->scheduler);
+}
+
 int64_t tsr_leader_n_preempted(const tsr_leader *leader)
 {
     return leader->n_preempted;

@@ -342,6 +342,8 @@ void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t 
         tsr_request *r = s->planned[seq];
 
         r->n_cached += step->row_start[seq + 1] - step->row_start[seq];
+        s->n_held_tokens += r->n_cached;
+        s->n_held_positions += (int64_t)r->blocks.n_blocks * s->options.block_tokens;
         tsr_scheduler_prefix_grow(s, r);
         if (r->score && r->n_scored < r->n_prompt && r->n_cached > r->n_scored) {
             r->n_scored = r->n_cached < r->n_prompt ? r->n_cached : r->n_prompt;
@@ -426,4 +428,9 @@ int tsr_scheduler_n_running(const tsr_scheduler *s)
 int tsr_scheduler_n_free_blocks(const tsr_scheduler *s)
 {
     return tsr_scheduler_prefix_n_free(s);
+}
+
+double tsr_scheduler_fill(const tsr_scheduler *s)
+{
+    return s->n_held_positions > 0 ? (double)s->n_held_tokens / (double)s->n_held_positions : 0;
 }

@@ -158,7 +158,7 @@ typedef struct tsr_engine_options {
     uint64_t kv_host_bytes; /* host memory for blocks that device memory has no room for; 0: none */
     uint64_t kv_disk_bytes; /* and a file on each rank, for those that host memory has none for */
     const char *kv_disk_folder; /* where that is made, without a name; NULL: "/tmp" */
-    int block_tokens;           /* 16, 32 or 64; 0: 64 */
+    int block_tokens;           /* 16, 32 or 64; 0: 16 */
     int n_threads;              /* of each rank; 0: the host's cores divided among its ranks */
     const char *activations;    /* over quantised weights: "int8" or "f32"; NULL: int8 */
     int max_batch_tokens;       /* rows a step; 0: 512 */
@@ -339,7 +339,8 @@ typedef struct tsr_engine_stats {
     uint64_t weight_bytes;   /* of this rank */
     uint64_t kv_block_bytes; /* of this rank */
     int block_tokens;
-    int n_blocks;
+    int n_blocks;       /* of all tiers of memory together, on the rank that has least */
+    int n_lower_blocks; /* of these, in tiers below the device's */
     int n_blocks_free;
     int64_t context;
     uint64_t token_bytes;    /* weight bytes that one token's matrices read, all ranks */
@@ -348,9 +349,10 @@ typedef struct tsr_engine_stats {
     uint64_t kv_token_bytes; /* bytes of keys and values a position, all ranks */
     int64_t n_steps;
     int64_t n_preempted;
-    double step_s; /* leader: of all steps */
-    double host_s; /* of these what the leader alone was busy with, while the ranks waited:
-                      planning, packing, sampling, events */
+    double block_fill; /* of the bytes in blocks that running sequences held, those with tokens */
+    double step_s;     /* leader: of all steps */
+    double host_s;     /* of these what the leader alone was busy with, while the ranks waited:
+                          planning, packing, sampling, events */
 } tsr_engine_stats;
 TSR_API tsr_engine_stats tsr_engine_describe(const tsr_engine *engine);
 

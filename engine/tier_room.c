@@ -62,7 +62,7 @@ tsr_status tsr_tier_room_count(tsr_tier_room *out, const tsr_engine_options *opt
     if (options->kv_host_bytes > free_bytes / (uint64_t)host_size) {
         return tsr_fail(
             TSR_ERR_ARG,
-            "--kv-host allows %llu bytes on each of %d ranks of this host, and %llu are "
+            "--kv-host allows %llu bytes on each rank, %d here, and %llu are "
             "free here",
             (unsigned long long)options->kv_host_bytes, host_size, (unsigned long long)free_bytes);
     }

@@ -73,6 +73,8 @@ static size_t lay_bench(tsr_attention_bench *b, char *base, int head_dim)
     b->parts = carve(base, &used, TSR_ATTENTION_QUERIES * part_bytes);
     b->states = carve(base, &used, TSR_ATTENTION_QUERIES * part_bytes);
     b->keys = carve(base, &used, TSR_ATTENTION_RUN * (size_t)head_dim * sizeof(float));
+    b->scales = carve(base, &used, 3 * TSR_ATTENTION_RUN * sizeof(float));
+    b->means = carve(base, &used, TSR_ATTENTION_GROUPS * (size_t)head_dim * sizeof(float));
     b->values = carve(base, &used, TSR_ATTENTION_RUN * padded_dim * sizeof(float));
     return used;
 }

@@ -1,240 +1,6 @@
-#include "kernels/attention_loops.h"
-
-#include "kernels/simd.h"
-
-// Sums stay in registers only if their loops are gone early: clang unrolls in time only when it is
-// told to do so wholly.
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 8")
-#endif
-
-// How many queries and how many vectors (of tokens, or of dimensions) are worked at once: as many
-// sums as registers hold. X(queries, vectors, element type).
-#if defined(TSR_ISA_AVX512)
-enum {
-    MAX_QUERIES = 6
-};
-#define VECTORS_FOR(n_queries) ((void)(n_queries), 4)
-#define TILES_OF(X, n, type) X(n, 1, type) X(n, 2, type) X(n, 4, type)
-#define TILES(X, type)   \
-    TILES_OF(X, 1, type) \
-    TILES_OF(X, 2, type) \
-    TILES_OF(X, 3, type) \
-    TILES_OF(X, 4, type) \
-    TILES_OF(X, 5, type) \
-    TILES_OF(X, 6, type)
-#elif defined(TSR_ISA_AVX2)
-enum {
-    MAX_QUERIES = 6
-};
-#define VECTORS_FOR(n_queries) ((n_queries) == 1 ? 4 : (n_queries) == 2 ? 2 : 1)
-#define TILES(X, type) \
-    X(1, 1, type)      \
-    X(1, 2, type)      \
-    X(1, 4, type)      \
-    X(2, 1, type)      \
-    X(2, 2, type)      \
-    X(3, 1, type)      \
-    X(4, 1, type)      \
-    X(5, 1, type)      \
-    X(6, 1, type)
-#else
-enum {
-    MAX_QUERIES = 1
-};
-#define VECTORS_FOR(n_queries) ((void)(n_queries), 1)
-#define TILES(X, type) X(1, 1, type)
-#endif
-
-enum {
-    DIMS_A_STEP = 8,     // key_dim is a multiple
-    TOKENS_A_BLOCK = 64, // values of so many stay in the nearest cache while all queries pass
-    LINE_BYTES = 64
-};
-
-TSR_INLINE v16 load(const void *p, int64_t i, tsr_kv_type kv)
-{
-    switch (kv) {
-    case TSR_KV_TYPE_F16:
-        return v16_load_f16((const uint16_t *)p + i);
-    case TSR_KV_TYPE_BF16:
-        return v16_load_bf16((const uint16_t *)p + i);
-    default:
-        return v16_load((const float *)p + i);
-    }
-}
+#include "kernels/attention_inner.h"
 
 static const float lane_numbers[TSR_LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-
-TSR_INLINE int64_t bytes_of(tsr_kv_type kv)
-{
-    return kv == TSR_KV_TYPE_F32 ? 4 : 2;
-}
-
-/* Ask for memory that will be needed in a few microseconds. Into the second level, which has the
- * queues to wait for it; asking for it in the first stalls the loads of the present work. */
-TSR_INLINE void ask_for(const char *from, int64_t n_bytes)
-{
-    for (int64_t i = 0; i < n_bytes; i += LINE_BYTES) {
-        __builtin_prefetch(from + i, 0, 2);
-    }
-}
-
-/* ---- scores ---------------------------------------------------------------------------------- */
-
-/* Scores of n_queries from `q` on over n_vectors groups of 16 tokens from group `first` on. */
-TSR_INLINE void score(int n_queries, int n_vectors, tsr_kv_type kv, const tsr_attention_run *run,
-                      const float *q, float *scores, int first, bool ask)
-{
-    const int key_dim = run->key_dim;
-    const int64_t stride = run->key_stride;
-    v16 sums[MAX_QUERIES][4];
-
-    UNROLL
-    for (int i = 0; i < n_queries; i++) {
-        UNROLL
-        for (int j = 0; j < n_vectors; j++) {
-            sums[i][j] = v16_set1(0.0F);
-        }
-    }
-    for (int d0 = 0; d0 < key_dim; d0 += DIMS_A_STEP) {
-        if (ask) { // a share of the values of these groups
-            const int64_t step_bytes = DIMS_A_STEP * TSR_LANES * bytes_of(kv);
-
-            UNROLL
-            for (int j = 0; j < n_vectors; j++) {
-                ask_for((const char *)run->values[first + j] + d0 / DIMS_A_STEP * step_bytes,
-                        step_bytes);
-            }
-        }
-        for (int d = d0; d < d0 + DIMS_A_STEP && d < key_dim; d++) {
-            v16 k[4];
-
-            UNROLL
-            for (int j = 0; j < n_vectors; j++) {
-                k[j] = load(run->keys[first + j], d * stride, kv);
-            }
-            UNROLL
-            for (int i = 0; i < n_queries; i++) {
-                const v16 x = v16_set1(q[i * key_dim + d]);
-
-                UNROLL
-                for (int j = 0; j < n_vectors; j++) {
-                    sums[i][j] = v16_fma(x, k[j], sums[i][j]);
-                }
-            }
-        }
-    }
-    UNROLL
-    for (int i = 0; i < n_queries; i++) {
-        UNROLL
-        for (int j = 0; j < n_vectors; j++) {
-            v16_store(scores + i * TSR_ATTENTION_RUN + (first + j) * TSR_LANES, sums[i][j]);
-        }
-    }
-}
-
-/* ---- values ---------------------------------------------------------------------------------- */
-
-/* A piece of memory for each group, all keys of a run together. Groups of one block lie side by
- * side, so what lies behind one another there is dealt out to them. */
-TSR_INLINE const char *key_piece(const tsr_attention_run *run, int g, tsr_kv_type kv)
-{
-    const int64_t within = (int64_t)g * TSR_LANES % run->key_stride;
-
-    return run->keys[g] == NULL
-               ? NULL
-               : (const char *)run->keys[g] + within * (run->key_dim - 1) * bytes_of(kv);
-}
-
-/* o += e v over tokens [from, to) of n_queries, n_vectors of dimensions from `dim` on. */
-TSR_INLINE void gather(int n_queries, int n_vectors, tsr_kv_type kv, const tsr_attention_run *run,
-                       const float *e, float *o, int64_t part_floats, int dim, int from, int to,
-                       const tsr_attention_run *then)
-{
-    v16 sums[MAX_QUERIES][4];
-
-    UNROLL
-    for (int i = 0; i < n_queries; i++) {
-        UNROLL
-        for (int j = 0; j < n_vectors; j++) {
-            sums[i][j] = v16_load(o + i * part_floats + dim + j * TSR_LANES);
-        }
-    }
-    for (int t0 = from; t0 < to;) {
-        const int g = t0 / TSR_LANES;
-        const int t1 = (g + 1) * TSR_LANES < to ? (g + 1) * TSR_LANES : to;
-        const char *next = then != NULL ? key_piece(then, g, kv) : NULL;
-        const int64_t next_bytes = run->key_dim * bytes_of(kv);
-
-        for (int t = t0; t < t1; t++) {
-            const int64_t row = (int64_t)(t - g * TSR_LANES) * run->padded_dim + dim;
-            v16 v[4];
-
-            if (next != NULL) {
-                ask_for(next + (t - g * TSR_LANES) * next_bytes, next_bytes);
-            }
-            UNROLL
-            for (int j = 0; j < n_vectors; j++) {
-                v[j] = load(run->values[g], row + j * TSR_LANES, kv);
-            }
-            UNROLL
-            for (int i = 0; i < n_queries; i++) {
-                const v16 weight = v16_set1(e[i * TSR_ATTENTION_RUN + t]);
-
-                UNROLL
-                for (int j = 0; j < n_vectors; j++) {
-                    sums[i][j] = v16_fma(weight, v[j], sums[i][j]);
-                }
-            }
-        }
-        t0 = t1;
-    }
-    UNROLL
-    for (int i = 0; i < n_queries; i++) {
-        UNROLL
-        for (int j = 0; j < n_vectors; j++) {
-            v16_store(o + i * part_floats + dim + j * TSR_LANES, sums[i][j]);
-        }
-    }
-}
-
-/* ---- a copy of both for each tile and type ----------------------------------------------------
- */
-
-#define TILE(n_queries, n_vectors, type)                                                        \
-    static void score_##n_queries##_##n_vectors##_##type(                                       \
-        const tsr_attention_run *run, const float *q, float *scores, int first, bool ask)       \
-    {                                                                                           \
-        score(n_queries, n_vectors, TSR_KV_TYPE_##type, run, q, scores, first, ask);            \
-    }                                                                                           \
-    static void gather_##n_queries##_##n_vectors##_##type(                                      \
-        const tsr_attention_run *run, const float *e, float *o, int64_t part_floats, int dim,   \
-        int from, int to, const tsr_attention_run *then)                                        \
-    {                                                                                           \
-        gather(n_queries, n_vectors, TSR_KV_TYPE_##type, run, e, o, part_floats, dim, from, to, \
-               then);                                                                           \
-    }
-TILES(TILE, F32)
-TILES(TILE, F16)
-TILES(TILE, BF16)
-
-typedef void score_fn(const tsr_attention_run *run, const float *q, float *scores, int first,
-                      bool ask);
-typedef void gather_fn(const tsr_attention_run *run, const float *e, float *o, int64_t part_floats,
-                       int dim, int from, int to, const tsr_attention_run *then);
-
-#define SCORE(n_queries, n_vectors, type) \
-    [TSR_KV_TYPE_##type][n_queries][n_vectors] = score_##n_queries##_##n_vectors##_##type,
-#define GATHER(n_queries, n_vectors, type) \
-    [TSR_KV_TYPE_##type][n_queries][n_vectors] = gather_##n_queries##_##n_vectors##_##type,
-
-static score_fn *const score_tiles[TSR_KV_TYPE_BF16 + 1][MAX_QUERIES + 1][5] = {
-    TILES(SCORE, F32) TILES(SCORE, F16) TILES(SCORE, BF16)};
-static gather_fn *const gather_tiles[TSR_KV_TYPE_BF16 + 1][MAX_QUERIES + 1][5] = {
-    TILES(GATHER, F32) TILES(GATHER, F16) TILES(GATHER, BF16)};
 
 /* ---- a run ----------------------------------------------------------------------------------- */
 
@@ -353,8 +119,29 @@ static void fill_unseen(float *s, int from, int to, const tsr_attention_range *r
     }
 }
 
+/* Scores of codes become scores of keys: s[t] = fma(centred[t], q . mean, s[t] scale[t]). */
+static void unscale(float *s, int from, int to, const tsr_attention_run *run, const float *q)
+{
+    float of_means[TSR_ATTENTION_GROUPS];
+    v16 sum = v16_set1(0.0F);
+
+    for (int d = 0; run->means != NULL && d < run->key_dim; d++) {
+        sum = v16_fma(v16_set1(q[d]), v16_load(run->means + (int64_t)d * TSR_LANES), sum);
+    }
+    v16_store(of_means, sum);
+    for (int g = from; g < to; g++) {
+        v16 x = v16_mul(v16_load(s + g * TSR_LANES), v16_load(run->key_scales + g * TSR_LANES));
+
+        if (run->means != NULL) {
+            x = v16_fma(v16_load(run->centred + g * TSR_LANES), v16_set1(of_means[g]), x);
+        }
+        v16_store(s + g * TSR_LANES, x);
+    }
+}
+
 /* Scores of what query i sees become e, and zeros beside it. Sets m and l. */
-static void soften(const tsr_attention_tile *tile, int i, float *m, float *l)
+static void soften(const tsr_attention_run *run, const tsr_attention_tile *tile, int i, float *m,
+                   float *l)
 {
     const tsr_attention_range *ranges = tile->pattern != NULL ? tile->pattern : &tile->seen[i];
     const int n_ranges = tile->pattern != NULL ? tile->n_pattern : 1;
@@ -364,6 +151,9 @@ static void soften(const tsr_attention_tile *tile, int i, float *m, float *l)
     v16 largest = v16_set1(-INFINITY);
     v16 sum = v16_set1(0.0F);
 
+    if (run->key_scales != NULL) {
+        unscale(s, from, to, run, tile->q + (int64_t)i * run->key_dim);
+    }
     if (tile->softcap > 0 || tile->slopes != NULL) {
         const float slope = tile->slopes == NULL ? 0 : tile->slopes[i % tile->n_heads];
 
@@ -380,7 +170,12 @@ static void soften(const tsr_attention_tile *tile, int i, float *m, float *l)
     }
     fill_unseen(s, from, to, ranges, n_ranges, 0); // v16_exp(-infinity) is tiny, not nothing
     for (int g = from; g < to; g++) {
-        sum = v16_add(sum, v16_load(s + g * TSR_LANES));
+        const v16 e = v16_load(s + g * TSR_LANES);
+
+        sum = v16_add(sum, e);
+        if (run->value_scales != NULL) {
+            v16_store(s + g * TSR_LANES, v16_mul(e, v16_load(run->value_scales + g * TSR_LANES)));
+        }
     }
     *l = v16_sum(sum);
 }
@@ -434,7 +229,7 @@ static void attend(const tsr_attention_run *run, const tsr_attention_tile *tile)
         float *part = tile->parts + i * part_floats;
 
         memset(part, 0, (size_t)part_floats * sizeof(*part));
-        soften(tile, i, part + run->padded_dim, part + run->padded_dim + 1);
+        soften(run, tile, i, part + run->padded_dim, part + run->padded_dim + 1);
     }
     for (int i = 0, n; tile->pattern != NULL && i < tile->n_queries; i += n) {
         n = next_queries(tile->n_queries - i);
@@ -459,11 +254,21 @@ TSR_INLINE void widen_as(tsr_kv_type kv, float *keys, float *values, const tsr_a
 {
     const int key_dim = run->key_dim;
     const int padded_dim = run->padded_dim;
+    const v16 key_levels = levels_of(key_bits_of(kv), kv);
+    const v16 value_levels = levels_of(value_bits_of(kv), kv);
 
     for (int g = from / TSR_LANES; g < groups_of(to); g++) {
+        float *to_keys = keys + (int64_t)g * key_dim * TSR_LANES;
+        i16 codes = v16_round(v16_set1(0.0F));
+
         for (int d = 0; d < key_dim; d++) {
-            v16_store(keys + ((int64_t)g * key_dim + d) * TSR_LANES,
-                      load(run->keys[g], (int64_t)d * run->key_stride, kv));
+            if (tsr_kv_type_has_levels(kv) && d % dims_at_once(kv) == 0) {
+                codes = load_codes(run->keys[g], d, run->key_stride, kv);
+            }
+            v16_store(to_keys + (int64_t)d * TSR_LANES,
+                      tsr_kv_type_has_levels(kv)
+                          ? key_level(codes, d, key_levels, kv)
+                          : load(run->keys[g], (int64_t)d * run->key_stride, kv));
         }
     }
     for (int t = from; t < to && run->values[t / TSR_LANES] != NULL; t++) {
@@ -471,10 +276,32 @@ TSR_INLINE void widen_as(tsr_kv_type kv, float *keys, float *values, const tsr_a
 
         for (int d = 0; d < padded_dim; d += TSR_LANES) {
             v16_store(values + (int64_t)t * padded_dim + d,
-                      load(run->values[t / TSR_LANES], row + d, kv));
+                      load_value(run->values[t / TSR_LANES], row + d, value_levels, kv));
         }
     }
 }
+
+#define WIDEN(type)                                                                              \
+    static void widen_##type(float *keys, float *values, const tsr_attention_run *run, int from, \
+                             int to)                                                             \
+    {                                                                                            \
+        widen_as(TSR_KV_TYPE_##type, keys, values, run, from, to);                               \
+    }
+WIDEN(F32)
+WIDEN(F16)
+WIDEN(BF16)
+WIDEN(FP8)
+WIDEN(INT8)
+WIDEN(INT4)
+WIDEN(INT2)
+
+typedef void widen_fn(float *keys, float *values, const tsr_attention_run *run, int from, int to);
+
+static widen_fn *const wideners[TSR_KV_TYPE_COUNT] = {
+    [TSR_KV_TYPE_F32] = widen_F32,   [TSR_KV_TYPE_F16] = widen_F16,
+    [TSR_KV_TYPE_BF16] = widen_BF16, [TSR_KV_TYPE_FP8] = widen_FP8,
+    [TSR_KV_TYPE_INT8] = widen_INT8, [TSR_KV_TYPE_INT4] = widen_INT4,
+    [TSR_KV_TYPE_INT2] = widen_INT2};
 
 /* values[t, d] = keys[d, t], zeros behind the last dimension of a key. */
 static void turn_over(float *values, const float *keys, const tsr_attention_run *run, int from,
@@ -500,13 +327,7 @@ static void turn_over(float *values, const float *keys, const tsr_attention_run 
 static void widen(tsr_attention_run *out, float *keys, float *values, const tsr_attention_run *run,
                   int from, int to)
 {
-    if (run->type == TSR_KV_TYPE_F16) {
-        widen_as(TSR_KV_TYPE_F16, keys, values, run, from, to);
-    } else if (run->type == TSR_KV_TYPE_BF16) {
-        widen_as(TSR_KV_TYPE_BF16, keys, values, run, from, to);
-    } else {
-        widen_as(TSR_KV_TYPE_F32, keys, values, run, from, to);
-    }
+    wideners[run->type](keys, values, run, from, to);
     if (run->values[from / TSR_LANES] == NULL) {
         turn_over(values, keys, run, from, to);
     }

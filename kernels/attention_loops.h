@@ -4,6 +4,7 @@
  *
  * For one query over the tokens of a run that it sees, all in f32:
  *   s[t] = q . k[t]           one chain of fma, dimensions ascending; q was multiplied by the scale
+ *   s[t] = fma(centred, q . mean, s[t] scale[t])   over codes; likewise e[t] *= scale[t], behind l
  *   s[t] = c tanh(s[t] / c)   with a soft cap, as c - 2 c / (e^(2 s[t] / c) + 1)
  *   s[t] = fma(slope, t - p, s[t])
  *   m    = max s[t]
@@ -29,10 +30,17 @@ typedef struct tsr_attention_run {
     tsr_kv_type type;
     int key_dim;
     int padded_dim;
-    int key_stride;                         /* elements from one dimension of a key to the next */
-    const void *keys[TSR_ATTENTION_GROUPS]; /* [key_dim, 16], rows key_stride apart */
-    const void
-        *values[TSR_ATTENTION_GROUPS]; /* [16, padded_dim]; NULL: the values are in the keys */
+    int key_stride; /* elements from one dimension of a key to the next */
+    /* [key_dim, 16], rows key_stride apart; rows of bytes for int4 and int2. NULL: nothing is seen
+     */
+    const void *keys[TSR_ATTENTION_GROUPS];
+    /* [16, padded_dim]; NULL also where the values are in the keys */
+    const void *values[TSR_ATTENTION_GROUPS];
+    /* What codes stand for (kernels/kv_code.h); NULL over numbers. */
+    const float *key_scales;   /* [TSR_ATTENTION_RUN] */
+    const float *value_scales; /* [TSR_ATTENTION_RUN] */
+    const float *centred;      /* [TSR_ATTENTION_RUN] 1 where the mean was taken off, 0 elsewhere */
+    const float *means;        /* [key_dim, groups], or NULL */
 } tsr_attention_run;
 
 typedef struct tsr_attention_range {

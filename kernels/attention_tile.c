@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "kernels/kv_code.h"
 #include "kernels/rows_cpu.h"
 
 enum {
@@ -104,9 +105,11 @@ static tsr_attention_run run_at(const tsr_attention_call *c, const tsr_attention
                                 int64_t index, int from, int to)
 {
     const tsr_kv_layout *layout = c->kv->layout;
-    const size_t elem_bytes = (size_t)tsr_kv_type_bits(layout->type) / 8;
     const size_t offset = tsr_kv_layout_offset(layout, c->kv->layer, t->kv_head);
     const size_t key_bytes = tsr_kv_layout_key_bytes(layout);
+    const size_t key_elem_bytes = ((size_t)tsr_kv_type_key_bits(layout->type) + 7) / 8;
+    const size_t value_row_bytes =
+        (size_t)c->padded_dim * (size_t)tsr_kv_type_value_bits(layout->type) / 8;
     tsr_attention_run run = {.type = layout->type,
                              .key_dim = layout->key_dim,
                              .padded_dim = c->padded_dim,
@@ -117,18 +120,75 @@ static tsr_attention_run run_at(const tsr_attention_call *c, const tsr_attention
         const size_t within = (size_t)(token % layout->block_tokens);
         const char *keys = block_at(c->kv, t->in.slots[token / layout->block_tokens]) + offset;
 
-        run.keys[first / 16] = keys + within * elem_bytes;
+        run.keys[first / 16] = keys + within * key_elem_bytes;
         run.values[first / 16] =
-            layout->latent ? NULL : keys + key_bytes + within * (size_t)c->padded_dim * elem_bytes;
+            layout->latent ? NULL : keys + key_bytes + within * value_row_bytes;
     }
     return run;
+}
+
+static void widen_scales(float *scales, float *centred, const void *from)
+{
+    uint16_t bits[TSR_KV_LAYOUT_GROUP];
+
+    memcpy(bits, from, sizeof(bits));
+    for (int t = 0; t < TSR_KV_LAYOUT_GROUP; t++) {
+        scales[t] = tsr_dtype_from_bf16(bits[t] & 0x7FFFU);
+        centred[t] = bits[t] >= 0x8000U ? 1 : 0;
+    }
+}
+
+/* What the codes of tokens [from, to) stand for. */
+static void add_scales(const tsr_attention_call *c, tsr_attention_run *run,
+                       const tsr_attention_bench *b, int from, int to)
+{
+    const tsr_kv_layout *layout = c->kv->layout;
+    const size_t key_codes = tsr_kv_layout_key_codes(layout);
+    const size_t value_codes = tsr_kv_layout_value_codes(layout);
+    const size_t value_row_bytes =
+        (size_t)c->padded_dim * (size_t)tsr_kv_type_value_bits(layout->type) / 8;
+    float *value_scales = b->scales + TSR_ATTENTION_RUN;
+    float *centred = value_scales + TSR_ATTENTION_RUN;
+    float mean[TSR_KV_LAYOUT_MOST_DIM];
+    float none[TSR_KV_LAYOUT_GROUP];
+
+    for (int g = from / 16; g * 16 < to; g++) {
+        const int within = (int)((int64_t)g * 16 % layout->block_tokens);
+        const char *keys = run->keys[g];
+        const char *values = run->values[g];
+
+        if (keys == NULL) {
+            continue;
+        }
+        keys -= within; // bytes of a token apart
+        widen_scales(b->scales + g * 16, centred + g * 16, keys + key_codes + 2 * within);
+        if (!layout->latent) {
+            values -= (size_t)within * value_row_bytes;
+            widen_scales(value_scales + g * 16, none, values + value_codes + 2 * within);
+        }
+        if (tsr_kv_layout_is_centred(layout)) {
+            tsr_kv_code_mean(mean, keys, layout, within);
+            for (int d = 0; d < layout->key_dim; d++) {
+                b->means[d * TSR_ATTENTION_GROUPS + g] = mean[d];
+            }
+            run->means = b->means;
+        }
+        for (int t = g * 16; t < g * 16 + 16 && layout->type == TSR_KV_TYPE_FP8; t++) {
+            b->scales[t] *= 256; // its numbers are loaded as 2^-8 of what they are
+            value_scales[t] *= 256;
+        }
+    }
+    run->key_scales = b->scales;
+    run->value_scales = layout->latent ? b->scales : value_scales;
+    run->centred = centred;
 }
 
 /* ---- a tile over a run ----------------------------------------------------------------------- */
 
 void tsr_attention_tile_queries(const tsr_attention_call *c, const tsr_attention_rows *t, float *q)
 {
-    const int key_dim = c->kv->layout->key_dim;
+    const tsr_kv_layout *layout = c->kv->layout;
+    const int key_dim = layout->key_dim;
 
     for (int r = 0; r < t->n_rows; r++) {
         const float *row = tsr_rows_cpu_f32(c->q, t->in.first_row + t->first_row + r);
@@ -136,6 +196,9 @@ void tsr_attention_tile_queries(const tsr_attention_call *c, const tsr_attention
         for (int h = 0; h < t->n_heads; h++) {
             c->loops->scale(q, row + (int64_t)(t->first_head + h) * key_dim, key_dim,
                             c->shape->scale);
+            if (tsr_kv_type_is_turned(layout->type)) {
+                tsr_kv_code_turn(q, key_dim, tsr_kv_code_key_unit(layout));
+            }
             q += key_dim;
         }
     }
@@ -187,6 +250,9 @@ void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_
         return;
     }
     what = run_at(c, t, run, all.first, all.end);
+    if (tsr_kv_type_is_coded(what.type)) {
+        add_scales(c, &what, b, all.first, all.end);
+    }
     queries.n_queries = end - first;
     queries.seen = seen_by + first;
     queries.q = q + (int64_t)first * c->kv->layout->key_dim;
@@ -228,7 +294,9 @@ void tsr_attention_tile_merge(const tsr_attention_call *c, float *state, const f
 void tsr_attention_tile_finish(const tsr_attention_call *c, tsr_tensor out, int64_t row, int head,
                                float *state)
 {
-    const int value_dim = c->kv->layout->value_dim;
+    const tsr_kv_layout *layout = c->kv->layout;
+    const int value_dim = layout->value_dim;
+    float *to = tsr_rows_cpu_f32(out, row) + (int64_t)head * value_dim;
     const float *sinks = c->shape->sinks.data;
 
     if (sinks != NULL) {
@@ -238,5 +306,8 @@ void tsr_attention_tile_finish(const tsr_attention_call *c, tsr_tensor out, int6
         sink[c->padded_dim + 1] = 1;
         c->loops->merge(state, sink, c->padded_dim);
     }
-    c->loops->finish(tsr_rows_cpu_f32(out, row) + (int64_t)head * value_dim, state, value_dim);
+    c->loops->finish(to, state, value_dim);
+    if (tsr_kv_type_is_turned(layout->type)) {
+        tsr_kv_code_turn(to, value_dim, tsr_kv_code_value_unit(layout));
+    }
 }

@@ -39,6 +39,8 @@ typedef struct tsr_attention_bench {
     float *states; /* [QUERIES, part_floats] */
     float *keys;   /* [TSR_ATTENTION_RUN, key_dim] */
     float *values; /* [TSR_ATTENTION_RUN, padded_dim] */
+    float *scales; /* [3, TSR_ATTENTION_RUN] of keys, of values, and what is centred */
+    float *means;  /* [key_dim, TSR_ATTENTION_GROUPS] */
 } tsr_attention_bench;
 
 typedef struct tsr_attention_sequence {

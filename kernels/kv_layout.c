@@ -22,28 +22,42 @@ tsr_status tsr_kv_layout_check(const tsr_kv_layout *layout)
     if (layout->type < 0 || layout->type >= TSR_KV_TYPE_COUNT) {
         return tsr_fail(TSR_ERR_ARG, "kv layout: elements of type %d", (int)layout->type);
     }
-    if (layout->type > TSR_KV_TYPE_BF16) {
-        return tsr_fail(TSR_ERR_UNSUPPORTED, "kv layout: %s cannot be kept yet",
-                        tsr_kv_type_name(layout->type));
-    }
     return TSR_OK;
 }
 
-static size_t elem_bytes(const tsr_kv_layout *layout)
+static size_t scale_bytes(const tsr_kv_layout *layout)
 {
-    return (size_t)tsr_kv_type_bits(layout->type) / 8;
+    return tsr_kv_type_is_coded(layout->type) ? (size_t)layout->block_tokens * sizeof(uint16_t) : 0;
+}
+
+size_t tsr_kv_layout_key_codes(const tsr_kv_layout *layout)
+{
+    return ((size_t)layout->key_dim * (size_t)tsr_kv_type_key_bits(layout->type) + 7) / 8 *
+           (size_t)layout->block_tokens;
+}
+
+size_t tsr_kv_layout_value_codes(const tsr_kv_layout *layout)
+{
+    return layout->latent ? 0
+                          : (size_t)tsr_kv_layout_padded_dim(layout) *
+                                (size_t)tsr_kv_type_value_bits(layout->type) / 8 *
+                                (size_t)layout->block_tokens;
 }
 
 size_t tsr_kv_layout_key_bytes(const tsr_kv_layout *layout)
 {
-    return (size_t)layout->key_dim * (size_t)layout->block_tokens * elem_bytes(layout);
+    const size_t mean_bytes = tsr_kv_layout_is_centred(layout)
+                                  ? (size_t)(layout->block_tokens / TSR_KV_LAYOUT_GROUP) *
+                                        tsr_kv_layout_mean_bytes(layout)
+                                  : 0;
+
+    // Whole words, so that what follows is aligned.
+    return (tsr_kv_layout_key_codes(layout) + scale_bytes(layout) + mean_bytes + 3) / 4 * 4;
 }
 
 size_t tsr_kv_layout_value_bytes(const tsr_kv_layout *layout)
 {
-    return layout->latent ? 0
-                          : (size_t)tsr_kv_layout_padded_dim(layout) *
-                                (size_t)layout->block_tokens * elem_bytes(layout);
+    return layout->latent ? 0 : tsr_kv_layout_value_codes(layout) + scale_bytes(layout);
 }
 
 size_t tsr_kv_layout_offset(const tsr_kv_layout *layout, int layer, int kv_head)

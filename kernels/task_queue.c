@@ -11,7 +11,8 @@
 #include "base/clock.h"
 
 enum {
-    MESSAGE_BYTES = 240
+    MESSAGE_BYTES = 240,
+    HOLD_US = 100
 };
 
 typedef struct task {
@@ -49,6 +50,13 @@ void tsr_task_queue_fail(tsr_task_kind kind, long nth, long n)
     atomic_store(&faults[kind], n);
 }
 
+static atomic_bool is_held;
+
+void tsr_task_queue_hold(bool holds)
+{
+    atomic_store(&is_held, holds);
+}
+
 static bool is_to_fail(tsr_task_kind kind)
 {
     if (atomic_load_explicit(&faults[kind], memory_order_relaxed) == 0) {
@@ -63,8 +71,12 @@ static bool is_to_fail(tsr_task_kind kind)
 
 static void run_task(tsr_task_queue *queue, task *t)
 {
-    const int64_t began = tsr_clock_ns();
+    int64_t began;
 
+    while (atomic_load_explicit(&is_held, memory_order_relaxed)) {
+        tsr_clock_sleep_us(HOLD_US);
+    }
+    began = tsr_clock_ns();
     t->st = is_to_fail(t->kind) ? tsr_fail(TSR_ERR_IO, "a fault on purpose") : t->fn(t->ctx);
     if (t->st != TSR_OK) {
         (void)snprintf(t->message, sizeof(t->message), "%s", tsr_status_message());

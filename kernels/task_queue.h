@@ -53,6 +53,9 @@ int64_t tsr_task_queue_busy_ns(const tsr_task_queue *queue);
  * (1 is the next) and the n - 1 behind it fail without being run. n = 0 switches off. */
 void tsr_task_queue_fail(tsr_task_kind kind, long nth, long n);
 
+/* For tests: no task of the process begins until this is called with false. */
+void tsr_task_queue_hold(bool holds);
+
 #ifdef __cplusplus
 }
 #endif

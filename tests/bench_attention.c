@@ -148,7 +148,7 @@ int main(int argc, char **argv)
     (void)printf("%s\n", tsr_device_describe(dev));
     for (int block_tokens = 16; block_tokens <= 64; block_tokens *= 2) {
         for (int type = TSR_KV_TYPE_F32; type <= TSR_KV_TYPE_BF16; type++) {
-            const double elem_bytes = tsr_kv_type_bits((tsr_kv_type)type) / 8.0;
+            const double elem_bytes = 0;
             const double macs = 0.5 * n_rows * (n_rows + 1.0) * N_HEADS * HEAD_DIM * 2 * N_LAYERS;
             cache c;
             double read;

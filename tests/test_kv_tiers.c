@@ -174,8 +174,6 @@ static void what_rows_read_is_what_was_written_wherever_it_was_meanwhile(void **
         r = play_at_random(&p, 7 + (uint64_t)i, 3000);
         assert_int_equal(p.n_wrong, 0);
         assert_int_equal(p.n_spoilt, 0); // no fault, no loss
-        print_message("room %d: %lld reads, stalls %lld\n", i, (long long)p.n_read,
-                      (long long)r.n_stalls);
         assert_true(r.n_moves[TSR_KV_DEVICE][TSR_KV_HOST] + r.n_moves[TSR_KV_DEVICE][TSR_KV_DISK] >
                     100);
         play_close(&p);
