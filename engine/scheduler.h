@@ -200,7 +200,8 @@ int tsr_scheduler_n_running(const tsr_scheduler *scheduler);
 /* Blocks that nobody holds, or only the prefix index. */
 int tsr_scheduler_n_free_blocks(const tsr_scheduler *scheduler);
 
-/* How much of the blocks that sequences held while they ran had tokens in it, over all steps; 0..1. */
+/* How much of the blocks that sequences held while they ran had tokens in it, over all steps; 0..1.
+ */
 double tsr_scheduler_fill(const tsr_scheduler *scheduler);
 
 /* Are the blocks held those of the running requests, lanes unique, queues in their order ...? For
