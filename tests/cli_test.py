@@ -103,7 +103,7 @@ class HelpAndMistakes(Case):
                 ("from 1 to", generate + ["--prompt", "x", "--max-tokens", "0"]),
                 ("number", generate + ["--prompt", "x", "--temperature", "nan"]),
                 ("from 0 to 1", generate + ["--prompt", "x", "--top-p", "1.5"]),
-                ("one of f32", generate + ["--prompt", "x", "--kv-dtype", "int4"]),
+                ("one of f32", generate + ["--prompt", "x", "--kv-dtype", "int3"]),
                 ("bytes", generate + ["--prompt", "x", "--kv-memory", "lots"]),
                 ("token ids", generate + ["--prompt-ids", "1,two"]),
                 ("from 0.001 to", generate + ["--prompt", "x", "--repetition-penalty", "0"]),
