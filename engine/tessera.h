@@ -158,7 +158,7 @@ typedef struct tsr_engine_options {
     uint64_t kv_host_bytes; /* host memory for blocks that device memory has no room for; 0: none */
     uint64_t kv_disk_bytes; /* and a file on each rank, for those that host memory has none for */
     const char *kv_disk_folder; /* where that is made, without a name; NULL: "/tmp" */
-    int block_tokens;           /* 16, 32 or 64; 0: 64 */
+    int block_tokens;           /* 16, 32 or 64; 0: 16 */
     int n_threads;              /* of each rank; 0: the host's cores divided among its ranks */
     const char *activations;    /* over quantised weights: "int8" or "f32"; NULL: int8 */
     int max_batch_tokens;       /* rows a step; 0: 512 */
@@ -350,9 +350,9 @@ typedef struct tsr_engine_stats {
     int64_t n_steps;
     int64_t n_preempted;
     double block_fill; /* of the bytes in blocks that running sequences held, those with tokens */
-    double step_s; /* leader: of all steps */
-    double host_s; /* of these what the leader alone was busy with, while the ranks waited:
-                      planning, packing, sampling, events */
+    double step_s;     /* leader: of all steps */
+    double host_s;     /* of these what the leader alone was busy with, while the ranks waited:
+                          planning, packing, sampling, events */
 } tsr_engine_stats;
 TSR_API tsr_engine_stats tsr_engine_describe(const tsr_engine *engine);
 

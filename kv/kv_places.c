@@ -108,7 +108,7 @@ static void relist(tsr_kv_places *p, int32_t id)
         if (p->places[id].list[t] != wanted) {
             unlist(p, id, t);
             if (wanted != TSR_KV_UNLISTED) {
-                put_last(p, id, t, wanted);
+                put_last(p, id, t, (int)wanted);
             }
         }
     }

@@ -1,7 +1,8 @@
 /*
  * kv/kv_tiers_state.h - what the tiers are made of. Private to
  *
- *   kv_tiers.c   blocks that come and go, visits, reports
+ *   kv_tiers.c   blocks that come and go, visits
+ *   kv_tiers_verify.c   what they report, and whether the books are right
  *   kv_evict.c   finding room
  *   kv_fetch.c   bringing blocks where they are needed, now or soon
  */

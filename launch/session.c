@@ -26,7 +26,7 @@ static const tsr_args_option options_table[] = {
      "a file of that size on each rank, in DIR, for blocks that neither has room for; it has no "
      "name and goes with the process (default none; DIR: /tmp)"},
     {"--block-tokens", "N", TSR_ARGS_CHOICE, FIELD(block_tokens), 0, 0, "16|32|64",
-     "tokens a block of that memory (default 64)"},
+     "tokens a block of that memory (default 16)"},
     {"--threads", "N", TSR_ARGS_INTEGER, FIELD(n_threads), 1, 1024, NULL,
      "threads of each rank (default: the host's cores divided among its ranks)"},
     {"--activations", "T", TSR_ARGS_CHOICE, FIELD(activations), 0, 0, "int8|f32",
