@@ -46,6 +46,7 @@ int tsr_cmd_generate_run(const tsr_call *call);
 int tsr_cmd_chat_run(const tsr_call *call);
 int tsr_cmd_tokenize_run(const tsr_call *call);
 int tsr_cmd_detokenize_run(const tsr_call *call);
+int tsr_cmd_batch_run(const tsr_call *call);
 int tsr_cmd_perplexity_run(const tsr_call *call);
 int tsr_cmd_bench_run(const tsr_call *call);
 int tsr_cmd_inspect_run(const tsr_call *call);
