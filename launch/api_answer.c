@@ -137,11 +137,11 @@ static json_t *chat_token(const tsr_model *model, int32_t id, double logprob)
                      "bytes", bytes);
 }
 
-static json_t *chat_logprobs(const tsr_likely *likely, const tsr_model *model)
+static json_t *chat_logprobs(const tsr_likely *likely, const tsr_model *model, int first)
 {
     json_t *content = json_array();
 
-    for (int i = 0; i < likely->n_tokens; i++) {
+    for (int i = first; i < likely->n_tokens; i++) {
         const tsr_likely_token *t = &likely->tokens[i];
         json_t *object = chat_token(model, t->id, t->logprob);
         json_t *top = json_array();
@@ -158,10 +158,10 @@ static json_t *chat_logprobs(const tsr_likely *likely, const tsr_model *model)
 }
 
 /* Four lists side by side, as completions have it; *offset counts characters of the text. */
-static void add_completion_logprobs(json_t *lists[4], const tsr_likely *likely,
+static void add_completion_logprobs(json_t *lists[4], const tsr_likely *likely, int first,
                                     const tsr_model *model, size_t *offset)
 {
-    for (int i = 0; i < likely->n_tokens; i++) {
+    for (int i = first; i < likely->n_tokens; i++) {
         const tsr_likely_token *t = &likely->tokens[i];
         json_t *text = token_text(model, t->id, NULL);
         json_t *top = isfinite(t->logprob) ? json_object() : json_null();
@@ -185,40 +185,58 @@ static void add_completion_logprobs(json_t *lists[4], const tsr_likely *likely,
     }
 }
 
-static json_t *completion_logprobs(const tsr_api_answer *a, int choice)
+json_t *tsr_api_answer_logprobs(const tsr_api_answer *a, int choice, int first_token)
 {
-    json_t *lists[4] = {json_array(), json_array(), json_array(), json_array()};
+    const tsr_likely *likely = &a->choices[choice].likely;
+    json_t *lists[4];
     size_t offset = 0;
 
-    add_completion_logprobs(lists, &a->prompts[choice / a->request->generation.n], a->model,
-                            &offset);
-    add_completion_logprobs(lists, &a->choices[choice].likely, a->model, &offset);
+    if (a->request->kind == TSR_API_CHAT) {
+        return chat_logprobs(likely, a->model, first_token);
+    }
+    for (int i = 0; i < 4; i++) {
+        lists[i] = json_array();
+    }
+    if (first_token == 0) {
+        add_completion_logprobs(lists, &a->prompts[choice / a->request->generation.n], 0, a->model,
+                                &offset);
+    }
+    add_completion_logprobs(lists, likely, first_token, a->model, &offset);
     return json_pack("{s:o, s:o, s:o, s:o}", "tokens", lists[0], "token_logprobs", lists[1],
                      "top_logprobs", lists[2], "text_offset", lists[3]);
 }
 
-static json_t *choice_text(const tsr_api_answer *a, int choice)
+json_t *tsr_api_answer_prompt_text(const tsr_api_answer *a, int choice)
 {
     const tsr_api_prompt *prompt = &a->request->prompts[choice / a->request->generation.n];
-    const tsr_api_choice *c = &a->choices[choice];
-    tsr_text whole = {0};
     json_t *value = NULL;
     char *text = NULL;
     size_t n_bytes = 0;
 
-    if (!a->request->echo) {
-        return tsr_out_json_text(c->text.bytes != NULL ? c->text.bytes : "", c->text.n_bytes);
-    }
     if (tsr_model_detokenize(a->model, prompt->ids, prompt->n_ids, false, &text, &n_bytes) ==
-            TSR_OK &&
-        tsr_text_append(&whole, text, n_bytes) == TSR_OK &&
-        (c->text.n_bytes == 0 ||
-         tsr_text_append(&whole, c->text.bytes, c->text.n_bytes) == TSR_OK)) {
-        value = tsr_out_json_text(whole.bytes, whole.n_bytes);
+        TSR_OK) {
+        value = tsr_out_json_text(text, n_bytes);
     }
     tsr_tessera_free(text);
-    tsr_text_clear(&whole);
     return value;
+}
+
+static json_t *choice_text(const tsr_api_answer *a, int choice)
+{
+    const tsr_api_choice *c = &a->choices[choice];
+    json_t *text = tsr_out_json_text(c->text.bytes != NULL ? c->text.bytes : "", c->text.n_bytes);
+    json_t *prompt;
+    json_t *whole;
+
+    if (!a->request->echo) {
+        return text;
+    }
+    prompt = tsr_api_answer_prompt_text(a, choice);
+    whole = json_pack("s%+%", json_string_value(prompt), json_string_length(prompt),
+                      json_string_value(text), json_string_length(text));
+    json_decref(prompt);
+    json_decref(text);
+    return whole;
 }
 
 static json_t *choice_object(const tsr_api_answer *a, int i)
@@ -229,14 +247,15 @@ static json_t *choice_object(const tsr_api_answer *a, int i)
     if (a->request->kind == TSR_API_CHAT) {
         return json_pack("{s:i, s:{s:s, s:o}, s:o, s:s}", "index", i, "message", "role",
                          "assistant", "content", choice_text(a, i), "logprobs",
-                         wanted ? chat_logprobs(&a->choices[i].likely, a->model) : json_null(),
-                         "finish_reason", reason);
+                         wanted ? tsr_api_answer_logprobs(a, i, 0) : json_null(), "finish_reason",
+                         reason);
     }
     return json_pack("{s:i, s:o, s:o, s:s}", "index", i, "text", choice_text(a, i), "logprobs",
-                     wanted ? completion_logprobs(a, i) : json_null(), "finish_reason", reason);
+                     wanted ? tsr_api_answer_logprobs(a, i, 0) : json_null(), "finish_reason",
+                     reason);
 }
 
-static json_t *usage_object(const tsr_api_answer *a)
+json_t *tsr_api_answer_usage(const tsr_api_answer *a)
 {
     int64_t n = 0;
 
@@ -267,5 +286,5 @@ json_t *tsr_api_answer_object(const tsr_api_answer *a)
     return json_pack("{s:s, s:s, s:I, s:s, s:o, s:o}", "id", a->id, "object",
                      a->request->kind == TSR_API_CHAT ? "chat.completion" : "text_completion",
                      "created", (json_int_t)a->created, "model", a->name, "choices", choices,
-                     "usage", usage_object(a));
+                     "usage", tsr_api_answer_usage(a));
 }

@@ -57,6 +57,13 @@ static inline bool tsr_api_answer_is_whole(const tsr_api_answer *answer)
 /* The whole answer, or the error; NULL when memory is short. */
 json_t *tsr_api_answer_object(const tsr_api_answer *answer);
 
+/* Parts of it; NULL when memory is short. */
+json_t *tsr_api_answer_usage(const tsr_api_answer *answer);
+json_t *tsr_api_answer_prompt_text(const tsr_api_answer *answer, int choice);
+
+/* Of a choice's tokens from first_token on; from 0 on with those of an echoed prompt. */
+json_t *tsr_api_answer_logprobs(const tsr_api_answer *answer, int choice, int first_token);
+
 #ifdef __cplusplus
 }
 #endif
