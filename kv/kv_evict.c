@@ -96,6 +96,17 @@ static tsr_status send_down(tsr_kv_tiers *t, int32_t id, tsr_kv_tier from, tsr_k
     return TSR_ERR_FULL;
 }
 
+tsr_status tsr_kv_evict_back_up(tsr_kv_tiers *t, int32_t id)
+{
+    const tsr_kv_place *b = &t->places.places[id];
+    tsr_status st = TSR_OK;
+
+    if (b->slot[TSR_KV_HOST] == 0 && b->slot[TSR_KV_DISK] == 0 && b->move == 0) {
+        st = send_down(t, id, TSR_KV_DEVICE, TSR_KV_DISK);
+    }
+    return st == TSR_ERR_FULL ? TSR_OK : st;
+}
+
 /* The copy of a block that is in a table goes; one that serves as well is made first. */
 static tsr_status push_out(tsr_kv_tiers *t, int32_t id, tsr_kv_tier tier, tsr_kv_tier deepest)
 {

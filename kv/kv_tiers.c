@@ -346,14 +346,48 @@ static void note_tickets(tsr_kv_tiers *t)
     t->n_fresh = 0;
 }
 
+/*
+ * The tables' blocks may fill the device, and the source of a copy that is in no table any more
+ * comes on top. When it has a copy in a lower tier its slot, bytes and all, becomes the target's.
+ */
+static tsr_status hand_over(tsr_kv_tiers *t, int32_t from, int32_t to, bool *done)
+{
+    tsr_kv_place *source = &t->places.places[from];
+    // Its own slot, when it is easy to have, is no second one.
+    const int n_easy = tsr_kv_places_n_easy(&t->places, TSR_KV_DEVICE) -
+                       (source->list[TSR_KV_DEVICE] == TSR_KV_SPARE ? 1 : 0);
+    int32_t slot;
+
+    *done = false;
+    if (source->n_tables > 0 || source->slot[TSR_KV_DEVICE] == 0 || source->is_lost ||
+        t->places.places[to].slot[TSR_KV_DEVICE] != 0 || n_easy > 0) {
+        return TSR_OK;
+    }
+    TSR_TRY(tsr_kv_evict_back_up(t, from));
+    slot = source->slot[TSR_KV_DEVICE];
+    if (slot == 0 || source->move != 0 ||
+        (source->slot[TSR_KV_HOST] == 0 && source->slot[TSR_KV_DISK] == 0)) {
+        return TSR_OK;
+    }
+    tsr_kv_places_remove(&t->places, from, TSR_KV_DEVICE);
+    TSR_TRY(tsr_kv_fetch_to_write(t, to));
+    *done = t->places.places[to].slot[TSR_KV_DEVICE] == slot;
+    return TSR_OK;
+}
+
 static tsr_status copy_block(tsr_kv_tiers *t, int32_t from, int32_t to)
 {
     const tsr_kv_ground *g = &t->ground;
     tsr_kv_place *source = &t->places.places[from];
     tsr_kv_place *target = &t->places.places[to];
+    bool done;
     char *at;
 
     target->write_at = t->step;
+    TSR_TRY(hand_over(t, from, to, &done));
+    if (done) {
+        return TSR_OK;
+    }
     TSR_TRY(tsr_kv_fetch_to_write(t, to));
     TSR_TRY(tsr_kv_fetch_to_read(t, from));
     at = (char *)g->device_pool + (size_t)(target->slot[TSR_KV_DEVICE] - 1) * g->block_bytes;

@@ -98,6 +98,10 @@ static inline int tsr_kv_tiers_n_seen(const tsr_kv_tiers *t, int s)
 TSR_MUST_CHECK tsr_status tsr_kv_evict_acquire(tsr_kv_tiers *t, tsr_kv_tier tier, bool may_wait,
                                                int32_t *slot);
 
+/* A device block in no table gets a copy in a lower tier, if it has none and there is room; waits
+ * for it. Errors: DEVICE. */
+TSR_MUST_CHECK tsr_status tsr_kv_evict_back_up(tsr_kv_tiers *t, int32_t id);
+
 /* Begin to write back what will have to go soon. n_wanted: device slots that are wanted now.
  * Errors: DEVICE. */
 TSR_MUST_CHECK tsr_status tsr_kv_evict_ahead(tsr_kv_tiers *t, int n_wanted);

@@ -355,6 +355,47 @@ static void a_block_dropped_from_under_a_running_table_is_refused_and_not_read(v
     play_close(&p);
 }
 
+/* A device that a sequence fills to the last block, with nothing but a disk below it: the copy of a
+ * tail, whose source no table has any more, still finds room. */
+static void a_tail_is_copied_though_the_sequence_fills_the_device(void **state)
+{
+    (void)state;
+    for (int n_device = 2; n_device <= 8; n_device++) {
+        play p;
+        tsr_kv_visit visit;
+        const int32_t zero = 0;
+        int32_t row_start[2] = {0, 1};
+        int32_t first_pos;
+        play_seq *q;
+        int32_t from, to;
+        unsigned char *at;
+
+        play_open(&p, n_device, 0, 8, scratch_folder());
+        q = &p.seqs[grown(&p, n_device * PLAY_TOKENS - 3)];
+        from = q->ids[n_device - 1];
+        to = p.free_ids[p.n_free - 1];
+        first_pos = n_device * PLAY_TOKENS - 3;
+        visit = (tsr_kv_visit){.block_tokens = PLAY_TOKENS,
+                               .n_seqs = 1,
+                               .tables = q->table == 0 ? &zero : &q->table,
+                               .first_pos = &first_pos,
+                               .row_start = row_start};
+        assert_int_equal(tsr_kv_store_append(p.store, q->table, n_device - 1, to), TSR_OK);
+        assert_int_equal(tsr_kv_store_copy(p.store, from, to), TSR_OK);
+        if (tsr_kv_store_visit(p.store, &visit) != TSR_OK) {
+            fail_msg("%d blocks: %s", n_device, tsr_status_message());
+        }
+        at = (unsigned char *)tsr_kv_store_view(p.store, 0).pool +
+             (size_t)((const int32_t *)tsr_kv_store_tables(p.store)
+                          .data)[q->table * PLAY_MOST_BLOCKS + n_device - 1] *
+                 p.block_bytes;
+        assert_memory_equal(at, p.shadow + (size_t)from * p.block_bytes,
+                            p.block_bytes / PLAY_TOKENS * (PLAY_TOKENS - 3));
+        assert_true(tsr_kv_store_verify(p.store));
+        play_close(&p);
+    }
+}
+
 static void the_file_of_the_disk_tier_has_no_name(void **state)
 {
     struct dirent *entry;
@@ -458,6 +499,7 @@ int main(void)
         cmocka_unit_test(a_thousand_cancelled_sequences_leave_every_tier_empty),
         cmocka_unit_test(a_block_that_comes_back_changed_from_the_disk_is_lost_and_not_read),
         cmocka_unit_test(a_block_dropped_from_under_a_running_table_is_refused_and_not_read),
+        cmocka_unit_test(a_tail_is_copied_though_the_sequence_fills_the_device),
         cmocka_unit_test(the_file_of_the_disk_tier_has_no_name),
         cmocka_unit_test(what_cannot_be_had_is_refused_in_words),
         cmocka_unit_test(running_out_of_memory_leaks_nothing),
