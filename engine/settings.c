@@ -52,7 +52,7 @@ static tsr_status count_blocks(tsr_settings *s, const tsr_engine_options *option
         // By itself the cache takes at most half of what is free, shared among the host's ranks.
         const uint64_t room = options->kv_memory_bytes > 0
                                   ? options->kv_memory_bytes
-                                  : tsr_device_free_bytes(device->kind) / 2 / (uint64_t)host_size;
+                                  : tsr_device_free_bytes(device->kind, device->index) / 2 / (uint64_t)host_size;
         const int64_t fitting = (int64_t)(room / block_bytes);
 
         if (fitting == 0) {

@@ -135,7 +135,12 @@ char *arena_contents(const void *address, size_t n_bytes)
         at > piece->end) {
         return NULL;
     }
-    return contents + (at - (uint64_t)(uintptr_t)addresses);
+    return arena_contents_of(at);
+}
+
+char *arena_contents_of(uint64_t address)
+{
+    return contents + (address - (uint64_t)(uintptr_t)addresses);
 }
 
 void *arena_record(uint64_t address, size_t record_bytes)

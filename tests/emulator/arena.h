@@ -35,6 +35,9 @@ const arena_piece *arena_piece_at(uint64_t address);
  * allocation. */
 char *arena_contents(const void *address, size_t n_bytes);
 
+/* The same for an address that is known to be inside one. */
+char *arena_contents_of(uint64_t address);
+
 /* Room for what the engine remembers of every four bytes: record_bytes each, zero at first. */
 void *arena_record(uint64_t address, size_t record_bytes);
 

@@ -134,6 +134,10 @@ static void look(simt_thread *t, records *word, uint32_t bytes, enum kind kind, 
             report_race(t, w, kind == READ ? "reads" : "writes", where, place);
         }
     }
+    if (kind == READ && r->run == t->block->run && r->thread == t->number &&
+        r->epoch == t->block->epoch && r->clock == t->clock && (r->bytes & bytes) == bytes) {
+        return; // it has read this already
+    }
     if (kind == READ) {
         if (r->run == t->block->run && r->epoch == t->block->epoch && r->thread != t->number &&
             !is_before(t, r)) {
@@ -182,10 +186,11 @@ static const enum kind kinds[] = {[SIMT_READ] = READ, [SIMT_WRITE] = WRITE, [SIM
 char *simt_global(simt_thread *t, uint64_t address, uint32_t n_bytes, simt_access access,
                   uint32_t place)
 {
-    char *at = arena_contents((const void *)(uintptr_t)address, n_bytes);
+    const arena_piece *piece = arena_piece_at(address);
 
     check_alignment(t, address, n_bytes, place);
-    if (at == NULL) {
+    if (piece == NULL || piece->is_freed || address < piece->begin ||
+        address + n_bytes > piece->end) {
         char text[160];
 
         if (!arena_is_device_address(address) &&
@@ -195,13 +200,13 @@ char *simt_global(simt_thread *t, uint64_t address, uint32_t n_bytes, simt_acces
         simt_fail(t, place, "%s %u bytes at %#llx, %s", verbs[access], n_bytes,
                   (unsigned long long)address, arena_describe(address, text));
     }
-    if (arena_piece_at(address)->device != t->block->launch->device) {
-        simt_fail(t, place, "%s memory of device %d on device %d", verbs[access],
-                  arena_piece_at(address)->device, t->block->launch->device);
+    if (piece->device != t->block->launch->device) {
+        simt_fail(t, place, "%s memory of device %d on device %d", verbs[access], piece->device,
+                  t->block->launch->device);
     }
     look_at_words(t, arena_record(address, sizeof(records)), address, n_bytes, kinds[access],
                   GLOBAL, place);
-    return at;
+    return arena_contents_of(address);
 }
 
 static void check_shared(const simt_thread *t, uint32_t offset, uint32_t n_bytes, const char *verb,
