@@ -16,6 +16,9 @@ typedef struct workspace {
     tsr_tensor wanted;      /* f32 [HEAD_ROWS, dim] */
     tsr_tensor logits;      /* f32 [HEAD_ROWS, own vocabulary] */
     tsr_tensor frequencies; /* f64 [1, n_rot / 2] */
+    /* f64 [R, dim] each, where the comm's memory is not the device's: parts of sums, the first of
+     * them this rank's own */
+    tsr_tensor parts[TSR_COMM_MOST_PARTS];
 } workspace;
 
 struct tsr_decoder {
@@ -30,6 +33,7 @@ struct tsr_decoder {
 typedef struct cutter {
     char *memory;
     size_t n_bytes;
+    tsr_device_kind on;
 } cutter;
 
 static tsr_tensor cut(cutter *c, tsr_dtype dtype, int64_t n_rows, int64_t n_cols)
@@ -38,7 +42,7 @@ static tsr_tensor cut(cutter *c, tsr_dtype dtype, int64_t n_rows, int64_t n_cols
     char *at = c->memory == NULL ? NULL : c->memory + c->n_bytes;
 
     c->n_bytes += (n_bytes + 63) / 64 * 64;
-    return tsr_tensor_of(at, dtype, TSR_DEVICE_CPU, n_rows, n_cols);
+    return tsr_tensor_of(at, dtype, c->on, n_rows, n_cols);
 }
 
 static void lay_out(workspace *ws, cutter *c, const tsr_decoder_parts *p)
@@ -60,6 +64,9 @@ static void lay_out(workspace *ws, cutter *c, const tsr_decoder_parts *p)
     ws->wanted = cut(c, TSR_DTYPE_F32, TSR_DECODER_HEAD_ROWS, shape->dim);
     ws->logits = cut(c, TSR_DTYPE_F32, TSR_DECODER_HEAD_ROWS, p->shard->vocab.count);
     ws->frequencies = cut(c, TSR_DTYPE_F64, 1, p->config->n_rot / 2);
+    for (int i = 0; i < TSR_COMM_MOST_PARTS && !tsr_device_is_host(p->dev); i++) {
+        ws->parts[i] = cut(c, TSR_DTYPE_F64, rows, shape->dim);
+    }
 }
 
 static int64_t larger(int64_t a, int64_t b)
@@ -81,8 +88,8 @@ tsr_status tsr_decoder_create(tsr_decoder **out, const tsr_decoder_parts *parts)
         .n_seqs = parts->max_seqs,
     };
     const int n_threads = tsr_cpu_pool_n_threads(tsr_device_pool(parts->dev));
-    cutter count = {0};
-    cutter fill = {0};
+    cutter count = {.on = tsr_device_kind_of(parts->dev)};
+    cutter fill = {.on = tsr_device_kind_of(parts->dev)};
     tsr_decoder *decoder = tsr_alloc(1, sizeof(*decoder));
     tsr_status st = TSR_OK;
 
@@ -143,6 +150,9 @@ _Static_assert((int)TSR_COMM_MOST_PARTS <= (int)TSR_MAX_PARTS,
 /* Where this rank's part of the next sum goes: f64 [n_rows, dim]. */
 static tsr_tensor own_part(const tsr_decoder *d, int64_t n_rows)
 {
+    if (!tsr_device_is_host(d->parts.dev)) {
+        return tsr_tensor_rows(d->ws.parts[0], n_rows);
+    }
     return tsr_tensor_of(tsr_comm_part(d->parts.comm), TSR_DTYPE_F64,
                          tsr_device_kind_of(d->parts.dev), n_rows, d->parts.config->shape.dim);
 }
@@ -151,11 +161,23 @@ static tsr_tensor own_part(const tsr_decoder *d, int64_t n_rows)
 static tsr_status meet(const tsr_decoder *d, int64_t n_rows, sum_over_ranks *sum)
 {
     const int64_t dim = d->parts.config->shape.dim;
+    const size_t n_bytes = (size_t)(n_rows * dim) * sizeof(double);
     const double *parts[TSR_COMM_MOST_PARTS];
 
-    TSR_TRY(tsr_device_sync(d->parts.dev));
+    // Ranks meet in host memory: what a GPU adds goes there and back.
+    if (tsr_device_is_host(d->parts.dev)) {
+        TSR_TRY(tsr_device_sync(d->parts.dev));
+    } else {
+        TSR_TRY(tsr_device_download(d->parts.dev, tsr_comm_part(d->parts.comm), d->ws.parts[0].data,
+                                    n_bytes));
+    }
     TSR_TRY(tsr_comm_meet(d->parts.comm, (size_t)(n_rows * dim), parts, &sum->n_parts));
     for (int p = 0; p < sum->n_parts; p++) {
+        if (!tsr_device_is_host(d->parts.dev)) {
+            sum->parts[p] = tsr_tensor_rows(d->ws.parts[p], n_rows);
+            TSR_TRY(tsr_device_upload(d->parts.dev, sum->parts[p].data, parts[p], n_bytes));
+            continue;
+        }
         sum->parts[p] = tsr_tensor_of((void *)(uintptr_t)parts[p], TSR_DTYPE_F64,
                                       tsr_device_kind_of(d->parts.dev), n_rows, dim);
     }

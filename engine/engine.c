@@ -17,9 +17,9 @@ static tsr_status load_alone(tsr_engine *e, const tsr_engine_options *options)
                                           : tsr_model_open_mute(&e->model, options->model_path));
     config = tsr_model_config(e->model);
     e->shard = tsr_shard_of(&config->shape, tsr_world_rank(e->world), tsr_world_size(e->world));
+    TSR_TRY(tsr_device_open(&e->dev, &e->settings.device));
     TSR_TRY(tsr_settings_resolve(&e->settings, options, config, &e->shard,
                                  tsr_world_host_size(e->world)));
-    TSR_TRY(tsr_device_open(&e->dev, &e->settings.device));
     tsr_world_note(e->world, "loading weights", -1);
     return tsr_weights_load(&e->weights, e->dev, tsr_model_gguf(e->model), config, &e->shard);
 }

@@ -15,12 +15,38 @@ enum {
     MOST_ITL_MS = 1000000
 };
 
+/* All ranks compute on devices of one kind. Ranks of a host share its GPUs out by their number. */
+static tsr_status choose_device(tsr_device_kind *kind, int *index, tsr_world *world,
+                                const char *wanted)
+{
+    const int n_gpus = tsr_device_gpus();
+    int64_t least = n_gpus;
+
+    TSR_TRY(tsr_world_min(world, &least));
+    if (wanted == NULL || strcmp(wanted, "auto") == 0) {
+        *kind = least > 0 ? TSR_DEVICE_CUDA : TSR_DEVICE_CPU;
+    } else if (strcmp(wanted, "cpu") == 0) {
+        *kind = TSR_DEVICE_CPU;
+    } else if (strcmp(wanted, "cuda") == 0) {
+        *kind = TSR_DEVICE_CUDA;
+    } else {
+        return tsr_fail(TSR_ERR_ARG, "device \"%s\"; known are auto, cpu and cuda", wanted);
+    }
+    *index = n_gpus > 0 ? tsr_world_host_rank(world) % n_gpus : 0;
+    return TSR_OK;
+}
+
 tsr_status tsr_settings_place(tsr_settings *settings, tsr_world *world,
                               const tsr_engine_options *options)
 {
+    tsr_device_kind kind = TSR_DEVICE_CPU;
+    int index = 0;
+
     TSR_TRY(tsr_placement_find(&settings->placement, world, options->n_threads));
+    TSR_TRY(choose_device(&kind, &index, world, options->device));
     settings->device = (tsr_device_options){
-        .kind = TSR_DEVICE_CPU,
+        .kind = kind,
+        .index = index,
         .n_threads = settings->placement.n_threads,
         .cpus = settings->placement.n_cpus > 0 ? settings->placement.cpus : NULL,
     };
@@ -50,9 +76,10 @@ static tsr_status count_blocks(tsr_settings *s, const tsr_engine_options *option
     TSR_TRY(tsr_kv_layout_check(&layout));
     if (block_bytes > 0) { // a rank without KV heads has room for any number
         // By itself the cache takes at most half of what is free, shared among the host's ranks.
-        const uint64_t room = options->kv_memory_bytes > 0
-                                  ? options->kv_memory_bytes
-                                  : tsr_device_free_bytes(device->kind, device->index) / 2 / (uint64_t)host_size;
+        const uint64_t room =
+            options->kv_memory_bytes > 0
+                ? options->kv_memory_bytes
+                : tsr_device_free_bytes(device->kind, device->index) / 2 / (uint64_t)host_size;
         const int64_t fitting = (int64_t)(room / block_bytes);
 
         if (fitting == 0) {

@@ -157,12 +157,14 @@ typedef struct tsr_engine_options {
                                  taken as it fills */
     int block_tokens;         /* 16, 32 or 64; 0: 64 */
     int n_threads;            /* of each rank; 0: the host's cores divided among its ranks */
-    const char *activations;  /* over quantised weights: "int8" or "f32"; NULL: int8 */
-    int max_batch_tokens;     /* rows a step; 0: 512 */
-    int max_sequences;        /* running at once; 0: 64 */
-    int max_queue;            /* waiting at once; 0: any number */
-    double target_itl_ms;     /* how long a step may take while sequences generate: prompts are read
-                                 in smaller pieces then; 0: twice what it takes without prompts */
+    const char *device; /* "cpu", "cuda" (a GPU a rank, by its number on the host) or "auto": GPUs
+                           if every rank has one; NULL: auto */
+    const char *activations; /* over quantised weights: "int8" or "f32"; NULL: int8 */
+    int max_batch_tokens;    /* rows a step; 0: 512 */
+    int max_sequences;       /* running at once; 0: 64 */
+    int max_queue;           /* waiting at once; 0: any number */
+    double target_itl_ms;    /* how long a step may take while sequences generate: prompts are read
+                                in smaller pieces then; 0: twice what it takes without prompts */
 } tsr_engine_options;
 
 /*

@@ -49,6 +49,11 @@ tsr_device_kind tsr_device_kind_of(const tsr_device *device)
     return device->kind;
 }
 
+bool tsr_device_is_host(const tsr_device *device)
+{
+    return device->kind == TSR_DEVICE_CPU;
+}
+
 const char *tsr_device_describe(const tsr_device *device)
 {
     return device->description;

@@ -38,6 +38,9 @@ TSR_MUST_CHECK tsr_status tsr_device_open(tsr_device **out, const tsr_device_opt
 void tsr_device_close(tsr_device *device); /* NULL is fine */
 
 tsr_device_kind tsr_device_kind_of(const tsr_device *device);
+
+/* May the host read and write the device's memory as its own? */
+bool tsr_device_is_host(const tsr_device *device);
 const char *tsr_device_describe(const tsr_device *device); /* "CPU, AVX-512 VNNI, 2 threads" */
 
 /* The threads beside the device, for host work such as packing weights. Borrowed. */

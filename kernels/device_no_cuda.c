@@ -11,7 +11,8 @@ tsr_status tsr_device_cuda_open(tsr_device *dev, const tsr_device_options *optio
 {
     (void)dev;
     (void)options;
-    return tsr_fail(TSR_ERR_UNSUPPORTED, "device: this build has no CUDA");
+    return tsr_fail(TSR_ERR_UNSUPPORTED,
+                    "device: this build has no CUDA; --device cpu does without");
 }
 
 uint64_t tsr_device_cuda_free_bytes(int index)

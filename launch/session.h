@@ -25,6 +25,7 @@ typedef struct tsr_session_options {
     uint64_t kv_memory_bytes;
     const char *block_tokens;
     int64_t n_threads;
+    const char *device;
     const char *activations;
     int64_t max_batch_tokens;
     int64_t max_sequences;
