@@ -280,10 +280,11 @@ tsr_status tsr_model_detokenize(const tsr_model *model, const int32_t *ids, int6
                                 bool show_special, char **text, size_t *n_bytes)
 {
     tsr_text whole = {0};
+    tsr_token_stream stream = {0};
     tsr_status st = tsr_text_append(&whole, "", 0);
 
     for (int64_t i = 0; i < n_ids && st == TSR_OK; i++) {
-        st = tsr_tokenizer_decode(model->tokenizer, &whole, ids[i], show_special);
+        st = tsr_tokenizer_decode(model->tokenizer, &stream, &whole, ids[i], show_special);
     }
     if (st != TSR_OK) {
         tsr_text_clear(&whole);
@@ -294,18 +295,26 @@ tsr_status tsr_model_detokenize(const tsr_model *model, const int32_t *ids, int6
     return TSR_OK;
 }
 
-/* BOS where the model wants it, and the text's ids. */
+static tsr_status append_all(tsr_ids *list, const tsr_ids *more)
+{
+    for (int64_t i = 0; i < more->n_ids; i++) {
+        TSR_TRY(tsr_ids_append(list, more->ids[i]));
+    }
+    return TSR_OK;
+}
+
+/* The text's ids, between those that the model wants around a prompt. */
 static tsr_status prompt_ids(const tsr_model *model, const char *text, size_t n_bytes,
                              const tsr_text_run *plain, int n_plain, int32_t **ids, int64_t *n_ids)
 {
     tsr_ids list = {0};
-    tsr_status st = TSR_OK;
+    tsr_status st = append_all(&list, tsr_tokenizer_before(model->tokenizer));
 
-    if (tsr_tokenizer_adds_bos(model->tokenizer)) {
-        st = tsr_ids_append(&list, tsr_tokenizer_bos(model->tokenizer));
-    }
     if (st == TSR_OK) {
         st = tsr_tokenizer_encode_marked(model->tokenizer, &list, text, n_bytes, plain, n_plain);
+    }
+    if (st == TSR_OK) {
+        st = append_all(&list, tsr_tokenizer_after(model->tokenizer));
     }
     if (st != TSR_OK) {
         tsr_ids_clear(&list);
