@@ -30,7 +30,7 @@ static void *alloc(tsr_device *dev, size_t n_bytes)
 {
     void *memory = NULL;
 
-    if (cudaMalloc(&memory, n_bytes) != cudaSuccess ||
+    if (cudaMalloc(&memory, n_bytes == 0 ? 1 : n_bytes) != cudaSuccess ||
         cudaMemsetAsync(memory, 0, n_bytes, tsr_cuda_queue(dev)) != cudaSuccess) {
         (void)cudaGetLastError();
         (void)cudaFree(memory);
