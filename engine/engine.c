@@ -1,5 +1,7 @@
 #include "engine/engine.h"
 
+#include <stdio.h>
+
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -189,6 +191,23 @@ tsr_engine_stats tsr_engine_describe(const tsr_engine *e)
         .step_s = (double)e->step_ns / 1e9,
         .host_s = (double)(e->step_ns - e->ranks_ns) / 1e9,
     };
+}
+
+tsr_status tsr_engine_device_at(int i, tsr_engine_device *out)
+{
+    const tsr_device_options options = {.kind = i == 0 ? TSR_DEVICE_CPU : TSR_DEVICE_CUDA,
+                                        .index = i == 0 ? 0 : i - 1,
+                                        .n_threads = 1};
+    tsr_device *device = NULL;
+
+    if (i < 0 || i > tsr_device_gpus()) {
+        return tsr_fail(TSR_ERR_ARG, "device %d; there are %d", i, 1 + tsr_device_gpus());
+    }
+    TSR_TRY(tsr_device_open(&device, &options));
+    (void)snprintf(out->name, sizeof(out->name), "%s", tsr_device_describe(device));
+    tsr_device_close(device);
+    out->free_bytes = tsr_device_free_bytes(options.kind, options.index);
+    return TSR_OK;
 }
 
 const char *tsr_tessera_version(void)

@@ -314,6 +314,15 @@ typedef struct tsr_engine_stats {
 } tsr_engine_stats;
 TSR_API tsr_engine_stats tsr_engine_describe(const tsr_engine *engine);
 
+/* What this build could compute on here: device 0 is the CPU, those behind it are GPUs. */
+typedef struct tsr_engine_device {
+    char name[64];
+    uint64_t free_bytes;
+} tsr_engine_device;
+
+/* Errors: ARG (there is no device `i`: then all have been seen), DEVICE, NOMEM. */
+TSR_API TSR_MUST_CHECK tsr_status tsr_engine_device_at(int i, tsr_engine_device *out);
+
 /*
  * Leader; the engine must be idle. All ranks at once measure what their cores can do, for
  * comparison: bytes a second of plain reading (sum over ranks) and int8 multiply-adds a second from

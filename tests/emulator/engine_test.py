@@ -73,5 +73,10 @@ class Engine(unittest.TestCase):
         self.assertIn(b"this build has no CUDA", run(TESSERA, *words, "--device", "cuda").stderr)
 
 
+    def test_devices_are_listed(self):
+        said = run(EMULATED, "inspect", "--devices", EMULATOR_DEVICES="2").stdout.decode()
+        self.assertRegex(said, "GPU 0, emulated GPU, sm_90 +[0-9.]+ GB free\n  GPU 1, ")
+
+
 if __name__ == "__main__":
     unittest.main()
