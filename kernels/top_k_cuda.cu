@@ -115,15 +115,14 @@ static __device__ void sort(uint64_t *best, int n)
     for (int width = 2; width <= n; width *= 2) {
 #pragma unroll 1
         for (int step = width / 2; step > 0; step /= 2) {
-            for (int i = threadIdx.x; i < n; i += THREADS) {
-                const int other = i ^ step;
+            for (int pair = threadIdx.x; pair < n / 2; pair += THREADS) {
+                const int i = pair / step * 2 * step + pair % step;
+                const uint64_t a = best[i];
+                const uint64_t b = best[i + step];
+                const bool is_right = (a < b) == ((i & width) == 0);
 
-                if (other > i && (best[i] > best[other]) == ((i & width) == 0)) {
-                    const uint64_t kept = best[i];
-
-                    best[i] = best[other];
-                    best[other] = kept;
-                }
+                best[i] = is_right ? a : b;
+                best[i + step] = is_right ? b : a;
             }
             __syncthreads();
         }
