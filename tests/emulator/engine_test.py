@@ -73,6 +73,13 @@ class Engine(unittest.TestCase):
         self.assertIn(b"this build has no CUDA", run(TESSERA, *words, "--device", "cuda").stderr)
 
 
+    def test_a_gpu_without_room_is_told_in_words(self):
+        words = COMMON + ("--model", model("9/3"), "--prompt", "Hi", "--max-tokens", "2", "--device", "cuda")
+        for megabytes, kv, why in (("0", "1M", b"no room for [0-9.]+ MB of weights"), ("2", "1500K", b"no room|no memory")):
+            refused = run(EMULATED, *words, "--kv-memory", kv, EMULATOR_MEMORY_MB=megabytes)
+            self.assertEqual((refused.returncode, refused.stdout), (1, b""), refused.stderr)
+            self.assertRegex(refused.stderr, why)
+
     def test_devices_are_listed(self):
         said = run(EMULATED, "inspect", "--devices", EMULATOR_DEVICES="2").stdout.decode()
         self.assertRegex(said, "GPU 0, emulated GPU, sm_90 +[0-9.]+ GB free\n  GPU 1, ")
