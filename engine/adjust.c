@@ -176,6 +176,39 @@ void tsr_adjust_destroy(tsr_adjust *a)
     }
 }
 
+tsr_status tsr_adjust_become(tsr_adjust *to, const tsr_adjust *from)
+{
+    TSR_TRY(make_room(to, from->n_entries));
+    if (from->n_entries > 0) {
+        memcpy(to->entries, from->entries, (size_t)from->n_entries * sizeof(entry));
+    }
+    to->n_entries = from->n_entries;
+    to->n_counted = from->n_counted;
+    to->n_generated = from->n_generated;
+    return TSR_OK;
+}
+
+tsr_status tsr_adjust_copy(tsr_adjust **out, const tsr_adjust *from)
+{
+    tsr_adjust *a = tsr_alloc(1, sizeof(*a));
+    tsr_status st = TSR_OK;
+
+    if (a == NULL) {
+        return tsr_fail(TSR_ERR_NOMEM, "no memory for penalties");
+    }
+    a->repetition = from->repetition;
+    a->presence = from->presence;
+    a->frequency = from->frequency;
+    a->ban_until = from->ban_until;
+    TSR_TRY_GOTO(st, fail, tsr_adjust_become(a, from));
+    *out = a;
+    return TSR_OK;
+
+fail:
+    tsr_adjust_destroy(a);
+    return st;
+}
+
 /* ---- counting ---- */
 
 /* Room for one more entry is there. */

@@ -47,6 +47,10 @@ TSR_MUST_CHECK tsr_status tsr_adjust_create(tsr_adjust **out, const tsr_adjust_s
                                             int n_vocab);
 void tsr_adjust_destroy(tsr_adjust *adjust); /* NULL is fine */
 
+/* An adjust that has counted what another has. Errors: NOMEM (`to` is as it was). */
+TSR_MUST_CHECK tsr_status tsr_adjust_copy(tsr_adjust **out, const tsr_adjust *from);
+TSR_MUST_CHECK tsr_status tsr_adjust_become(tsr_adjust *to, const tsr_adjust *from);
+
 /* Count the tokens of a sequence, which has only grown since the last call. Errors: NOMEM (as it
  * was). */
 TSR_MUST_CHECK tsr_status tsr_adjust_count(tsr_adjust *adjust, const int32_t *tokens,

@@ -11,6 +11,13 @@ tsr_status tsr_admission_check_options(const tsr_scheduler_options *o)
                         "must all be positive",
                         o->max_batch_tokens, o->max_seqs, o->n_blocks, o->block_tokens, o->n_vocab);
     }
+    if (o->n_device_blocks < 0 || o->n_host_blocks < 0 || o->n_device_blocks > o->n_blocks ||
+        o->n_host_blocks > o->n_blocks - o->n_device_blocks || o->preempt < 0 ||
+        o->preempt >= TSR_PREEMPT_COUNT) {
+        return tsr_fail(TSR_ERR_ARG,
+                        "scheduler: %d blocks on the device and %d of the host, of %d in all",
+                        o->n_device_blocks, o->n_host_blocks, o->n_blocks);
+    }
     if (o->context < 1 || o->context > INT32_MAX - o->block_tokens) {
         return tsr_fail(TSR_ERR_ARG, "scheduler: a context of %lld positions",
                         (long long)o->context);
@@ -24,10 +31,16 @@ tsr_status tsr_admission_check_options(const tsr_scheduler_options *o)
     return TSR_OK;
 }
 
+int tsr_admission_most_blocks(const tsr_scheduler_options *o)
+{
+    return o->n_device_blocks > 0 ? o->n_device_blocks + o->n_host_blocks : o->n_blocks;
+}
+
 tsr_status tsr_admission_check_request(const tsr_scheduler_options *o, const tsr_request *r,
                                        int n_waiting)
 {
     const int64_t n_blocks = tsr_block_table_blocks_for(r->n_prompt, o->block_tokens);
+    const int n_usable = tsr_admission_most_blocks(o);
 
     TSR_TRY(tsr_sampler_check(&r->sampling));
     if (r->n_prompt > o->context) {
@@ -44,12 +57,12 @@ tsr_status tsr_admission_check_request(const tsr_scheduler_options *o, const tsr
         return tsr_fail(TSR_ERR_ARG, "priority %d; it must lie in %d..%d", r->priority,
                         -TSR_SCHEDULER_PRIORITIES, TSR_SCHEDULER_PRIORITIES);
     }
-    if (n_blocks > o->n_blocks) {
+    if (n_blocks > n_usable) {
         return tsr_fail(TSR_ERR_UNSUPPORTED,
                         "the prompt of %lld tokens takes %lld cache blocks and there are %d: at "
                         "most %lld tokens fit",
-                        (long long)r->n_prompt, (long long)n_blocks, o->n_blocks,
-                        (long long)o->n_blocks * o->block_tokens);
+                        (long long)r->n_prompt, (long long)n_blocks, n_usable,
+                        (long long)n_usable * o->block_tokens);
     }
     if (o->max_queue > 0 && n_waiting >= o->max_queue) {
         return tsr_fail(TSR_ERR_FULL, "%d requests wait already, the queue takes %d", n_waiting,

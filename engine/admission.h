@@ -16,6 +16,9 @@ extern "C" {
 /* Errors: ARG. */
 TSR_MUST_CHECK tsr_status tsr_admission_check_options(const tsr_scheduler_options *options);
 
+/* How many blocks a running sequence can have: those that rows can read. */
+int tsr_admission_most_blocks(const tsr_scheduler_options *options);
+
 /* While n_waiting others wait. Errors: those of tsr_scheduler_submit(), without NOMEM. */
 TSR_MUST_CHECK tsr_status tsr_admission_check_request(const tsr_scheduler_options *options,
                                                       const tsr_request *request, int n_waiting);

@@ -5,6 +5,8 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "engine/leader.h"
+#include "engine/search.h"
+#include "engine/tell.h"
 
 /* A token of a row and its logit. */
 typedef struct scored {
@@ -34,7 +36,7 @@ static bool is_scored(const tsr_request *request, int64_t position)
 /* The changes to the logits of a row that gives the next token. Returns how many in *n. */
 static tsr_status write_changes(tsr_engine *e, const tsr_request *request, int wanted, int *n)
 {
-    tsr_adjust *adjust = ((const tsr_wish *)request->user)->adjust;
+    tsr_adjust *adjust = ((const tsr_member *)request->user)->adjust;
     tsr_step *step = &e->step;
     const int at = step->n_entries;
 
@@ -50,10 +52,17 @@ static tsr_status write_changes(tsr_engine *e, const tsr_request *request, int w
     return TSR_OK;
 }
 
+/* Is anybody told, or ranked by, how likely the tokens of a row are? */
+static bool wants_logprobs(const tsr_group *g, bool sampled, bool scores)
+{
+    return (sampled && g->sums_logprobs) || ((sampled || scores) && g->wants_logprobs);
+}
+
 static tsr_status prepare_row(tsr_engine *e, int wanted, int s)
 {
     const tsr_request *request = tsr_scheduler_request_of(e->leader->scheduler, s);
-    const tsr_wish *wish = request->user;
+    const tsr_member *m = request->user;
+    const tsr_group *g = m->group;
     const int64_t position = position_of(e, wanted, s);
     const bool sampled = is_sampled(e, request, position, s);
     const bool scores = is_scored(request, position);
@@ -61,15 +70,15 @@ static tsr_status prepare_row(tsr_engine *e, int wanted, int s)
     int n_changes = 0;
     bool twice;
 
-    if (sampled && wish->adjust != NULL) {
+    if (sampled && m->adjust != NULL) {
         TSR_TRY(write_changes(e, request, wanted, &n_changes));
     }
     // One look is enough where it sees the row as it is, and enough of it.
     twice = (scores && n_changes > 0) ||
-            (wish->wants_logprobs && (sampled || scores) &&
-             (n_changes > 0 || step->sharpness[wanted] != 1.0F || wish->n_top > step->n_best));
+            (wants_logprobs(g, sampled, scores) &&
+             (n_changes > 0 || step->sharpness[wanted] != 1.0F || g->n_top > step->n_best));
     if (twice) {
-        int n = wish->wants_logprobs && wish->n_top > 1 ? wish->n_top : 1;
+        int n = g->n_top > 1 ? g->n_top : 1;
 
         n = n < step->limits.n_vocab ? n : step->limits.n_vocab;
         step->n_raw_best = n > step->n_raw_best ? n : step->n_raw_best;
@@ -80,10 +89,20 @@ static tsr_status prepare_row(tsr_engine *e, int wanted, int s)
 
 tsr_status tsr_choose_prepare(tsr_engine *e)
 {
-    int s = 0;
+    tsr_step *step = &e->step;
+    int s;
 
-    for (int w = 0; w < e->step.n_wanted; w++) {
-        while (e->step.wanted[w] >= e->step.row_start[s + 1]) {
+    for (s = 0; s < step->n_seqs; s++) { // beams want more candidates than a sampler
+        const tsr_member *m = tsr_scheduler_request_of(e->leader->scheduler, s)->user;
+        const tsr_search *search = m->group->search;
+
+        if (search != NULL && search->n_offers > step->n_best) {
+            step->n_best = search->n_offers;
+        }
+    }
+    s = 0;
+    for (int w = 0; w < step->n_wanted; w++) {
+        while (step->wanted[w] >= step->row_start[s + 1]) {
             s++;
         }
         TSR_TRY(prepare_row(e, w, s));
@@ -234,15 +253,15 @@ static float raw_logit(const tsr_engine *e, const tsr_findings *f, int wanted, s
     return -INFINITY;
 }
 
-static void note_top(const tsr_engine *e, tsr_wish *wish, const raw_row *raw)
+static void note_top(const tsr_engine *e, tsr_member *m, const raw_row *raw)
 {
-    const int n = wish->n_top < raw->n ? wish->n_top : raw->n;
+    const int n = m->group->n_top < raw->n ? m->group->n_top : raw->n;
 
     for (int i = 0; i < n; i++) {
-        wish->top[i].id = e->leader->candidate_ids[i];
-        wish->top[i].logprob = (double)e->leader->candidate_logits[i] - raw->log_mass;
+        m->top[i].id = e->leader->candidate_ids[i];
+        m->top[i].logprob = (double)e->leader->candidate_logits[i] - raw->log_mass;
     }
-    wish->n_top_found = n;
+    m->n_top_found = n;
 }
 
 /* ---- the next token ----------------------------------------------------------------------------
@@ -293,12 +312,10 @@ static tsr_status sort_whole_row(tsr_engine *e, int wanted)
     return TSR_OK;
 }
 
-static tsr_status sample(tsr_engine *e, const tsr_findings *f, int wanted,
-                         const tsr_request *request, int32_t *token)
+/* The best of a wanted row as it is sampled, in the leader's arrays. */
+static tsr_candidates look_at_changed(tsr_engine *e, const tsr_findings *f, int wanted)
 {
-    const int n_vocab = (int)tsr_model_config(e->model)->shape.n_vocab;
     const size_t at = (size_t)wanted * f->row_words;
-    tsr_wish *wish = request->user;
     tsr_candidates candidates = {
         .ids = e->leader->candidate_ids,
         .logits = e->leader->candidate_logits,
@@ -306,36 +323,93 @@ static tsr_status sample(tsr_engine *e, const tsr_findings *f, int wanted,
         .log_mass =
             log_mass(e, f, at + 2 * (size_t)f->n_best + 1, (double)e->step.sharpness[wanted]),
     };
-    bool asked = false;
 
-    candidates.all = candidates.n == n_vocab;
-    if (tsr_sampler_pick(&request->sampling, request->n_tokens, &candidates, token) !=
-        TSR_SAMPLER_DECIDED) {
+    candidates.all = candidates.n == (int)tsr_model_config(e->model)->shape.n_vocab;
+    return candidates;
+}
+
+/* One token for a member, from a row's candidates, or from the whole row if they cannot decide. */
+static tsr_status pick(tsr_engine *e, int wanted, const tsr_sampling *sampling, int64_t position,
+                       tsr_candidates *candidates, int32_t *token)
+{
+    if (tsr_sampler_pick(sampling, position, candidates, token) != TSR_SAMPLER_DECIDED) {
         TSR_TRY(tsr_turn_ask(e, wanted));
         TSR_TRY(sort_whole_row(e, wanted));
-        candidates.n = n_vocab;
-        candidates.all = true;
-        asked = true;
-        (void)tsr_sampler_pick(&request->sampling, request->n_tokens, &candidates, token);
-    }
-    if (wish->wants_logprobs) {
-        const raw_row raw = look_at_raw(e, f, wanted);
-
-        wish->logprob = (double)(asked ? e->whole_row[*token]
-                                       : raw_logit(e, f, wanted, raw.before_at, *token)) -
-                        raw.log_mass;
-        note_top(e, wish, &raw);
+        candidates->n = (int)tsr_model_config(e->model)->shape.n_vocab;
+        candidates->all = true;
+        (void)tsr_sampler_pick(sampling, position, candidates, token);
     }
     return TSR_OK;
+}
+
+/*
+ * The next token of a member, or, where a prompt ends, the first of every sample: all are picked
+ * from this row, by their own seeds. How likely they are is looked up when all are: that uses the
+ * leader's arrays again.
+ */
+static tsr_status sample(tsr_engine *e, const tsr_findings *f, int wanted, tsr_member *m)
+{
+    tsr_group *g = m->group;
+    const tsr_request *r = m->request;
+    const int first = g->is_forked ? m->index : 0;
+    const int last = g->is_forked ? m->index : g->n_members - 1;
+    tsr_candidates candidates = look_at_changed(e, f, wanted);
+    const bool had_all = candidates.all;
+
+    for (int i = first; i <= last; i++) {
+        tsr_sampling sampling = r->sampling;
+
+        sampling.seed = g->is_forked ? sampling.seed : tsr_sampler_seed_of(sampling.seed, i);
+        TSR_TRY(pick(e, wanted, &sampling, r->n_tokens, &candidates, &g->members[i].next));
+        g->members[i].is_chosen = true;
+    }
+    if (wants_logprobs(g, true, false)) {
+        const bool asked = candidates.all && !had_all;
+        const raw_row raw = look_at_raw(e, f, wanted);
+
+        for (int i = first; i <= last; i++) {
+            tsr_member *to = &g->members[i];
+            const float logit =
+                asked ? e->whole_row[to->next] : raw_logit(e, f, wanted, raw.before_at, to->next);
+
+            to->logprob = (double)logit - raw.log_mass;
+            note_top(e, to, &raw);
+        }
+    }
+    return TSR_OK;
+}
+
+/* What may follow a beam. */
+static void offer(tsr_engine *e, const tsr_findings *f, int wanted, tsr_member *m)
+{
+    tsr_search *search = m->group->search;
+    const tsr_candidates candidates = look_at_changed(e, f, wanted);
+    const int n = candidates.n < search->n_offers ? candidates.n : search->n_offers;
+
+    for (int i = 0; i < n; i++) {
+        search->offers[i] = (tsr_beam_candidate){
+            .id = candidates.ids[i],
+            .logprob = (double)candidates.logits[i] - candidates.log_mass,
+        };
+    }
+    if (m->group->wants_logprobs) {
+        const raw_row raw = look_at_raw(e, f, wanted);
+
+        for (int i = 0; i < n; i++) {
+            search->offers[i].told =
+                (double)raw_logit(e, f, wanted, raw.before_at, search->offers[i].id) - raw.log_mass;
+        }
+        note_top(e, m, &raw);
+    }
+    tsr_search_offer(search, m, n);
 }
 
 /* ---- a row -------------------------------------------------------------------------------------
  */
 
-static void tell_score(tsr_engine *e, const tsr_findings *f, int wanted, tsr_request *request,
+static void tell_score(tsr_engine *e, const tsr_findings *f, int wanted, tsr_member *m,
                        int64_t position)
 {
-    tsr_wish *wish = request->user;
     const raw_row raw = look_at_raw(e, f, wanted);
     tsr_event event = {
         .kind = TSR_EVENT_SCORE, .position = position, .token = e->step.targets[wanted]};
@@ -344,29 +418,39 @@ static void tell_score(tsr_engine *e, const tsr_findings *f, int wanted, tsr_req
     if (event.token >= 0) {
         event.logprob = (double)target_logit(e, f, wanted) - raw.log_mass;
     }
-    note_top(e, wish, &raw);
-    event.top = wish->top;
-    event.n_top = wish->n_top_found;
-    wish->scored_ns = tsr_clock_ns();
-    tsr_leader_tell(request, &event);
+    note_top(e, m, &raw);
+    event.top = m->top;
+    event.n_top = m->n_top_found;
+    m->group->scored_ns = tsr_clock_ns();
+    tsr_tell(m->group, &event);
 }
 
 tsr_status tsr_choose_row(tsr_engine *e, const tsr_findings *f, int wanted, int s)
 {
     tsr_request *request = tsr_scheduler_request_of(e->leader->scheduler, s);
-    tsr_wish *wish = request->user;
+    tsr_member *m = request->user;
+    tsr_group *g = m->group;
     const int64_t position = position_of(e, wanted, s);
 
-    if (wish->wants_logits && position == request->n_prompt - 1) {
+    if (g->wants_logits && position == request->n_prompt - 1) {
         tsr_event event = {.kind = TSR_EVENT_LOGITS, .position = position, .logits = e->whole_row};
 
         TSR_TRY(tsr_turn_ask(e, wanted));
-        wish->wants_logits = false;
-        tsr_leader_tell(request, &event);
+        g->wants_logits = false;
+        tsr_tell(g, &event);
     }
     if (is_scored(request, position)) {
-        tell_score(e, f, wanted, request, position);
+        tell_score(e, f, wanted, m, position);
     }
-    return is_sampled(e, request, position, s) ? sample(e, f, wanted, request, &e->leader->next[s])
-                                               : TSR_OK;
+    if (!is_sampled(e, request, position, s)) {
+        return TSR_OK;
+    }
+    if (g->search != NULL) {
+        offer(e, f, wanted, m);
+    } else {
+        TSR_TRY(sample(e, f, wanted, m));
+    }
+    g->is_held = tsr_group_holds(g);
+    e->leader->next[s] = g->is_held ? TSR_SCHEDULER_HOLD : m->next;
+    return TSR_OK;
 }

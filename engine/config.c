@@ -1,251 +1,138 @@
 #include "engine/config.h"
 
 #include <math.h>
-#include <stdio.h>
-#include <string.h>
 
 #include "base/alloc.h"
+#include "engine/checkpoint.h"
+#include "engine/config_read.h"
+#include "engine/family.h"
 
 enum {
-    KEY_BYTES = 128,
-    MAX_LAYERS = 4096,
-    MAX_WIDTH = 1 << 24, // of any matrix: far above every known model, far below any overflow
-    MAX_HEAD_DIM = 256
+    MOST_HEAD_DIM = 576
 };
 
-static const double TWO_PI = 6.283185307179586;
-
-static const tsr_family families[] = {
-    {.architecture = "llama", .rope_pairs = TSR_ROPE_INTERLEAVED},
-    {.architecture = "qwen2", .rope_pairs = TSR_ROPE_HALVES},
-};
-
-static tsr_status find_family(const tsr_family **out, const tsr_gguf *gguf)
+tsr_status tsr_config_begin(tsr_config *config, const tsr_family *family)
 {
-    tsr_gguf_text name;
-
-    if (!tsr_gguf_string(gguf, "general.architecture", &name)) {
-        return tsr_fail(TSR_ERR_FORMAT, "the model file does not say its general.architecture");
+    config->family = family;
+    config->norm = family->norm;
+    config->norm_plus_one = family->norm_plus_one;
+    config->parallel = family->parallel;
+    config->activation = family->activation;
+    config->tied_head = family->tied;
+    config->rope_pairs = family->rope_pairs;
+    config->roles = family->roles;
+    config->biases = family->biases;
+    config->embed_scale = 1;
+    config->residual_scale = 1;
+    config->logit_scale = 1;
+    config->routing.scale = 1;
+    for (int i = 0; i < TSR_CONFIG_ROPES; i++) {
+        config->ropes[i] = (tsr_rope_turns){
+            .base = 10000, .factor = 1, .fast = 32, .slow = 1, .whole_dims = true, .magnitude = 1};
     }
-    for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++) {
-        if (strlen(families[i].architecture) == name.n_bytes &&
-            memcmp(families[i].architecture, name.bytes, name.n_bytes) == 0) {
-            *out = &families[i];
-            return TSR_OK;
-        }
+    config->layers = tsr_alloc((size_t)config->n_layers, sizeof(*config->layers));
+    if (config->layers == NULL) {
+        return tsr_fail(TSR_ERR_NOMEM, "no memory for %d layers", config->n_layers);
     }
-    return tsr_fail(TSR_ERR_UNSUPPORTED,
-                    "models of the architecture \"%.*s\" are not known; known are llama and qwen2",
-                    (int)(name.n_bytes < 40 ? name.n_bytes : 40), name.bytes);
-}
-
-static void key_of(char *key, const tsr_config *config, const char *name)
-{
-    (void)snprintf(key, KEY_BYTES, "%s.%s", config->family->architecture, name);
-}
-
-static bool has_int(const tsr_gguf *gguf, const tsr_config *config, const char *name, int64_t *out)
-{
-    char key[KEY_BYTES];
-
-    key_of(key, config, name);
-    return tsr_gguf_int(gguf, key, out);
-}
-
-static bool has_float(const tsr_gguf *gguf, const tsr_config *config, const char *name, double *out)
-{
-    char key[KEY_BYTES];
-
-    key_of(key, config, name);
-    return tsr_gguf_float(gguf, key, out);
-}
-
-/* A whole number in [1, most]; `fallback` when the key is missing, or a fault when that is 0. */
-static tsr_status size_of(int64_t *out, const tsr_gguf *gguf, const tsr_config *config,
-                          const char *name, int64_t fallback, int64_t most)
-{
-    int64_t value = fallback;
-
-    if (!has_int(gguf, config, name, &value) && fallback == 0) {
-        return tsr_fail(TSR_ERR_FORMAT, "the model file lacks %s.%s", config->family->architecture,
-                        name);
+    for (int i = 0; i < config->n_layers; i++) {
+        config->layers[i] =
+            (tsr_layer_config){.makes_kv = true,
+                               .kv_layer = i,
+                               .rope = family->positions == TSR_POSITIONS_ROPE ? 0 : -1};
     }
-    if (value < 1 || value > most) {
-        return tsr_fail(TSR_ERR_FORMAT, "%s.%s is %lld; it must lie in 1..%lld",
-                        config->family->architecture, name, (long long)value, (long long)most);
-    }
-    *out = value;
+    config->n_kv_layers = config->n_layers;
     return TSR_OK;
 }
 
-static tsr_status read_sizes(tsr_config *config, const tsr_gguf *gguf)
+static tsr_status check_routing(const tsr_config *c)
 {
-    const tsr_gguf_tensor *embedding = tsr_gguf_find(gguf, "token_embd.weight");
-    tsr_shard_shape *shape = &config->shape;
-    int64_t n_layers = 0;
-    int64_t n_heads = 0;
-    int64_t n_kv_heads = 0;
-    int64_t head_dim = 0;
-    int64_t value_dim = 0;
-    double eps = 0;
+    const tsr_routing *r = &c->routing;
 
-    TSR_TRY(size_of(&n_layers, gguf, config, "block_count", 0, MAX_LAYERS));
-    TSR_TRY(size_of(&shape->dim, gguf, config, "embedding_length", 0, MAX_WIDTH));
-    TSR_TRY(size_of(&shape->ff_dim, gguf, config, "feed_forward_length", 0, MAX_WIDTH));
-    TSR_TRY(size_of(&config->context, gguf, config, "context_length", 0, INT32_MAX));
-    TSR_TRY(size_of(&n_heads, gguf, config, "attention.head_count", 0, 4096));
-    TSR_TRY(size_of(&n_kv_heads, gguf, config, "attention.head_count_kv", n_heads, 4096));
-    if (shape->dim % n_heads == 0) {
-        head_dim = shape->dim / n_heads;
+    if (c->shape.n_experts == 0) {
+        return TSR_OK;
     }
-    TSR_TRY(size_of(&head_dim, gguf, config, "attention.key_length", head_dim, MAX_HEAD_DIM));
-    TSR_TRY(size_of(&value_dim, gguf, config, "attention.value_length", head_dim, MAX_HEAD_DIM));
-    if (value_dim != head_dim || head_dim % 8 != 0) {
-        return tsr_fail(
-            TSR_ERR_UNSUPPORTED,
-            "heads of %lld key and %lld value dimensions; they must be equal and a multiple of 8",
-            (long long)head_dim, (long long)value_dim);
-    }
-    if (embedding == NULL || embedding->n_dims != 2 || embedding->shape[0] != shape->dim ||
-        embedding->shape[1] > MAX_WIDTH) {
-        return tsr_fail(TSR_ERR_FORMAT, "token_embd.weight is missing or not [vocabulary, %lld]",
-                        (long long)shape->dim);
-    }
-    config->n_layers = (int)n_layers;
-    shape->n_heads = (int)n_heads;
-    shape->n_kv_heads = (int)n_kv_heads;
-    shape->head_dim = (int)head_dim;
-    shape->n_vocab = embedding->shape[1];
-    config->tied_head = tsr_gguf_find(gguf, "output.weight") == NULL;
-    config->attention_scale = (float)(1.0 / sqrt((double)head_dim));
-    if (!has_float(gguf, config, "attention.layer_norm_rms_epsilon", &eps) ||
-        !(eps > 0 && eps < 1)) {
+    if (r->n_used < 1 || r->n_used > r->n_experts || r->n_experts > TSR_ROUTE_MOST ||
+        (r->n_groups > 0 && (r->n_experts % r->n_groups != 0 || r->n_groups_used < 1 ||
+                             r->n_groups_used > r->n_groups))) {
         return tsr_fail(TSR_ERR_FORMAT,
-                        "%s.attention.layer_norm_rms_epsilon is missing or not in (0, 1)",
-                        config->family->architecture);
+                        "a token takes %d of %d experts, from %d of %d groups: that cannot be",
+                        r->n_used, r->n_experts, r->n_groups_used, r->n_groups);
     }
-    config->norm_eps = (float)eps;
-    return tsr_shard_check(shape);
+    return TSR_OK;
 }
 
-static tsr_status read_scaling(tsr_config *config, const tsr_gguf *gguf)
+/* Which layers have experts in the place of a feed-forward decides which roles the model has. */
+static void settle_roles(tsr_config *c)
 {
-    char key[KEY_BYTES];
-    tsr_gguf_text type = {"none", 4};
+    const uint64_t dense =
+        TSR_ROLE_BIT(TSR_ROLE_GATE) | TSR_ROLE_BIT(TSR_ROLE_UP) | TSR_ROLE_BIT(TSR_ROLE_DOWN);
+    bool any_dense = false;
 
-    config->rope_factor = 1;
-    config->rope_magnitude = 1;
-    key_of(key, config, "rope.scaling.type");
-    if (!tsr_gguf_string(gguf, key, &type) &&
-        has_float(gguf, config, "rope.scale_linear", &config->rope_factor)) {
-        type = (tsr_gguf_text){"linear", 6}; // how files said it before scaling had types
+    for (int i = 0; i < c->n_layers; i++) {
+        any_dense = any_dense || !c->layers[i].experts;
     }
-    (void)has_float(gguf, config, "rope.scaling.factor", &config->rope_factor);
-    if (!(config->rope_factor >= 1e-3 && config->rope_factor <= 1e6)) {
-        return tsr_fail(TSR_ERR_FORMAT, "%s.rope.scaling.factor is %g",
-                        config->family->architecture, config->rope_factor);
+    if (!any_dense) {
+        c->roles &= ~dense;
+        c->shape.ff_dim = 0;
     }
-    if (type.n_bytes == 4 && memcmp(type.bytes, "none", 4) == 0) {
-        config->rope_scaling = TSR_ROPE_SCALING_NONE;
-        config->rope_factor = 1;
-    } else if (type.n_bytes == 6 && memcmp(type.bytes, "linear", 6) == 0) {
-        config->rope_scaling = TSR_ROPE_SCALING_LINEAR;
-    } else if (type.n_bytes == 4 && memcmp(type.bytes, "yarn", 4) == 0) {
-        double attention_factor = 1;
+    tsr_family_set(&c->roles, TSR_ROLE_BIT(TSR_ROLE_HEAD), !c->tied_head);
+}
 
-        config->rope_scaling = TSR_ROPE_SCALING_YARN;
-        TSR_TRY(size_of(&config->rope_original_context, gguf, config,
-                        "rope.scaling.original_context_length", config->context, INT32_MAX));
-        (void)has_float(gguf, config, "rope.scaling.attn_factor", &attention_factor);
-        config->rope_magnitude = (float)(attention_factor * (1 + 0.1 * log(config->rope_factor)));
-    } else {
+tsr_status tsr_config_finish(tsr_config *c)
+{
+    const tsr_shard_shape *s = &c->shape;
+    const int key_dim = tsr_config_key_dim(c);
+    const int value_dim = tsr_config_value_dim(c);
+
+    settle_roles(c);
+    c->routing.n_experts = s->n_experts;
+    TSR_TRY(check_routing(c));
+    if (key_dim < 4 || value_dim < 4 || key_dim > MOST_HEAD_DIM || value_dim > MOST_HEAD_DIM ||
+        s->head_dim > MOST_HEAD_DIM) {
         return tsr_fail(TSR_ERR_UNSUPPORTED,
-                        "%s.rope.scaling.type is \"%.*s\"; known are none, linear and yarn",
-                        config->family->architecture, (int)(type.n_bytes < 40 ? type.n_bytes : 40),
-                        type.bytes);
+                        "heads of %d key and %d value dimensions; 4 to %d are possible", key_dim,
+                        value_dim, MOST_HEAD_DIM);
     }
-    return TSR_OK;
-}
-
-/* The dimension whose wave turns `turns` times over the original context. */
-static double yarn_dimension(const tsr_config *config, double turns)
-{
-    return config->n_rot * log((double)config->rope_original_context / (turns * TWO_PI)) /
-           (2 * log(config->rope_base));
-}
-
-/* How far dimension i is interpolated: 0 fast waves stay as they are, 1 slow waves are stretched by
- * the factor. */
-static double yarn_ramp(const tsr_config *config, int i)
-{
-    const double low = fmax(floor(yarn_dimension(config, 32)), 0);
-    const double high = fmin(ceil(yarn_dimension(config, 1)), config->n_rot - 1);
-
-    return fmin(fmax((i - low) / fmax(high - low, 0.001), 0), 1);
-}
-
-static tsr_status read_rope(tsr_config *config, const tsr_gguf *gguf)
-{
-    const tsr_gguf_tensor *factors = tsr_gguf_find(gguf, "rope_freqs.weight");
-    int64_t n_rot;
-
-    TSR_TRY(size_of(&n_rot, gguf, config, "rope.dimension_count", config->shape.head_dim,
-                    config->shape.head_dim));
-    if (n_rot % 2 != 0) {
-        return tsr_fail(TSR_ERR_FORMAT, "an odd number of rotary dimensions: %lld",
-                        (long long)n_rot);
+    if (c->n_rot % 2 != 0 || c->n_rot < 0 || c->n_rot + c->rope_first > s->head_dim) {
+        return tsr_fail(TSR_ERR_FORMAT, "%d rotary dimensions in heads of %d; %s", c->n_rot,
+                        s->head_dim, c->n_rot % 2 != 0 ? "an odd number" : "too many");
     }
-    config->n_rot = (int)n_rot;
-    config->rope_base = 10000;
-    (void)has_float(gguf, config, "rope.freq_base", &config->rope_base);
-    if (!(config->rope_base > 1 && config->rope_base < 1e12)) {
-        return tsr_fail(TSR_ERR_FORMAT, "%s.rope.freq_base is %g", config->family->architecture,
-                        config->rope_base);
+    if (!(c->norm_eps >= 0 && c->norm_eps < 1)) {
+        return tsr_fail(TSR_ERR_FORMAT, "the norms' epsilon is %g", (double)c->norm_eps);
     }
-    TSR_TRY(read_scaling(config, gguf));
-    if (factors != NULL && (factors->encoding != TSR_ENCODING_F32 || factors->n_dims != 1 ||
-                            factors->shape[0] < n_rot / 2)) {
-        return tsr_fail(TSR_ERR_FORMAT, "rope_freqs.weight must hold %lld f32 factors",
-                        (long long)n_rot / 2);
+    if (!(c->attention_cap >= 0 && c->logit_cap >= 0)) {
+        return tsr_fail(TSR_ERR_FORMAT, "soft caps of %g and %g", (double)c->attention_cap,
+                        (double)c->logit_cap);
     }
-    config->rope_has_factors = factors != NULL;
-    config->frequencies = tsr_alloc((size_t)n_rot / 2, sizeof(*config->frequencies));
-    if (config->frequencies == NULL) {
-        return tsr_fail(TSR_ERR_NOMEM, "no memory for %lld rotary frequencies",
-                        (long long)n_rot / 2);
-    }
-    for (int i = 0; i < config->n_rot / 2; i++) {
-        double frequency = pow(config->rope_base, -2.0 * i / (double)n_rot);
-        const double stretched = frequency / config->rope_factor;
-        float factor = 1;
+    for (int i = 0; i < c->n_layers; i++) {
+        tsr_layer_config *layer = &c->layers[i];
 
-        if (factors != NULL) {
-            memcpy(&factor, (const char *)factors->data + (size_t)i * sizeof(factor),
-                   sizeof(factor));
-            if (!(factor > 1e-6F && factor < 1e6F)) {
-                return tsr_fail(TSR_ERR_FORMAT, "rope_freqs.weight[%d] is %g", i, (double)factor);
-            }
+        layer->scale = layer->scale == 0 ? (float)(1.0 / sqrt((double)s->head_dim)) : layer->scale;
+        if (!(layer->scale > 0 && layer->scale < 1e6F)) {
+            return tsr_fail(TSR_ERR_FORMAT, "scores of layer %d are multiplied by %g", i,
+                            (double)layer->scale);
         }
-        if (config->rope_scaling == TSR_ROPE_SCALING_LINEAR) {
-            frequency = stretched;
-        } else if (config->rope_scaling == TSR_ROPE_SCALING_YARN) {
-            const double ramp = yarn_ramp(config, i);
-
-            frequency = stretched * ramp + frequency * (1 - ramp);
-        }
-        config->frequencies[i] = frequency / (double)factor;
     }
-    return TSR_OK;
+    return tsr_shard_check(s);
 }
 
-tsr_status tsr_config_read(tsr_config *config, const tsr_gguf *gguf)
+int tsr_config_key_dim(const tsr_config *config)
+{
+    return config->kv_low > 0 ? config->kv_low + config->n_rot : config->shape.head_dim;
+}
+
+int tsr_config_value_dim(const tsr_config *config)
+{
+    return config->kv_low > 0 ? config->kv_low : tsr_shard_value_dim(&config->shape);
+}
+
+tsr_status tsr_config_read(tsr_config *config, const tsr_checkpoint *checkpoint)
 {
     tsr_config read = {0};
-    tsr_status st;
+    const tsr_status st = tsr_checkpoint_gguf(checkpoint) != NULL
+                              ? tsr_config_read_gguf(&read, tsr_checkpoint_gguf(checkpoint))
+                              : tsr_config_read_hf(&read, checkpoint);
 
-    TSR_TRY(find_family(&read.family, gguf));
-    TSR_TRY(read_sizes(&read, gguf));
-    st = read_rope(&read, gguf);
     if (st != TSR_OK) {
         tsr_config_clear(&read);
         return st;
@@ -256,6 +143,10 @@ tsr_status tsr_config_read(tsr_config *config, const tsr_gguf *gguf)
 
 void tsr_config_clear(tsr_config *config)
 {
-    tsr_free(config->frequencies);
+    for (int i = 0; i < TSR_CONFIG_ROPES; i++) {
+        tsr_rope_clear(&config->ropes[i]);
+    }
+    tsr_free(config->slopes);
+    tsr_free(config->layers);
     *config = (tsr_config){0};
 }

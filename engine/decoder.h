@@ -40,12 +40,22 @@ typedef struct tsr_decoder_parts {
 TSR_MUST_CHECK tsr_status tsr_decoder_create(tsr_decoder **out, const tsr_decoder_parts *parts);
 void tsr_decoder_destroy(tsr_decoder *decoder); /* NULL is fine */
 
+/* What the host knows of a batch's sequences. Read only for models whose positions turn by another
+ * rope in long sequences (config->rope_switch). */
+typedef struct tsr_decoder_spans {
+    int n_seqs;
+    const int32_t *row_start; /* [n_seqs + 1] */
+    const int32_t *is_long; /* [n_seqs] has it more than rope_switch tokens by now, in this batch or
+                               not? */
+} tsr_decoder_spans;
+
 /*
  * Run all layers over a batch; keys and values go into the cache. The rows' hidden states stay
  * until the next call. tokens, positions  i32 [1, n_rows]
  */
 TSR_MUST_CHECK tsr_status tsr_decoder_forward(tsr_decoder *decoder, tsr_tensor tokens,
-                                              tsr_tensor positions, const tsr_batch *batch);
+                                              tsr_tensor positions, const tsr_batch *batch,
+                                              const tsr_decoder_spans *spans);
 
 /*
  * Logits of this rank's part of the vocabulary for up to TSR_DECODER_HEAD_ROWS rows of the batch

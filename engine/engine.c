@@ -23,7 +23,8 @@ static tsr_status load_alone(tsr_engine *e, const tsr_engine_options *options)
     TSR_TRY(tsr_settings_resolve(&e->settings, options, config, &e->shard,
                                  tsr_world_host_size(e->world)));
     tsr_world_note(e->world, "loading weights", -1);
-    return tsr_weights_load(&e->weights, e->dev, tsr_model_gguf(e->model), config, &e->shard);
+    return tsr_weights_load(&e->weights, e->dev, tsr_model_checkpoint(e->model), config, &e->shard,
+                            e->settings.weights_as);
 }
 
 /* The cache, and all that is sized by it: after the ranks have agreed how many blocks there are. */
@@ -31,7 +32,17 @@ static tsr_status make_cache(tsr_engine *e)
 {
     const tsr_config *config = tsr_model_config(e->model);
     const tsr_settings *s = &e->settings;
-    const tsr_kv_layout layout = tsr_settings_kv_layout(s, config, &e->shard);
+    const tsr_kv_store_options store = {
+        .layout = tsr_settings_kv_layout(s, config, &e->shard),
+        .n_ids = s->n_blocks,
+        .n_device = s->used.n_device,
+        .is_tiered = s->used.is_tiered,
+        .n_host = s->used.n_host,
+        .n_disk = s->used.n_disk,
+        .folder = s->disk_folder,
+        .n_tables = s->max_sequences,
+        .max_blocks = (int)tsr_block_table_blocks_for(s->context, s->block_tokens),
+    };
     const tsr_step_limits limits = {
         .max_rows = s->max_batch_tokens,
         .max_seqs = s->max_sequences,
@@ -42,7 +53,7 @@ static tsr_status make_cache(tsr_engine *e)
     };
     tsr_decoder_parts parts;
 
-    TSR_TRY(tsr_kv_store_create(&e->store, e->dev, &layout, s->n_blocks, s->n_blocks));
+    TSR_TRY(tsr_kv_store_create(&e->store, e->dev, &store));
     parts = (tsr_decoder_parts){
         .dev = e->dev,
         .comm = e->comm,
@@ -66,7 +77,6 @@ tsr_status tsr_engine_create(tsr_engine **out, tsr_world *world, const tsr_engin
     const int64_t began = tsr_clock_ns();
     tsr_engine *e = tsr_alloc(1, sizeof(*e));
     tsr_status st = TSR_OK;
-    int64_t n_blocks;
 
     if (e == NULL) {
         return tsr_fail(TSR_ERR_NOMEM, "no memory for an engine");
@@ -80,9 +90,7 @@ tsr_status tsr_engine_create(tsr_engine **out, tsr_world *world, const tsr_engin
     TSR_TRY_GOTO(st, fail, tsr_world_agree(e->world, load_alone(e, options)));
     // The rank with the least room decides for all; what decides is the same on every rank from
     // here on.
-    n_blocks = e->settings.n_blocks;
-    TSR_TRY_GOTO(st, fail, tsr_world_min(e->world, &n_blocks));
-    TSR_TRY_GOTO(st, fail, tsr_settings_fix_blocks(&e->settings, n_blocks));
+    TSR_TRY_GOTO(st, fail, tsr_settings_agree(&e->settings, e->world));
     TSR_TRY_GOTO(st, fail,
                  tsr_comm_create(&e->comm, e->world,
                                  (size_t)e->settings.max_batch_tokens *
@@ -141,8 +149,7 @@ const tsr_model *tsr_engine_model(const tsr_engine *e)
 static uint64_t token_bytes(const tsr_engine *e)
 {
     const tsr_config *config = tsr_model_config(e->model);
-    const tsr_gguf *gguf = tsr_model_gguf(e->model);
-    const tsr_gguf_tensor *embedding = tsr_gguf_find(gguf, "token_embd.weight");
+    const tsr_checkpoint *checkpoint = tsr_model_checkpoint(e->model);
     const int n_ranks = tsr_world_size(e->world);
     uint64_t n_bytes = 0;
 
@@ -150,14 +157,14 @@ static uint64_t token_bytes(const tsr_engine *e)
         const tsr_shard shard = tsr_shard_of(&config->shape, rank, n_ranks);
         size_t rank_bytes = 0;
 
-        if (tsr_weights_measure(&rank_bytes, gguf, config, &shard) == TSR_OK) {
+        if (tsr_weights_measure(&rank_bytes, checkpoint, config, &shard, e->settings.weights_as) ==
+            TSR_OK) {
             n_bytes += rank_bytes;
         }
     }
-    return config->tied_head
-               ? n_bytes
-               : n_bytes - tsr_weight_bytes(tsr_weight_format_for(embedding->encoding),
-                                            config->shape.n_vocab, config->shape.dim);
+    return config->tied_head ? n_bytes
+                             : n_bytes - tsr_weight_bytes(e->weights.embed.weight.format,
+                                                          config->shape.n_vocab, config->shape.dim);
 }
 
 tsr_engine_stats tsr_engine_describe(const tsr_engine *e)
@@ -167,8 +174,10 @@ tsr_engine_stats tsr_engine_describe(const tsr_engine *e)
     const tsr_kv_layout layout = tsr_settings_kv_layout(&e->settings, config, &e->shard);
     const int64_t q_dim = (int64_t)shape->n_heads * shape->head_dim;
     const int64_t kv_dim = (int64_t)shape->n_kv_heads * shape->head_dim;
+    tsr_kv_layout whole = layout;
     const int64_t layer_macs = shape->dim * (2 * q_dim + 2 * kv_dim + 3 * shape->ff_dim);
 
+    whole.n_kv_heads = (int)shape->n_kv_heads;
     return (tsr_engine_stats){
         .n_ranks = tsr_world_size(e->world),
         .n_threads = e->settings.device.n_threads,
@@ -179,15 +188,16 @@ tsr_engine_stats tsr_engine_describe(const tsr_engine *e)
         .kv_block_bytes = tsr_kv_layout_block_bytes(&layout),
         .block_tokens = e->settings.block_tokens,
         .n_blocks = e->settings.n_blocks,
+        .n_lower_blocks = e->settings.room.n_host + e->settings.room.n_disk,
         .n_blocks_free = e->leader == NULL ? 0 : tsr_leader_n_free_blocks(e->leader),
         .context = e->settings.context,
         .token_bytes = token_bytes(e),
         .token_macs = (uint64_t)(config->n_layers * layer_macs),
         .head_macs = (uint64_t)(shape->n_vocab * shape->dim),
-        .kv_token_bytes =
-            (uint64_t)(2 * config->n_layers * kv_dim) * tsr_dtype_bytes(e->settings.kv_dtype),
+        .kv_token_bytes = tsr_kv_layout_block_bytes(&whole) / (uint64_t)whole.block_tokens,
         .n_steps = e->n_steps,
         .n_preempted = e->leader == NULL ? 0 : tsr_leader_n_preempted(e->leader),
+        .block_fill = e->leader == NULL ? 0 : tsr_leader_block_fill(e->leader),
         .step_s = (double)e->step_ns / 1e9,
         .host_s = (double)(e->step_ns - e->ranks_ns) / 1e9,
     };

@@ -46,8 +46,9 @@ struct tsr_engine {
     /* What comes back to the leader; NULL on followers. */
     int32_t *gathered; /* every rank's findings, end to end */
     size_t gathered_words;
-    float *whole_row;  /* [n_vocab] */
-    size_t *row_parts; /* [n_ranks] bytes of each rank's part of a row */
+    tsr_step_report report; /* with tiers of memory: of the step run last */
+    float *whole_row;       /* [n_vocab] */
+    size_t *row_parts;      /* [n_ranks] bytes of each rank's part of a row */
 };
 
 /* ---- turn.c ------------------------------------------------------------------------------------
@@ -72,6 +73,7 @@ TSR_MUST_CHECK tsr_status tsr_leader_create(tsr_leader **out, const tsr_engine *
 void tsr_leader_destroy(tsr_leader *leader); /* NULL is fine */
 int tsr_leader_n_free_blocks(const tsr_leader *leader);
 int64_t tsr_leader_n_preempted(const tsr_leader *leader);
+double tsr_leader_block_fill(const tsr_leader *leader);
 
 #ifdef __cplusplus
 }

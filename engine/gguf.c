@@ -1,14 +1,10 @@
 #include "engine/gguf.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-
-#include <sys/mman.h>
-#include <sys/stat.h>
 
 #include "base/alloc.h"
 #include "base/log.h"
@@ -40,46 +36,12 @@ static void set_label(tsr_gguf_part *part, const char *path)
                    n_bytes > most ? path + n_bytes - most : path);
 }
 
-static tsr_status map_file(tsr_gguf_part *part, int file)
-{
-    struct stat facts;
-
-    if (fstat(file, &facts) != 0) {
-        return tsr_fail(TSR_ERR_IO, "%s cannot be read: %s", part->label, strerror(errno));
-    }
-    if (!S_ISREG(facts.st_mode)) {
-        return tsr_fail(TSR_ERR_IO, "%s is %s, not a file", part->label,
-                        S_ISDIR(facts.st_mode) ? "a directory" : "a device, pipe or socket");
-    }
-    if (facts.st_size == 0) {
-        return TSR_OK; // nothing can be mapped; parsing says what is wrong
-    }
-    part->n_bytes = (size_t)facts.st_size;
-    part->mapping = mmap(NULL, part->n_bytes, PROT_READ, MAP_PRIVATE, file, 0);
-    if (part->mapping == MAP_FAILED) {
-        part->mapping = NULL;
-        return tsr_fail(errno == ENOMEM ? TSR_ERR_NOMEM : TSR_ERR_IO,
-                        "%s: its %zu bytes cannot be mapped: %s", part->label, part->n_bytes,
-                        strerror(errno));
-    }
-    part->bytes = part->mapping;
-    return TSR_OK;
-}
-
 static tsr_status open_part(tsr_gguf_part *part, const char *path)
 {
-    tsr_status st;
-    int file;
-
     set_label(part, path);
-    // O_NONBLOCK: a pipe without a writer must not keep us waiting.
-    file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (file < 0) {
-        return tsr_fail(TSR_ERR_IO, "%s cannot be opened: %s", part->label, strerror(errno));
-    }
-    st = map_file(part, file);
-    (void)close(file); // the mapping keeps the file
-    TSR_TRY(st);
+    TSR_TRY(tsr_file_map_open(&part->map, path, part->label));
+    part->bytes = part->map.mapping;
+    part->n_bytes = part->map.n_bytes;
     return tsr_gguf_part_parse(part);
 }
 
@@ -292,9 +254,7 @@ void tsr_gguf_close(tsr_gguf *gguf)
         tsr_gguf_part *part = &gguf->parts[p];
 
         tsr_gguf_part_clear(part);
-        if (part->mapping != NULL && munmap(part->mapping, part->n_bytes) != 0) {
-            tsr_log_warn("%s cannot be unmapped: %s", part->label, strerror(errno));
-        }
+        tsr_file_map_close(&part->map);
     }
     tsr_free(gguf->parts);
     tsr_free(gguf);
@@ -443,11 +403,6 @@ uint64_t tsr_gguf_file_bytes(const tsr_gguf *gguf)
 void tsr_gguf_release_pages(const tsr_gguf *gguf)
 {
     for (int p = 0; p < gguf->n_parts; p++) {
-        const tsr_gguf_part *part = &gguf->parts[p];
-
-        if (part->mapping != NULL) {
-            // Only advice, and safe: nobody writes to the mapping, so the file has all its pages.
-            (void)madvise(part->mapping, part->n_bytes, MADV_DONTNEED);
-        }
+        tsr_file_map_release(&gguf->parts[p].map);
     }
 }

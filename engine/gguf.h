@@ -14,8 +14,7 @@
 #ifndef TSR_ENGINE_GGUF_H
 #define TSR_ENGINE_GGUF_H
 
-#include "base/text.h"
-#include "kernels/encoding.h"
+#include "engine/stored.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -23,19 +22,9 @@ extern "C" {
 
 typedef struct tsr_gguf tsr_gguf;
 
-/* Text inside the mapping: not 0-terminated, not necessarily UTF-8. */
-typedef tsr_text_view tsr_gguf_text;
+typedef tsr_stored_text tsr_gguf_text;
 
-typedef struct tsr_gguf_tensor {
-    tsr_gguf_text name;
-    tsr_encoding encoding;
-    int n_dims;       /* 1..4 */
-    int64_t shape[4]; /* as GGUF has it: shape[0] is the run of a row (columns), shape[1] the rows;
-                         unused are 1 */
-    const void *data; /* in the mapping */
-    size_t n_bytes;
-    int part; /* which file of a split model */
-} tsr_gguf_tensor;
+typedef tsr_stored_tensor tsr_gguf_tensor;
 
 /* Errors: IO (cannot be read; a directory), FORMAT (not sound), UNSUPPORTED (version, tensor type),
  * NOMEM. */

@@ -5,6 +5,7 @@
 #ifndef TSR_ENGINE_GGUF_PART_H
 #define TSR_ENGINE_GGUF_PART_H
 
+#include "engine/file_map.h"
 #include "engine/gguf_names.h"
 #include "engine/gguf_value.h"
 
@@ -25,7 +26,7 @@ typedef struct tsr_gguf_part {
     char label[TSR_GGUF_PART_LABEL_BYTES]; /* what messages call it: its path */
     const uint8_t *bytes;                  /* borrowed from the mapping */
     size_t n_bytes;
-    void *mapping;      /* [n_bytes], of engine/gguf.c; NULL when the bytes are the caller's */
+    tsr_file_map map;   /* of engine/gguf.c; empty when the bytes are the caller's */
     tsr_gguf_key *keys; /* [n_keys], owned, in file order */
     int n_keys;
     tsr_gguf_names names;     /* of the keys */

@@ -38,6 +38,9 @@ tsr_status tsr_request_create(tsr_request **out, const int32_t *prompt, int64_t 
     request->max_tokens = max_tokens;
     request->sampling.top_p = 1.0f;
     request->lane = -1;
+    request->prefix = -1;
+    request->ticket = -1;
+    request->copy_from = -1;
     *out = request;
     return TSR_OK;
 
@@ -45,6 +48,32 @@ fail:
     tsr_request_destroy(request);
     return tsr_fail(TSR_ERR_NOMEM, "request: no memory for a prompt of %lld tokens",
                     (long long)n_prompt);
+}
+
+tsr_status tsr_request_copy(tsr_request **out, const tsr_request *from)
+{
+    tsr_request *r = NULL;
+
+    TSR_TRY(tsr_request_create(&r, from->tokens, from->n_tokens, from->max_tokens));
+    r->n_prompt = from->n_prompt;
+    r->id = from->id;
+    r->priority = from->priority;
+    r->sampling = from->sampling;
+    r->ignore_end = from->ignore_end;
+    r->keep_stop = from->keep_stop;
+    r->submitted_ns = from->submitted_ns;
+    r->deadline_ns = from->deadline_ns;
+    if (from->n_stop_ids > 0) {
+        r->stop_ids = tsr_alloc((size_t)from->n_stop_ids, sizeof(*r->stop_ids));
+        if (r->stop_ids == NULL) {
+            tsr_request_destroy(r);
+            return tsr_fail(TSR_ERR_NOMEM, "request: no memory for %d stop ids", from->n_stop_ids);
+        }
+        memcpy(r->stop_ids, from->stop_ids, (size_t)from->n_stop_ids * sizeof(*r->stop_ids));
+        r->n_stop_ids = from->n_stop_ids;
+    }
+    *out = r;
+    return TSR_OK;
 }
 
 tsr_status tsr_request_stop_at(tsr_request *request, const int32_t *ids, int n, int n_vocab)

@@ -16,6 +16,7 @@ extern "C" {
 typedef enum tsr_request_state {
     TSR_REQUEST_WAITING, /* new, or put back for want of memory: none of its tokens are in the cache
                           */
+    TSR_REQUEST_RESTING, /* waiting, with tokens in the cache */
     TSR_REQUEST_RUNNING,
     TSR_REQUEST_ENDED,
     TSR_REQUEST_STATE_COUNT
@@ -59,9 +60,17 @@ typedef struct tsr_request {
     char error[160];  /* FAILED: why, in words */
     int64_t n_cached; /* tokens whose keys and values are in the cache */
     int64_t n_scored; /* score: prompt positions whose logits have been given */
+    bool is_held;     /* its next token is not known yet: tsr_scheduler_give() */
     int lane;         /* while running; else -1 */
     tsr_block_table blocks;
-    int n_told; /* blocks that the ranks know of: the first of `blocks` */
+    int n_told;       /* of `blocks`, how many first ones its lane has as they are */
+    int32_t prefix;   /* the node of the prefix index that it holds, or TSR_PREFIX_NONE */
+    int n_indexed;    /* its first so many blocks are nodes down to that one, or to the one above */
+    int64_t n_reused; /* tokens of the prompt that were in the cache when it first ran */
+    bool wakes;       /* running, but its blocks may be on their way into device memory yet */
+    int64_t ticket;   /* of that; -1: the ranks are yet to be told */
+    int32_t copy_from; /* in the step being planned: the block that its last one starts as a copy
+                          of, with an owner for that; else -1 */
 
     int64_t submitted_ns;   /* set by whoever submits it, as is the deadline */
     int64_t deadline_ns;    /* 0: none */
@@ -84,6 +93,10 @@ typedef struct tsr_request {
  * (temperature 0, top_p 1). Errors: ARG (empty prompt, max_tokens < 0), NOMEM. */
 TSR_MUST_CHECK tsr_status tsr_request_create(tsr_request **out, const int32_t *prompt,
                                              int64_t n_prompt, int max_tokens);
+
+/* A new request that wants what `from` wants, scores of the prompt aside, and has come as far: its
+ * tokens, none of them in the cache. Errors: NOMEM. */
+TSR_MUST_CHECK tsr_status tsr_request_copy(tsr_request **out, const tsr_request *from);
 
 /* Further tokens that end its answer, copied; once. Errors: ARG (an id not in [0, n_vocab), too
  * many), NOMEM. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "engine/memory_report.h"
 
 enum {
     CHANGE_WORDS = 5 // of each changed logit
@@ -20,12 +21,12 @@ struct tsr_runner {
 
     int32_t *host; /* [host_ints] what is uploaded each step, gathered here first; owned */
     size_t host_ints;
-    int32_t *tables; /* i32 [max_seqs, max_blocks] pool slots, on the device; owned */
     int32_t *inputs; /* i32 [host_ints] on the device; owned */
     int32_t *words;  /* findings; owned */
     int32_t *found; /* the same on the device: `words` where its memory is the host's; else owned */
     int32_t *fetched; /* what comes from there, before it is put in its places; owned, or NULL */
     size_t words_capacity;
+    tsr_memory_report said;
     float *row;        /* [own vocabulary] on the host; owned */
     tsr_tensor wanted; /* i32 [1, n_wanted] of the step run last, on the device */
 
@@ -44,12 +45,8 @@ typedef struct inputs {
     tsr_tensor sharpness; /* f32 */
     tsr_tensor ones;      /* f32: the sharpness of rows looked at as they are */
     tsr_batch batch;
+    tsr_decoder_spans spans; /* on the host */
 } inputs;
-
-static size_t table_ints(const tsr_step_limits *limits)
-{
-    return (size_t)limits->max_seqs * (size_t)limits->max_blocks;
-}
 
 static size_t row_words(const tsr_runner *runner, int n_best)
 {
@@ -88,12 +85,10 @@ tsr_status tsr_runner_create(tsr_runner **out, const tsr_decoder_parts *parts, t
         4 * (size_t)limits->max_rows + 3 * (size_t)limits->max_seqs + 1 + TSR_DECODER_HEAD_ROWS;
     runner->host = tsr_alloc(runner->host_ints, sizeof(*runner->host));
     runner->row = tsr_alloc((size_t)parts->shard->vocab.count, sizeof(*runner->row));
-    runner->tables = tsr_device_alloc(parts->dev, table_ints(limits) * sizeof(*runner->tables));
     runner->inputs = tsr_device_alloc(parts->dev, runner->host_ints * sizeof(*runner->inputs));
-    if (runner->host == NULL || runner->row == NULL || runner->tables == NULL ||
-        runner->inputs == NULL) {
-        st = tsr_fail(TSR_ERR_NOMEM, "no memory for the tables of %d sequences of %d blocks",
-                      limits->max_seqs, limits->max_blocks);
+    if (runner->host == NULL || runner->row == NULL || runner->inputs == NULL) {
+        st = tsr_fail(TSR_ERR_NOMEM, "no memory for steps of %d rows and %d sequences",
+                      limits->max_rows, limits->max_seqs);
         goto fail;
     }
     TSR_TRY_GOTO(st, fail, tsr_decoder_create(&runner->decoder, parts));
@@ -128,8 +123,6 @@ void tsr_runner_destroy(tsr_runner *runner)
     tsr_device_free(runner->parts.dev, runner->changes,
                     CHANGE_WORDS * (size_t)runner->changes_room * sizeof(*runner->changes));
     tsr_device_free(runner->parts.dev, runner->inputs, runner->host_ints * sizeof(*runner->inputs));
-    tsr_device_free(runner->parts.dev, runner->tables,
-                    table_ints(&runner->limits) * sizeof(*runner->tables));
     tsr_free(runner->row);
     tsr_free(runner->host);
     tsr_free(runner);
@@ -138,18 +131,29 @@ void tsr_runner_destroy(tsr_runner *runner)
 /* Blocks that became free go first: a block may be dropped and given out again in the same step. */
 static tsr_status apply_changes(tsr_runner *runner, const tsr_step *step)
 {
+    const tsr_kv_visit visit = {
+        .block_tokens = runner->limits.block_tokens,
+        .n_seqs = step->n_seqs,
+        .tables = step->lanes,
+        .first_pos = step->first_pos,
+        .row_start = step->row_start,
+        .waits = step->waits != 0,
+    };
+
     for (int i = 0; i < step->n_dropped; i++) {
         TSR_TRY(tsr_kv_store_drop(runner->store, step->dropped[i]));
     }
-    for (int i = 0; i < step->n_appended; i++) {
-        const size_t at = (size_t)step->append_lane[i] * (size_t)runner->limits.max_blocks +
-                          (size_t)step->append_index[i];
-        int32_t slot;
-
-        TSR_TRY(tsr_kv_store_place(runner->store, step->append_block[i], &slot));
-        TSR_TRY(tsr_device_upload(runner->parts.dev, runner->tables + at, &slot, sizeof(slot)));
+    for (int i = 0; i < step->n_left; i++) {
+        TSR_TRY(tsr_kv_store_leave(runner->store, step->left[i]));
     }
-    return TSR_OK;
+    for (int i = 0; i < step->n_appended; i++) {
+        TSR_TRY(tsr_kv_store_append(runner->store, step->append_lane[i], step->append_index[i],
+                                    step->append_block[i]));
+    }
+    for (int i = 0; i < step->n_copied; i++) {
+        TSR_TRY(tsr_kv_store_copy(runner->store, step->copy_from[i], step->copy_to[i]));
+    }
+    return tsr_kv_store_visit(runner->store, &visit);
 }
 
 /* Copies n ints behind *used on the host and gives their window on the device. */
@@ -183,13 +187,12 @@ static tsr_status load_inputs(tsr_runner *runner, const tsr_step *step, inputs *
             in->batch.longest = step->first_pos[s] + n;
         }
     }
+    in->spans = (tsr_decoder_spans){step->n_seqs, step->row_start, step->is_long};
     in->batch.n_seqs = step->n_seqs;
     in->batch.row_start = put(runner, &used, step->row_start, step->n_seqs + 1);
     in->batch.first_pos = put(runner, &used, step->first_pos, step->n_seqs);
     in->batch.lanes = put(runner, &used, step->lanes, step->n_seqs);
-    in->batch.tables =
-        tsr_tensor_of(runner->tables, TSR_DTYPE_I32, tsr_device_kind_of(runner->parts.dev),
-                      runner->limits.max_seqs, runner->limits.max_blocks);
+    in->batch.tables = tsr_kv_store_tables(runner->store);
     in->wanted = put(runner, &used, step->wanted, step->n_wanted);
     in->sharpness = put(runner, &used, step->sharpness, step->n_wanted);
     in->sharpness.dtype = TSR_DTYPE_F32;
@@ -255,7 +258,10 @@ static tsr_status make_room(tsr_runner *runner, const tsr_step *step, tsr_findin
     findings->raw_at = findings->row_words * (size_t)step->n_wanted;
     findings->raw_words =
         2 * (size_t)step->n_raw_best + (size_t)step->n_best + 2 * (size_t)runner->n_units;
-    findings->n_words = findings->raw_at + findings->raw_words * (size_t)step->n_raw;
+    findings->report_at = findings->raw_at + findings->raw_words * (size_t)step->n_raw;
+    findings->n_words =
+        findings->report_at +
+        (tsr_kv_store_tiers(runner->store) != NULL ? (size_t)TSR_MEMORY_REPORT_WORDS : 0);
     // Grows to the largest step that is met and stays: in the long run no step allocates.
     if (findings->n_words > runner->words_capacity) {
         int32_t *grown = tsr_alloc_resize(runner->words, findings->n_words, sizeof(*grown));
@@ -528,11 +534,15 @@ tsr_status tsr_runner_run(tsr_runner *runner, const tsr_step *step, tsr_findings
 
     TSR_TRY(apply_changes(runner, step));
     TSR_TRY(make_room(runner, step, findings));
+    if (tsr_kv_store_tiers(runner->store) != NULL) {
+        tsr_memory_report_write(&runner->said, runner->words + findings->report_at,
+                                tsr_kv_store_tiers(runner->store));
+    }
     if (step->n_rows == 0) {
         return TSR_OK;
     }
     TSR_TRY(load_inputs(runner, step, &in));
-    TSR_TRY(tsr_decoder_forward(runner->decoder, in.tokens, in.positions, &in.batch));
+    TSR_TRY(tsr_decoder_forward(runner->decoder, in.tokens, in.positions, &in.batch, &in.spans));
     for (; c.first < step->n_wanted; c.first += c.n) {
         const int left = step->n_wanted - c.first;
 

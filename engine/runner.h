@@ -34,6 +34,7 @@ typedef struct tsr_findings {
     size_t row_words;
     size_t raw_at; /* where the first of them starts */
     size_t raw_words;
+    size_t report_at; /* where this rank's words about memory start (memory_report.h), with tiers */
     int n_best;
     int n_raw_best;
     int n_units;

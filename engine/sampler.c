@@ -329,6 +329,19 @@ double tsr_sampler_uniform(uint64_t seed, int64_t position, uint32_t stream)
     return (double)(((uint64_t)out[1] << 32 | out[0]) >> 11) * 0x1p-53;
 }
 
+uint64_t tsr_sampler_seed_of(uint64_t seed, int i)
+{
+    const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
+    const uint32_t counter[4] = {(uint32_t)i, 0, 0, 1}; // no position's: those end with 0
+    uint32_t out[4];
+
+    if (i == 0) {
+        return seed;
+    }
+    tsr_sampler_philox(out, counter, key);
+    return (uint64_t)out[1] << 32 | out[0];
+}
+
 double tsr_sampler_log_mass(const float *parts, int64_t n_units, double sharpness)
 {
     double best = -(double)INFINITY;

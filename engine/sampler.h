@@ -71,6 +71,9 @@ void tsr_sampler_philox(uint32_t out[4], const uint32_t counter[4], const uint32
  */
 double tsr_sampler_uniform(uint64_t seed, int64_t position, uint32_t stream);
 
+/* The seed of the i-th sample of a generation, i >= 0; that of the 0th is `seed` itself. */
+uint64_t tsr_sampler_seed_of(uint64_t seed, int i);
+
 /* log of the whole mass from the masses of vocabulary units in order: parts [2 * n_units] as (m,
  * sum) pairs (kernels/ops.h, tsr_top_k; m is not yet divided by the temperature: pair i stands for
  * sum * exp(m * sharpness)). Empty units have m = -infinity. */

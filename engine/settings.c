@@ -8,10 +8,9 @@
 enum {
     DEFAULT_BATCH_TOKENS = 512,
     DEFAULT_SEQUENCES = 64,
-    DEFAULT_BLOCK_TOKENS = 64,
+    DEFAULT_BLOCK_TOKENS = 16, // as fast as 64 (bench_attention), and a fifth of the waste
     MOST_BATCH_TOKENS = 1 << 16,
     MOST_SEQUENCES = 4096,
-    MOST_BLOCKS = 1 << 22,
     MOST_ITL_MS = 1000000
 };
 
@@ -63,42 +62,54 @@ static tsr_status take_count(int *out, const char *name, int64_t value, int fall
     return TSR_OK;
 }
 
+static tsr_status take_dtype(tsr_encoding *out, const char *name)
+{
+    static const struct {
+        const char *name;
+        tsr_encoding encoding;
+    } known[] = {
+        {"auto", TSR_ENCODING_COUNT},
+        {"f32", TSR_ENCODING_F32},
+        {"f16", TSR_ENCODING_F16},
+        {"bf16", TSR_ENCODING_BF16},
+    };
+
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        if (strcmp(name == NULL ? "auto" : name, known[i].name) == 0) {
+            *out = known[i].encoding;
+            return TSR_OK;
+        }
+    }
+    return tsr_fail(TSR_ERR_ARG, "weights of type \"%s\"; known are auto, f32, f16 and bf16", name);
+}
+
 /* Blocks that this rank has room for. */
 static tsr_status count_blocks(tsr_settings *s, const tsr_engine_options *options,
-                               const tsr_config *config, const tsr_shard *shard,
-                               const tsr_device_options *device, int host_size)
+                               const tsr_config *config, const tsr_shard *shard, int host_size)
 {
     const tsr_kv_layout layout = tsr_settings_kv_layout(s, config, shard);
-    const size_t block_bytes = tsr_kv_layout_block_bytes(&layout);
-    const int64_t a_sequence = tsr_block_table_blocks_for(s->context, s->block_tokens);
-    int64_t n_blocks = a_sequence * s->max_sequences; // every sequence as long as it may become
+    // Every sequence as long as it may become.
+    const int64_t n_useful =
+        tsr_block_table_blocks_for(s->context, s->block_tokens) * s->max_sequences;
 
     TSR_TRY(tsr_kv_layout_check(&layout));
-    if (block_bytes > 0) { // a rank without KV heads has room for any number
-        // By itself the cache takes at most half of what is free, shared among the host's ranks.
-        const uint64_t room =
-            options->kv_memory_bytes > 0
-                ? options->kv_memory_bytes
-                : tsr_device_free_bytes(device->kind, device->index) / 2 / (uint64_t)host_size;
-        const int64_t fitting = (int64_t)(room / block_bytes);
-
-        if (fitting == 0) {
-            return tsr_fail(TSR_ERR_ARG,
-                            "the cache may take %llu bytes a rank and one block of %d tokens takes "
-                            "%zu: give --kv-memory "
-                            "more or --block-tokens less",
-                            (unsigned long long)room, s->block_tokens, block_bytes);
-        }
-        n_blocks = fitting < n_blocks || options->kv_memory_bytes > 0 ? fitting : n_blocks;
+    if (s->device.kind != TSR_DEVICE_CPU &&
+        (options->kv_host_bytes > 0 || options->kv_disk_bytes > 0)) {
+        return tsr_fail(
+            TSR_ERR_UNSUPPORTED,
+            "the cache of a GPU cannot overflow to host memory or a disk yet: leave out "
+            "--kv-host and --kv-disk");
     }
-    s->n_blocks = (int)(n_blocks < MOST_BLOCKS ? n_blocks : MOST_BLOCKS);
-    return TSR_OK;
+    s->disk_folder = options->kv_disk_folder == NULL ? "/tmp" : options->kv_disk_folder;
+    return tsr_tier_room_count(&s->own, options, &s->device, tsr_kv_layout_block_bytes(&layout),
+                               n_useful, host_size);
 }
 
 tsr_status tsr_settings_resolve(tsr_settings *s, const tsr_engine_options *options,
                                 const tsr_config *config, const tsr_shard *shard, int host_size)
 {
     const char *activations = options->activations == NULL ? "int8" : options->activations;
+    const char *preempt = options->preempt == NULL ? "auto" : options->preempt;
 
     if (options->context < 0 || options->context > INT32_MAX / 2) {
         return tsr_fail(TSR_ERR_ARG, "a context of %lld positions", (long long)options->context);
@@ -123,11 +134,19 @@ tsr_status tsr_settings_resolve(tsr_settings *s, const tsr_engine_options *optio
         return tsr_fail(TSR_ERR_ARG, "blocks of %d tokens; they may have 16, 32 or 64",
                         s->block_tokens);
     }
-    s->kv_dtype = TSR_DTYPE_F16;
-    if (options->kv_dtype != NULL &&
-        (!tsr_dtype_parse(&s->kv_dtype, options->kv_dtype) || s->kv_dtype == TSR_DTYPE_F64 ||
-         s->kv_dtype == TSR_DTYPE_I32)) {
-        return tsr_fail(TSR_ERR_ARG, "keys and values of type \"%s\"; known are f32, f16 and bf16",
+    s->prefix_cache = !options->no_prefix_cache;
+    if (strcmp(preempt, "auto") == 0) {
+        s->preempt = TSR_PREEMPT_AUTO;
+    } else if (strcmp(preempt, "swap") == 0) {
+        s->preempt = TSR_PREEMPT_SWAP;
+    } else if (strcmp(preempt, "recompute") == 0) {
+        s->preempt = TSR_PREEMPT_RECOMPUTE;
+    } else {
+        return tsr_fail(TSR_ERR_ARG, "preempt \"%s\"; known are auto, swap and recompute", preempt);
+    }
+    s->kv_type = TSR_KV_TYPE_F16;
+    if (options->kv_dtype != NULL && !tsr_kv_type_parse(&s->kv_type, options->kv_dtype)) {
+        return tsr_fail(TSR_ERR_ARG, "keys and values of type \"%s\"; known are " TSR_KV_TYPE_NAMES,
                         options->kv_dtype);
     }
     if (strcmp(activations, "int8") == 0) {
@@ -138,15 +157,15 @@ tsr_status tsr_settings_resolve(tsr_settings *s, const tsr_engine_options *optio
         return tsr_fail(TSR_ERR_ARG, "activations of type \"%s\"; known are int8 and f32",
                         activations);
     }
-    return count_blocks(s, options, config, shard, &s->device, host_size);
+    TSR_TRY(take_dtype(&s->weights_as, options->dtype));
+    return count_blocks(s, options, config, shard, host_size);
 }
 
-tsr_status tsr_settings_fix_blocks(tsr_settings *s, int64_t n_blocks)
+tsr_status tsr_settings_agree(tsr_settings *s, tsr_world *world)
 {
-    if (n_blocks < 1) {
-        return tsr_fail(TSR_ERR_ARG, "a rank has no room for even one block of the cache");
-    }
-    s->n_blocks = (int)n_blocks;
+    TSR_TRY(tsr_tier_room_agree(&s->room, &s->own, world));
+    s->used = tsr_tier_room_used(&s->own, &s->room);
+    s->n_blocks = tsr_tier_room_n_ids(&s->room);
     return TSR_OK;
 }
 
@@ -154,10 +173,12 @@ tsr_kv_layout tsr_settings_kv_layout(const tsr_settings *s, const tsr_config *co
                                      const tsr_shard *shard)
 {
     return (tsr_kv_layout){
-        .n_layers = config->n_layers,
+        .n_layers = config->n_kv_layers,
         .n_kv_heads = (int)shard->kv_heads.count,
-        .head_dim = config->shape.head_dim,
+        .key_dim = tsr_config_key_dim(config),
+        .value_dim = tsr_config_value_dim(config),
+        .latent = config->kv_low > 0,
         .block_tokens = s->block_tokens,
-        .dtype = s->kv_dtype,
+        .type = s->kv_type,
     };
 }

@@ -6,7 +6,9 @@
 #define TSR_ENGINE_SETTINGS_H
 
 #include "engine/config.h"
+#include "engine/scheduler.h"
 #include "engine/tessera.h"
+#include "engine/tier_room.h"
 #include "parallel/placement.h"
 
 #ifdef __cplusplus
@@ -17,10 +19,17 @@ typedef struct tsr_settings {
     tsr_device_options device; /* its cpus point into `placement` */
     tsr_placement placement;
     int64_t context;
-    tsr_dtype kv_dtype;
+    tsr_kv_type kv_type;
     int block_tokens;
-    int n_blocks; /* of the cache: what this rank has room for, until tsr_settings_fix_blocks() */
+    tsr_tier_room own;  /* what this rank has room for */
+    tsr_tier_room room; /* what all have, at least; from tsr_settings_agree() on, as are the next */
+    tsr_tier_room used; /* by this rank: at least that */
+    int n_blocks;       /* ids: of all tiers together */
+    const char *disk_folder; /* borrowed from the options */
     tsr_activations activations;
+    bool prefix_cache;
+    tsr_preempt preempt;
+    tsr_encoding weights_as; /* what plain weights become; TSR_ENCODING_COUNT: as they are stored */
     int max_batch_tokens;
     int max_sequences;
     int max_queue;         /* 0: any number */
@@ -40,8 +49,9 @@ TSR_MUST_CHECK tsr_status tsr_settings_resolve(tsr_settings *settings,
                                                const tsr_config *config, const tsr_shard *shard,
                                                int host_size);
 
-/* n_blocks becomes what the rank with the least room has. Errors: ARG (not even one block). */
-TSR_MUST_CHECK tsr_status tsr_settings_fix_blocks(tsr_settings *settings, int64_t n_blocks);
+/* The rank with the least room in a tier decides for all; all together. A rank may use more than
+ * that for itself, and does. Errors: COMM, ARG (not even one block). */
+TSR_MUST_CHECK tsr_status tsr_settings_agree(tsr_settings *settings, tsr_world *world);
 
 /* The cache's layout on the rank that owns `shard`. */
 tsr_kv_layout tsr_settings_kv_layout(const tsr_settings *settings, const tsr_config *config,

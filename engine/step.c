@@ -13,10 +13,13 @@ enum {
     AT_N_ROWS,
     AT_N_SEQS,
     AT_N_DROPPED,
+    AT_N_LEFT,
     AT_N_APPENDED,
+    AT_N_COPIED,
     AT_N_WANTED,
     AT_N_BEST,
     AT_MAY_ASK,
+    AT_WAITS,
     AT_N_RAW,
     AT_N_RAW_BEST,
     AT_N_ADJUSTED,
@@ -25,7 +28,8 @@ enum {
 };
 
 enum {
-    MOST_ENTRIES = INT32_MAX / 8 // so that a message's count of ints fits
+    MOST_ENTRIES = INT32_MAX / 8, // so that a message's count of ints fits
+    MOST_APPENDED = INT32_MAX / 8
 };
 
 _Static_assert(sizeof(float) == sizeof(int32_t), "a sharpness travels as the bits of one int");
@@ -52,12 +56,13 @@ tsr_status tsr_step_init(tsr_step *step, const tsr_step_limits *limits)
     size_t max_rows, max_seqs, n_ids;
     int32_t *at;
     tsr_step made = {.limits = *limits};
+    tsr_status st = TSR_OK;
 
     TSR_TRY(check_limits(limits));
     max_rows = (size_t)limits->max_rows;
     max_seqs = (size_t)limits->max_seqs;
     n_ids = (size_t)limits->n_block_ids;
-    made.memory = tsr_alloc(5 * max_rows + 6 * max_seqs + 2 + 4 * n_ids, sizeof(*made.memory));
+    made.memory = tsr_alloc(5 * max_rows + 10 * max_seqs + 2 + n_ids, sizeof(*made.memory));
     if (made.memory == NULL) {
         return tsr_fail(TSR_ERR_NOMEM, "step: no memory for %d rows and %d block ids",
                         limits->max_rows, limits->n_block_ids);
@@ -67,6 +72,7 @@ tsr_status tsr_step_init(tsr_step *step, const tsr_step_limits *limits)
     made.row_start = at += max_rows;
     made.first_pos = at += max_seqs + 1;
     made.lanes = at += max_seqs;
+    made.is_long = at += max_seqs;
     made.marks = at += max_seqs;
     made.wanted = at += max_seqs;
     made.targets = at += max_rows;
@@ -75,17 +81,23 @@ tsr_status tsr_step_init(tsr_step *step, const tsr_step_limits *limits)
     made.adjusted = at += max_rows;
     made.adjust_start = at += max_seqs;
     made.dropped = at += max_seqs + 1;
-    made.append_lane = at += n_ids;
-    made.append_index = at += n_ids;
-    made.append_block = at + n_ids;
+    made.left = at += n_ids;
+    made.copy_from = at += max_seqs;
+    made.copy_to = at + max_seqs;
     tsr_step_reset(&made);
+    TSR_TRY_GOTO(st, fail, tsr_step_reserve_appended(&made, limits->n_block_ids));
     *step = made;
     return TSR_OK;
+
+fail:
+    tsr_step_clear(&made);
+    return st;
 }
 
 void tsr_step_clear(tsr_step *step)
 {
     tsr_free(step->entry_memory);
+    tsr_free(step->table_memory);
     tsr_free(step->memory);
     *step = (tsr_step){0};
 }
@@ -97,10 +109,13 @@ void tsr_step_reset(tsr_step *step)
     step->n_seqs = 0;
     step->row_start[0] = 0;
     step->n_dropped = 0;
+    step->n_left = 0;
     step->n_appended = 0;
+    step->n_copied = 0;
     step->n_wanted = 0;
     step->n_best = 1;
     step->may_ask = 0;
+    step->waits = 0;
     step->n_raw = 0;
     step->n_raw_best = 1;
     step->n_adjusted = 0;
@@ -108,41 +123,82 @@ void tsr_step_reset(tsr_step *step)
     step->n_entries = 0;
 }
 
+/* Three lists of `room` ints each in one piece of memory, in place of `had`: of each of its lists,
+ * `old_room` ints apart, n stay. */
+static tsr_status grow_lists(int32_t **had, int64_t old_room, int64_t room, int32_t n)
+{
+    int32_t *made = tsr_alloc((size_t)room * 3, sizeof(*made));
+
+    if (made == NULL) {
+        return tsr_fail(TSR_ERR_NOMEM, "step: no memory for lists of %lld", (long long)room);
+    }
+    for (int list = 0; n > 0 && list < 3; list++) {
+        memcpy(made + list * room, *had + list * old_room, (size_t)n * sizeof(*made));
+    }
+    tsr_free(*had);
+    *had = made;
+    return TSR_OK;
+}
+
+/* Room for n, and for twice what there was, so that growing stays rare. */
+static int64_t grown_room(int64_t room, int64_t n, int64_t most)
+{
+    const int64_t twice = 2 * room < most ? 2 * room : most;
+
+    return twice < n ? n : twice;
+}
+
+tsr_status tsr_step_reserve_appended(tsr_step *step, int64_t n)
+{
+    const int64_t room = grown_room(step->max_appended, n, MOST_APPENDED);
+
+    if (n <= step->max_appended) {
+        return TSR_OK;
+    }
+    if (n > MOST_APPENDED) {
+        return tsr_fail(TSR_ERR_NOMEM, "step: %lld blocks to append", (long long)n);
+    }
+    TSR_TRY(grow_lists(&step->table_memory, step->max_appended, room, step->n_appended));
+    step->max_appended = (int32_t)room;
+    step->append_lane = step->table_memory;
+    step->append_index = step->table_memory + room;
+    step->append_block = step->table_memory + 2 * room;
+    return TSR_OK;
+}
+
 tsr_status tsr_step_reserve(tsr_step *step, int64_t n)
 {
-    int64_t room = 2 * (int64_t)step->max_entries;
-    tsr_step had = *step;
-    int32_t *made;
+    const int64_t room = grown_room(step->max_entries, n, MOST_ENTRIES);
 
     if (n <= step->max_entries) {
         return TSR_OK;
     }
-    room = room < n ? n : room;
-    made = room > MOST_ENTRIES ? NULL : tsr_alloc((size_t)room * 3, sizeof(*made));
-    if (made == NULL) {
-        return tsr_fail(TSR_ERR_NOMEM, "step: no memory to change %lld logits", (long long)n);
+    if (n > MOST_ENTRIES) {
+        return tsr_fail(TSR_ERR_NOMEM, "step: %lld logits to change", (long long)n);
     }
-    step->entry_memory = made;
+    TSR_TRY(grow_lists(&step->entry_memory, step->max_entries, room, step->n_entries));
     step->max_entries = (int32_t)room;
-    step->entry_ids = made;
-    step->entry_factors = (float *)(made + room);
-    step->entry_adds = (float *)(made + 2 * room);
-    if (had.n_entries > 0) {
-        const size_t n_bytes = (size_t)had.n_entries * sizeof(*made);
-
-        memcpy(step->entry_ids, had.entry_ids, n_bytes);
-        memcpy(step->entry_factors, had.entry_factors, n_bytes);
-        memcpy(step->entry_adds, had.entry_adds, n_bytes);
-    }
-    tsr_free(had.entry_memory);
+    step->entry_ids = step->entry_memory;
+    step->entry_factors = (float *)(step->entry_memory + room);
+    step->entry_adds = (float *)(step->entry_memory + 2 * room);
     return TSR_OK;
+}
+
+/* Every lane's whole table can be told in one step, and each block id at least once. */
+static int64_t most_appended(const tsr_step_limits *limits)
+{
+    const int64_t all = (int64_t)limits->max_seqs * limits->max_blocks;
+    const int64_t most = all > limits->n_block_ids ? all : limits->n_block_ids;
+
+    return most < MOST_APPENDED ? most : MOST_APPENDED;
 }
 
 size_t tsr_step_max_ints(const tsr_step_limits *limits)
 {
     // A sequence has one row at most whose logits are changed, each of them once.
-    return HEAD_INTS + 5 * (size_t)limits->max_rows + 5 * (size_t)limits->max_seqs +
-           4 * (size_t)limits->n_block_ids + 3 * (size_t)limits->max_seqs * (size_t)limits->n_vocab;
+    return HEAD_INTS + 5 * (size_t)limits->max_rows + 9 * (size_t)limits->max_seqs +
+           (size_t)limits->n_block_ids + 3 * (size_t)most_appended(limits) +
+           3 * (size_t)limits->max_seqs * (size_t)limits->n_vocab;
 }
 
 size_t tsr_step_n_ints(const tsr_step *step)
@@ -150,9 +206,10 @@ size_t tsr_step_n_ints(const tsr_step *step)
     if (step->kind != TSR_STEP_RUN) {
         return HEAD_INTS;
     }
-    return HEAD_INTS + (size_t)step->n_rows + 3 * (size_t)step->n_seqs + (size_t)step->n_dropped +
-           3 * (size_t)step->n_appended + 3 * (size_t)step->n_wanted + (size_t)step->n_raw +
-           2 * (size_t)step->n_adjusted + 3 * (size_t)step->n_entries;
+    return HEAD_INTS + (size_t)step->n_rows + 4 * (size_t)step->n_seqs + (size_t)step->n_dropped +
+           (size_t)step->n_left + 3 * (size_t)step->n_appended + 2 * (size_t)step->n_copied +
+           3 * (size_t)step->n_wanted + (size_t)step->n_raw + 2 * (size_t)step->n_adjusted +
+           3 * (size_t)step->n_entries;
 }
 
 /* ---- writing ---- */
@@ -174,10 +231,13 @@ size_t tsr_step_pack(const tsr_step *step, int32_t *message)
     message[AT_N_ROWS] = runs ? step->n_rows : 0;
     message[AT_N_SEQS] = runs ? step->n_seqs : 0;
     message[AT_N_DROPPED] = runs ? step->n_dropped : 0;
+    message[AT_N_LEFT] = runs ? step->n_left : 0;
     message[AT_N_APPENDED] = runs ? step->n_appended : 0;
+    message[AT_N_COPIED] = runs ? step->n_copied : 0;
     message[AT_N_WANTED] = runs ? step->n_wanted : 0;
     message[AT_N_BEST] = step->n_best;
     message[AT_MAY_ASK] = step->may_ask;
+    message[AT_WAITS] = runs ? step->waits : 0;
     message[AT_N_RAW] = runs ? step->n_raw : 0;
     message[AT_N_RAW_BEST] = step->n_raw_best;
     message[AT_N_ADJUSTED] = runs ? step->n_adjusted : 0;
@@ -187,10 +247,14 @@ size_t tsr_step_pack(const tsr_step *step, int32_t *message)
         at = put(at, step->row_start + 1, step->n_seqs); // the first is always 0
         at = put(at, step->first_pos, step->n_seqs);
         at = put(at, step->lanes, step->n_seqs);
+        at = put(at, step->is_long, step->n_seqs);
         at = put(at, step->dropped, step->n_dropped);
+        at = put(at, step->left, step->n_left);
         at = put(at, step->append_lane, step->n_appended);
         at = put(at, step->append_index, step->n_appended);
         at = put(at, step->append_block, step->n_appended);
+        at = put(at, step->copy_from, step->n_copied);
+        at = put(at, step->copy_to, step->n_copied);
         at = put(at, step->wanted, step->n_wanted);
         at = put(at, step->targets, step->n_wanted);
         at = put(at, step->sharpness, step->n_wanted);
@@ -214,10 +278,14 @@ typedef struct packed {
     const int32_t *row_ends;
     const int32_t *first_pos;
     const int32_t *lanes;
+    const int32_t *is_long;
     const int32_t *dropped;
+    const int32_t *left;
     const int32_t *append_lane;
     const int32_t *append_index;
     const int32_t *append_block;
+    const int32_t *copy_from;
+    const int32_t *copy_to;
     const int32_t *wanted;
     const int32_t *targets;
     const int32_t *sharpness; // bits of floats
@@ -275,10 +343,13 @@ static tsr_status open_message(packed *in, const tsr_step_limits *limits, const 
     TSR_TRY(check_count("rows", message[AT_N_ROWS], limits->max_rows));
     TSR_TRY(check_count("sequences", message[AT_N_SEQS], limits->max_seqs));
     TSR_TRY(check_count("dropped blocks", message[AT_N_DROPPED], limits->n_block_ids));
-    TSR_TRY(check_count("appended blocks", message[AT_N_APPENDED], limits->n_block_ids));
+    TSR_TRY(check_count("left lanes", message[AT_N_LEFT], limits->max_seqs));
+    TSR_TRY(check_count("appended blocks", message[AT_N_APPENDED], most_appended(limits)));
+    TSR_TRY(check_count("copied blocks", message[AT_N_COPIED], limits->max_seqs));
     TSR_TRY(check_count("wanted rows", message[AT_N_WANTED], message[AT_N_ROWS]));
     TSR_TRY(check_indices("candidate count", &message[AT_N_BEST], 1, 1, INT32_MAX));
     TSR_TRY(check_indices("may_ask", &message[AT_MAY_ASK], 1, 0, 2));
+    TSR_TRY(check_indices("waits", &message[AT_WAITS], 1, 0, message[AT_N_SEQS] > 0 ? 1 : 2));
     if (message[AT_N_BEST] > limits->n_vocab) {
         return tsr_fail(TSR_ERR_FORMAT, "step: %d candidates of a vocabulary of %d",
                         (int)message[AT_N_BEST], limits->n_vocab);
@@ -290,10 +361,11 @@ static tsr_status open_message(packed *in, const tsr_step_limits *limits, const 
     TSR_TRY(check_count("changed rows", message[AT_N_ADJUSTED], message[AT_N_WANTED]));
     TSR_TRY(check_count("changed logits", message[AT_N_ENTRIES],
                         (int64_t)message[AT_N_ADJUSTED] * limits->n_vocab));
-    n_needed = HEAD_INTS + (int64_t)message[AT_N_ROWS] + 3 * (int64_t)message[AT_N_SEQS] +
-               message[AT_N_DROPPED] + 3 * (int64_t)message[AT_N_APPENDED] +
-               3 * (int64_t)message[AT_N_WANTED] + message[AT_N_RAW] +
-               2 * (int64_t)message[AT_N_ADJUSTED] + 3 * (int64_t)message[AT_N_ENTRIES];
+    n_needed = HEAD_INTS + (int64_t)message[AT_N_ROWS] + 4 * (int64_t)message[AT_N_SEQS] +
+               message[AT_N_DROPPED] + message[AT_N_LEFT] + 3 * (int64_t)message[AT_N_APPENDED] +
+               2 * (int64_t)message[AT_N_COPIED] + 3 * (int64_t)message[AT_N_WANTED] +
+               message[AT_N_RAW] + 2 * (int64_t)message[AT_N_ADJUSTED] +
+               3 * (int64_t)message[AT_N_ENTRIES];
     if (message[AT_N_INTS] != n_needed || (size_t)n_needed > n_ints) {
         return tsr_fail(TSR_ERR_FORMAT,
                         "step: the counts ask for %lld ints, the message says %d and has %zu",
@@ -304,11 +376,15 @@ static tsr_status open_message(packed *in, const tsr_step_limits *limits, const 
     in->row_ends = at += message[AT_N_ROWS];
     in->first_pos = at += message[AT_N_SEQS];
     in->lanes = at += message[AT_N_SEQS];
+    in->is_long = at += message[AT_N_SEQS];
     in->dropped = at += message[AT_N_SEQS];
-    in->append_lane = at += message[AT_N_DROPPED];
+    in->left = at += message[AT_N_DROPPED];
+    in->append_lane = at += message[AT_N_LEFT];
     in->append_index = at += message[AT_N_APPENDED];
     in->append_block = at += message[AT_N_APPENDED];
-    in->wanted = at += message[AT_N_APPENDED];
+    in->copy_from = at += message[AT_N_APPENDED];
+    in->copy_to = at += message[AT_N_COPIED];
+    in->wanted = at += message[AT_N_COPIED];
     in->targets = at += message[AT_N_WANTED];
     in->sharpness = at += message[AT_N_WANTED];
     in->raw = at += message[AT_N_WANTED];
@@ -320,12 +396,29 @@ static tsr_status open_message(packed *in, const tsr_step_limits *limits, const 
     return TSR_OK;
 }
 
+/* Lanes, none twice. */
+static tsr_status check_lanes(const char *what, const int32_t *lanes, int32_t n, int32_t max_seqs,
+                              int32_t *marks)
+{
+    int32_t twice = -1;
+
+    TSR_TRY(check_indices(what, lanes, n, 0, max_seqs));
+    for (int32_t i = 0; i < n; i++) {
+        twice = marks[lanes[i]] != 0 ? lanes[i] : twice;
+        marks[lanes[i]] = 1;
+    }
+    for (int32_t i = 0; i < n; i++) {
+        marks[lanes[i]] = 0;
+    }
+    return twice < 0 ? TSR_OK
+                     : tsr_fail(TSR_ERR_FORMAT, "step: %s %d is in it twice", what, (int)twice);
+}
+
 static tsr_status check_sequences(const packed *in, const tsr_step_limits *limits, int32_t *marks)
 {
     const int32_t n_seqs = in->head[AT_N_SEQS];
     const int64_t n_positions = (int64_t)limits->max_blocks * limits->block_tokens;
     int32_t row = 0;
-    int32_t twice = -1;
 
     for (int32_t s = 0; s < n_seqs; s++) {
         const int64_t n_rows = (int64_t)in->row_ends[s] - row;
@@ -347,16 +440,30 @@ static tsr_status check_sequences(const packed *in, const tsr_step_limits *limit
         return tsr_fail(TSR_ERR_FORMAT, "step: %d of %d rows belong to a sequence", (int)row,
                         (int)in->head[AT_N_ROWS]);
     }
-    TSR_TRY(check_indices("lane", in->lanes, n_seqs, 0, limits->max_seqs));
-    for (int32_t s = 0; s < n_seqs; s++) {
-        twice = marks[in->lanes[s]] != 0 ? in->lanes[s] : twice;
-        marks[in->lanes[s]] = 1;
-    }
-    for (int32_t s = 0; s < n_seqs; s++) {
-        marks[in->lanes[s]] = 0;
-    }
-    if (twice >= 0) {
-        return tsr_fail(TSR_ERR_FORMAT, "step: lane %d is in it twice", (int)twice);
+    TSR_TRY(check_indices("is_long", in->is_long, n_seqs, 0, 2));
+    return check_lanes("lane", in->lanes, n_seqs, limits->max_seqs, marks);
+}
+
+static tsr_status check_blocks(const packed *in, const tsr_step_limits *limits, int32_t *marks)
+{
+    const int32_t n_appended = in->head[AT_N_APPENDED];
+    const int32_t n_copied = in->head[AT_N_COPIED];
+
+    TSR_TRY(check_indices("dropped block", in->dropped, in->head[AT_N_DROPPED], 0,
+                          limits->n_block_ids));
+    TSR_TRY(check_lanes("left lane", in->left, in->head[AT_N_LEFT], limits->max_seqs, marks));
+    TSR_TRY(
+        check_indices("lane of appended block", in->append_lane, n_appended, 0, limits->max_seqs));
+    TSR_TRY(check_indices("place of appended block", in->append_index, n_appended, 0,
+                          limits->max_blocks));
+    TSR_TRY(check_indices("appended block", in->append_block, n_appended, 0, limits->n_block_ids));
+    TSR_TRY(check_indices("block to copy", in->copy_from, n_copied, 0, limits->n_block_ids));
+    TSR_TRY(check_indices("block to copy into", in->copy_to, n_copied, 0, limits->n_block_ids));
+    for (int32_t i = 0; i < n_copied; i++) {
+        if (in->copy_from[i] == in->copy_to[i]) {
+            return tsr_fail(TSR_ERR_FORMAT, "step: block %d is copied into itself",
+                            (int)in->copy_to[i]);
+        }
     }
     return TSR_OK;
 }
@@ -441,28 +548,25 @@ tsr_status tsr_step_unpack(tsr_step *step, const int32_t *message, size_t n_ints
     TSR_TRY(open_message(&in, limits, message, n_ints));
     TSR_TRY(check_indices("token", in.tokens, message[AT_N_ROWS], 0, limits->n_vocab));
     TSR_TRY(check_sequences(&in, limits, step->marks));
-    TSR_TRY(
-        check_indices("dropped block", in.dropped, message[AT_N_DROPPED], 0, limits->n_block_ids));
-    TSR_TRY(check_indices("lane of appended block", in.append_lane, message[AT_N_APPENDED], 0,
-                          limits->max_seqs));
-    TSR_TRY(check_indices("place of appended block", in.append_index, message[AT_N_APPENDED], 0,
-                          limits->max_blocks));
-    TSR_TRY(check_indices("appended block", in.append_block, message[AT_N_APPENDED], 0,
-                          limits->n_block_ids));
+    TSR_TRY(check_blocks(&in, limits, step->marks));
     TSR_TRY(check_wanted(&in, limits));
     TSR_TRY(check_rising("row looked at twice", in.raw, message[AT_N_RAW], message[AT_N_WANTED]));
     TSR_TRY(check_rising("changed row", in.adjusted, message[AT_N_ADJUSTED], message[AT_N_WANTED]));
     TSR_TRY(check_entries(&in, limits));
+    TSR_TRY(tsr_step_reserve_appended(step, message[AT_N_APPENDED]));
     TSR_TRY(tsr_step_reserve(step, message[AT_N_ENTRIES]));
 
     step->kind = message[AT_KIND];
     step->n_rows = message[AT_N_ROWS];
     step->n_seqs = message[AT_N_SEQS];
     step->n_dropped = message[AT_N_DROPPED];
+    step->n_left = message[AT_N_LEFT];
     step->n_appended = message[AT_N_APPENDED];
+    step->n_copied = message[AT_N_COPIED];
     step->n_wanted = message[AT_N_WANTED];
     step->n_best = message[AT_N_BEST];
     step->may_ask = message[AT_MAY_ASK];
+    step->waits = message[AT_WAITS];
     step->n_raw = message[AT_N_RAW];
     step->n_raw_best = message[AT_N_RAW_BEST];
     step->n_adjusted = message[AT_N_ADJUSTED];
@@ -472,10 +576,14 @@ tsr_status tsr_step_unpack(tsr_step *step, const int32_t *message, size_t n_ints
     get(step->row_start + 1, in.row_ends, step->n_seqs);
     get(step->first_pos, in.first_pos, step->n_seqs);
     get(step->lanes, in.lanes, step->n_seqs);
+    get(step->is_long, in.is_long, step->n_seqs);
     get(step->dropped, in.dropped, step->n_dropped);
+    get(step->left, in.left, step->n_left);
     get(step->append_lane, in.append_lane, step->n_appended);
     get(step->append_index, in.append_index, step->n_appended);
     get(step->append_block, in.append_block, step->n_appended);
+    get(step->copy_from, in.copy_from, step->n_copied);
+    get(step->copy_to, in.copy_to, step->n_copied);
     get(step->wanted, in.wanted, step->n_wanted);
     get(step->targets, in.targets, step->n_wanted);
     get(step->sharpness, in.sharpness, step->n_wanted);

@@ -6,8 +6,16 @@
  * only message from the leader while generating, and it carries changes: blocks appended to tables
  * and blocks dropped, never whole tables.
  *
- * A *lane* is a running sequence's place in the ranks' block tables; a lane keeps its table from
- * step to step.
+ * A *lane* is a sequence's place in the ranks' block tables; a lane keeps its table from step to
+ * step until it is left. A step is carried out in this order: blocks are dropped, lanes are left,
+ * tables get their new entries, blocks are copied, and then the rows are computed. A step may have
+ * no rows at all.
+ *
+ * A lane that has a table and no rows in a step is a hint: its sequence will run soon, and what it
+ * has in slower memory may be fetched meanwhile. The first entry of a lane that had no table, in a
+ * step in which the lane has no rows, is a *ticket*. Tickets are counted from 0 in the order in
+ * which they stand in the steps, alike on all ranks; how many of them are done, which is to say
+ * that all blocks of that lane are where rows can use them, is what ranks report.
  *
  * Threads: none of its own.
  */
@@ -23,6 +31,7 @@ extern "C" {
 typedef enum tsr_step_kind {
     TSR_STEP_RUN,
     TSR_STEP_MEASURE, /* measure what this rank's cores can do; nothing else in it counts */
+    TSR_STEP_MEMORY,  /* tell what memory holds, tsr_engine_memory(); nothing else in it counts */
     TSR_STEP_END,     /* leave the loop; nothing else in it counts */
     TSR_STEP_KIND_COUNT
 } tsr_step_kind;
@@ -49,14 +58,26 @@ typedef struct tsr_step {
     int32_t *row_start;
     int32_t *first_pos; /* [n_seqs] position of its first row */
     int32_t *lanes;     /* [n_seqs] in [0, max_seqs), no lane twice */
+    int32_t *is_long;   /* [n_seqs] 1: it has more tokens than config->rope_switch, in this step or
+                           not; else 0 */
 
     int32_t n_dropped; /* carried out first */
     int32_t *dropped;  /* [n_dropped] block ids that have become free */
 
+    int32_t n_left;
+    int32_t *left; /* [n_left] lanes whose tables are forgotten, none twice; blocks stay */
+
     int32_t n_appended;
     int32_t *append_lane;  /* [n_appended] */
-    int32_t *append_index; /* [n_appended] which block of the sequence, in [0, max_blocks) */
+    int32_t *append_index; /* [n_appended] which block of the sequence, in [0, max_blocks); what
+                              the lane had there is replaced */
     int32_t *append_block; /* [n_appended] block id */
+
+    /* Whole blocks that are copied, [n_copied]: from one that is held until the step is committed,
+     * to one that was appended in this step. */
+    int32_t n_copied;
+    int32_t *copy_from;
+    int32_t *copy_to;
 
     int32_t n_wanted; /* rows whose logits matter */
     int32_t *wanted;  /* [n_wanted] row numbers, rising */
@@ -79,12 +100,34 @@ typedef struct tsr_step {
     float *entry_adds;     /* [n_entries] */
 
     int32_t may_ask; /* 1: the leader may ask for whole rows of logits after the candidates */
+    int32_t waits;   /* 1, without rows: the step ends only when the oldest open ticket is done */
 
-    int32_t *memory;       /* owned: all arrays lie in it, but for the entries */
+    int32_t *memory;       /* owned: all arrays lie in it, but for the next two */
+    int32_t *table_memory; /* owned: what is appended */
+    int32_t max_appended;  /* that it has room for */
     int32_t *entry_memory; /* owned: the entries */
     int32_t max_entries;   /* that it has room for */
     int32_t *marks;        /* [max_seqs] for tsr_step_unpack() alone: zero between calls */
 } tsr_step;
+
+enum {
+    TSR_STEP_MOST_LOST = 4
+};
+
+/* What comes back of a step about memory, of all ranks together. */
+typedef struct tsr_step_report {
+    int64_t n_tickets_done; /* in their order, on every rank; those of lanes that were left count */
+    int32_t n_lost;
+    int32_t lost[TSR_STEP_MOST_LOST]; /* [n_lost] blocks whose bytes cannot be read back on some
+                                         rank; said again until they are dropped */
+    /* A sequence of the step has read a block that is lost: nothing that came of the step counts.
+     */
+    bool is_spoilt;
+    /* Between device memory and lower tiers, since the report before: by the rank that takes
+     * longest for a byte. */
+    int64_t moved_bytes;
+    int64_t moved_us;
+} tsr_step_report;
 
 /* All arrays sized for the limits; everything else zero. Errors: ARG, NOMEM. */
 TSR_MUST_CHECK tsr_status tsr_step_init(tsr_step *step, const tsr_step_limits *limits);
@@ -92,6 +135,11 @@ void tsr_step_clear(tsr_step *step); /* frees; fine on {0} */
 
 /* Back to an empty RUN step; arrays stay. */
 void tsr_step_reset(tsr_step *step);
+
+/* Room for n appended blocks in all; those that are there stay. It has room for each block id once
+ * from the start; sequences that share blocks can need more. It grows to the largest step that is
+ * met and stays. Errors: NOMEM. */
+TSR_MUST_CHECK tsr_status tsr_step_reserve_appended(tsr_step *step, int64_t n);
 
 /* Room for n entries in all; those that are there stay. It grows to the largest step that is met
  * and stays. Errors: NOMEM. */

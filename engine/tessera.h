@@ -90,6 +90,14 @@ typedef struct tsr_model_encoding {
 } tsr_model_encoding;
 TSR_API bool tsr_model_encoding_at(const tsr_model *model, int i, tsr_model_encoding *out);
 
+/* What a position takes of the cache, all ranks together, in blocks of 64: the i-th way to keep
+ * keys and values ("f32", ...); false past the last. */
+typedef struct tsr_model_kv {
+    const char *type;
+    uint64_t bytes_per_token; /* with scales, rounded up */
+} tsr_model_kv;
+TSR_API bool tsr_model_kv_at(const tsr_model *model, int i, tsr_model_kv *out);
+
 /* The file's metadata in order: key and value in words (long values abbreviated); false past the
  * last. */
 TSR_API bool tsr_model_metadata_at(const tsr_model *model, int i, char *key, size_t key_bytes,
@@ -151,20 +159,30 @@ TSR_API TSR_MUST_CHECK tsr_status tsr_model_prompt_ids(const tsr_model *model, c
 /* {0} and a path is a good start: zeros mean "choose for me". */
 typedef struct tsr_engine_options {
     const char *model_path;
-    int64_t context;          /* positions a sequence; 0: what the model was made for */
-    const char *kv_dtype;     /* "f32", "f16" or "bf16"; NULL: f16 */
+    const char *dtype;    /* what weights of 16 or 32 bits become: "f32", "f16", "bf16", or "auto"
+                             (NULL): as they are stored. Quantised ones stay. */
+    int64_t context;      /* positions a sequence; 0: what the model was made for */
+    const char *kv_dtype; /* "f32", "f16", "bf16", "fp8", "int8", "int4" or "int2"; NULL: f16 */
     uint64_t kv_memory_bytes; /* for keys and values on each rank; 0: what the machine has room for,
                                  taken as it fills */
-    int block_tokens;         /* 16, 32 or 64; 0: 64 */
-    int n_threads;            /* of each rank; 0: the host's cores divided among its ranks */
+    uint64_t kv_host_bytes; /* host memory for blocks that device memory has no room for; 0: none */
+    uint64_t kv_disk_bytes; /* and a file on each rank, for those that host memory has none for */
+    const char *kv_disk_folder; /* where that is made, without a name; NULL: "/tmp" */
+    int block_tokens;           /* 16, 32 or 64; 0: 16 */
+    int n_threads;              /* of each rank; 0: the host's cores divided among its ranks */
     const char *device; /* "cpu", "cuda" (a GPU a rank, by its number on the host) or "auto": GPUs
                            if every rank has one; NULL: auto */
-    const char *activations; /* over quantised weights: "int8" or "f32"; NULL: int8 */
-    int max_batch_tokens;    /* rows a step; 0: 512 */
-    int max_sequences;       /* running at once; 0: 64 */
-    int max_queue;           /* waiting at once; 0: any number */
-    double target_itl_ms;    /* how long a step may take while sequences generate: prompts are read
-                                in smaller pieces then; 0: twice what it takes without prompts */
+    const char *activations;    /* over quantised weights: "int8" or "f32"; NULL: int8 */
+    int max_batch_tokens;       /* rows a step; 0: 512 */
+    int max_sequences;          /* running at once; 0: 64 */
+    int max_queue;              /* waiting at once; 0: any number */
+    bool no_prefix_cache; /* keep nothing of a sequence that has ended for others that begin as
+                             it did */
+    const char *preempt;  /* the cache of a sequence that is put back for want of memory: "swap"
+                             keeps it in slower memory, "recompute" computes it again, "auto" takes
+                             what is faster; NULL: auto */
+    double target_itl_ms; /* how long a step may take while sequences generate: prompts are read
+                             in smaller pieces then; 0: twice what it takes without prompts */
 } tsr_engine_options;
 
 /*
@@ -181,12 +199,13 @@ TSR_API bool tsr_engine_is_leader(const tsr_engine *engine);
 TSR_API const tsr_model *tsr_engine_model(const tsr_engine *engine); /* borrowed */
 
 typedef enum tsr_event_kind {
-    TSR_EVENT_TOKEN,  /* one token more: token, text (what may be shown so far; may be empty); with
-                         want_logprobs: logprob, top */
+    TSR_EVENT_TOKEN,  /* one token more of a choice: token, text (what may be shown so far; may be
+                         empty); with want_logprobs: logprob, top */
     TSR_EVENT_SCORE,  /* of a scored prompt: position, token, logprob, best; with want_logprobs: top
                        */
     TSR_EVENT_LOGITS, /* asked for with want_logits: position, logits [n_vocab] */
-    TSR_EVENT_END,    /* the last one: text that was held back, reason, timings */
+    TSR_EVENT_END,    /* the last one of a choice: text that was held back, reason, logprob, score,
+                         timings, last */
     TSR_EVENT_KIND_COUNT
 } tsr_event_kind;
 
@@ -203,22 +222,28 @@ enum {
 typedef struct tsr_event {
     tsr_event_kind kind;
     int64_t id; /* of the generation */
+    int choice; /* TOKEN and END: which of its answers, from 0 */
+    bool last;  /* END: no event of this generation comes after it */
     int32_t token;
     const char *text; /* whole UTF-8 characters, good during the call */
     size_t text_bytes;
     int64_t position; /* SCORE: of the row; the next token's log-probability is that of `token`; -1
                          behind the last prompt token: logprob is not set */
     double logprob; /* natural logarithm, as the model says it: at temperature 1, before any filter,
-                       penalty or bias */
+                       penalty or bias. END, with want_logprobs or beams: of the answer as a whole,
+                       the end token that is no part of it included; of a beam as its search counts,
+                       after penalties and biases */
+    double score;   /* END: what best_of and beams put answers in order by; else 0 */
     const tsr_top_token
         *top; /* [n_top] the likeliest, likewise: best first, good during the call */
     int n_top;
     int32_t best; /* the likeliest token after this position */
     const float *logits;
-    const char *reason;  /* END: "stop" (an end token, a stop id or a stop string), "length",
-                             "cancelled", "deadline" or "error" */
-    const char *message; /* END with "error": why */
-    int64_t n_prompt;    /* END, as are the following */
+    const char *reason;      /* END: "stop" (an end token, a stop id or a stop string), "length",
+                                 "cancelled", "deadline" or "error" */
+    const char *message;     /* END with "error": why */
+    int64_t n_prompt;        /* END, as are the following */
+    int64_t n_cached_tokens; /* of the prompt: what was in the cache already and was not computed */
     int64_t n_generated;
     double first_token_s; /* from submit to the first token; 0 if there was none */
     double prompt_s; /* from the first step it was in to the first token (or to the end of a scored
@@ -231,6 +256,27 @@ typedef struct tsr_event {
 /* Called on the leader, in tsr_engine_step(). It may submit and cancel. */
 typedef void tsr_event_fn(void *ctx, const tsr_event *event);
 
+/* When a search with beams has found enough; see engine/beam.h. */
+typedef enum tsr_stopping {
+    TSR_STOPPING_USUAL, /* when what lives is unlikely to do better */
+    TSR_STOPPING_EARLY, /* when as many answers as beams are complete */
+    TSR_STOPPING_NEVER, /* when what lives can do no better */
+    TSR_STOPPING_COUNT
+} tsr_stopping;
+
+/*
+ * A generation gives n answers, its choices, each with events of its own and an END; the END of the
+ * one that ends last is `last`. They share the cache of the prompt.
+ *
+ *   n           samples; the i-th has a seed made of (seed, i), the 0th has `seed` itself and is
+ *               what it would be alone. Each token is told as it comes.
+ *   best_of     so many samples, of which the n likeliest for each token are the choices, best
+ *               first: score is the mean log-probability of their tokens, an end token among them.
+ *   beams       no chance: the n best answers of a search with so many beams (engine/beam.h), best
+ *               first; score is logprob / tokens ^ length_penalty. There can be fewer than n when
+ *               it is ended early.
+ * What best_of and beams choose is told when all is over, with the whole text in the END event.
+ */
 typedef struct tsr_generation {
     const int32_t *prompt; /* [n_prompt] ids, copied */
     int64_t n_prompt;
@@ -244,6 +290,12 @@ typedef struct tsr_generation {
                           seconds longer, so that all get their turn */
     double deadline_s; /* from submit: ends with "deadline" then, however far it is; 0: none */
     bool ignore_end;   /* go on after an end token */
+
+    int n;                 /* 0: 1; with beams at most their number */
+    int best_of;           /* 0: n */
+    int beams;             /* 0: none. If they are more than max_sequences, they take turns */
+    double length_penalty; /* -10..10; 0: the sum counts, whatever the length; 1: the mean */
+    tsr_stopping stopping;
 
     float typical_p;          /* 0 or 1: all */
     float repetition_penalty; /* 0 or 1: off; over the prompt and what was generated */
@@ -299,7 +351,8 @@ typedef struct tsr_engine_stats {
     uint64_t weight_bytes;   /* of this rank */
     uint64_t kv_block_bytes; /* of this rank */
     int block_tokens;
-    int n_blocks;
+    int n_blocks;       /* of all tiers of memory together, on the rank that has least */
+    int n_lower_blocks; /* of these, in tiers below the device's */
     int n_blocks_free;
     int64_t context;
     uint64_t token_bytes;    /* weight bytes that one token's matrices read, all ranks */
@@ -308,9 +361,10 @@ typedef struct tsr_engine_stats {
     uint64_t kv_token_bytes; /* bytes of keys and values a position, all ranks */
     int64_t n_steps;
     int64_t n_preempted;
-    double step_s; /* leader: of all steps */
-    double host_s; /* of these what the leader alone was busy with, while the ranks waited:
-                      planning, packing, sampling, events */
+    double block_fill; /* of the bytes in blocks that running sequences held, those with tokens */
+    double step_s;     /* leader: of all steps */
+    double host_s;     /* of these what the leader alone was busy with, while the ranks waited:
+                          planning, packing, sampling, events */
 } tsr_engine_stats;
 TSR_API tsr_engine_stats tsr_engine_describe(const tsr_engine *engine);
 
@@ -322,6 +376,33 @@ typedef struct tsr_engine_device {
 
 /* Errors: ARG (there is no device `i`: then all have been seen), DEVICE, NOMEM. */
 TSR_API TSR_MUST_CHECK tsr_status tsr_engine_device_at(int i, tsr_engine_device *out);
+
+typedef enum tsr_memory_tier {
+    TSR_MEMORY_DEVICE,
+    TSR_MEMORY_HOST,
+    TSR_MEMORY_DISK,
+    TSR_MEMORY_TIER_COUNT
+} tsr_memory_tier;
+
+/* What one rank's memory for keys and values has held and moved; counted from the start, but for
+ * n_blocks. What is about other tiers than the device's is 0 without them. */
+typedef struct tsr_memory_stats {
+    uint64_t block_bytes;
+    int64_t n_slots[TSR_MEMORY_TIER_COUNT];     /* blocks that there is room for */
+    int64_t n_blocks[TSR_MEMORY_TIER_COUNT];    /* that lie there now; one may lie in several */
+    int64_t most_blocks[TSR_MEMORY_TIER_COUNT]; /* that ever did at the same time */
+    int64_t n_moves[TSR_MEMORY_TIER_COUNT][TSR_MEMORY_TIER_COUNT]; /* [from][to] blocks copied */
+    double busy_s;    /* that copying took, beside everything else */
+    int64_t n_stalls; /* steps that had to wait for a copy */
+    double stall_s;
+    int64_t
+        n_asked[TSR_MEMORY_TIER_COUNT]; /* blocks of sequences that came (back): where they lay */
+    int64_t n_late;                     /* blocks that a step needed and that were not there yet */
+    int64_t n_lost; /* blocks whose bytes were lost by a failing disk, and computed again */
+} tsr_memory_stats;
+
+/* Leader, between steps. ranks [n_ranks] is filled by all ranks. Errors: NOMEM, COMM. */
+TSR_API TSR_MUST_CHECK tsr_status tsr_engine_memory(tsr_engine *engine, tsr_memory_stats *ranks);
 
 /*
  * Leader; the engine must be idle. All ranks at once measure what their cores can do, for

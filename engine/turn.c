@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "engine/memory_report.h"
 #include "kernels/machine.h"
 #include "parallel/fault.h"
 
@@ -98,8 +99,13 @@ static tsr_status gather_findings(tsr_engine *e, const tsr_findings *findings)
         e->gathered = grown;
         e->gathered_words = n_words;
     }
-    return tsr_world_gather(e->world, e->gathered, findings->words,
-                            findings->n_words * sizeof(*findings->words));
+    TSR_TRY(tsr_world_gather(e->world, e->gathered, findings->words,
+                             findings->n_words * sizeof(*findings->words)));
+    if (tsr_kv_store_tiers(e->store) != NULL && tsr_world_is_leader(e->world)) {
+        tsr_memory_report_merge(&e->report, e->gathered + findings->report_at, findings->n_words,
+                                tsr_world_size(e->world));
+    }
+    return TSR_OK;
 }
 
 static tsr_status gather_row(tsr_engine *e, int wanted)
@@ -159,6 +165,13 @@ static tsr_status measure(tsr_engine *e, double *read_bytes_per_s, double *macs_
     return TSR_OK;
 }
 
+static tsr_status gather_memory(tsr_engine *e, tsr_memory_stats *ranks)
+{
+    const tsr_memory_stats own = tsr_memory_report_stats(e->store);
+
+    return tsr_world_gather(e->world, ranks, &own, sizeof(own));
+}
+
 tsr_status tsr_turn_take(tsr_engine *e, tsr_findings *findings)
 {
     TSR_TRY(share_step(e));
@@ -169,7 +182,7 @@ tsr_status tsr_turn_take(tsr_engine *e, tsr_findings *findings)
     tsr_fault_maybe(e->world, e->n_steps);
     e->n_steps++;
     TSR_TRY(tsr_runner_run(e->runner, &e->step, findings));
-    if (e->step.n_wanted > 0) {
+    if (findings->n_words > 0) {
         TSR_TRY(gather_findings(e, findings));
     }
     e->ranks_ns += tsr_world_is_leader(e->world) ? tsr_clock_ns() - e->sent_ns : 0;
@@ -184,6 +197,9 @@ static tsr_status follow_one(tsr_engine *e)
     TSR_TRY(tsr_turn_take(e, &findings));
     if (e->step.kind == TSR_STEP_MEASURE) {
         return measure(e, &ignored[0], &ignored[1]);
+    }
+    if (e->step.kind == TSR_STEP_MEMORY) {
+        return gather_memory(e, NULL);
     }
     if (e->step.kind == TSR_STEP_RUN && e->step.may_ask) {
         TSR_TRY(answer_questions(e));
@@ -226,4 +242,12 @@ tsr_status tsr_engine_measure(tsr_engine *e, double *read_bytes_per_s, double *m
     e->step.kind = TSR_STEP_MEASURE;
     TSR_TRY(share_step(e));
     return measure(e, read_bytes_per_s, macs_per_s);
+}
+
+tsr_status tsr_engine_memory(tsr_engine *e, tsr_memory_stats *ranks)
+{
+    tsr_step_reset(&e->step);
+    e->step.kind = TSR_STEP_MEMORY;
+    TSR_TRY(share_step(e));
+    return gather_memory(e, ranks);
 }

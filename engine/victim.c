@@ -9,6 +9,9 @@ static bool is_better(const tsr_request *a, const tsr_request *b)
     if (a->priority != b->priority) {
         return a->priority < b->priority;
     }
+    if (a->is_held != b->is_held) {
+        return a->is_held;
+    }
     return (double)a_cost * b->blocks.n_blocks <= (double)b_cost * a->blocks.n_blocks;
 }
 

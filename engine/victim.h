@@ -1,10 +1,10 @@
 /*
  * engine/victim.h - which running request is put back when blocks run out.
  *
- * The lowest priority first. Among those the one that costs least for what it gives:
- *     tokens to compute again x (1 + how often it was put back already) / blocks that come free;
- * and among equals the one that stands last. What was put back before costs more, so that
- * misfortune goes round.
+ * The lowest priority first. Among those one that is held, and so has nothing to do; else the one
+ * that costs least for what it gives: tokens to compute again x (1 + how often it was put back
+ * already) / blocks that come free; and among equals the one that stands last. What was put back
+ * before costs more, so that misfortune goes round.
  *
  * Threads: none of its own.
  */

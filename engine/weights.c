@@ -6,68 +6,108 @@
 
 #include "base/alloc.h"
 #include "base/log.h"
+#include "engine/family.h"
+#include "engine/weight_pack.h"
+#include "engine/weight_place.h"
 
 enum {
-    NAME_BYTES = 64,
     ALIGN_BYTES = 64,
-    MESSAGE_BYTES = 256,
+    MESSAGE_BYTES = 320,
     PANELS_AT_ONCE = 8,
     RELEASE_BYTES = 32 << 20 // packed bytes after which the file's pages are given back
 };
 
-/* Where one role's tensor is in the file and where it goes in the structs. */
+/* How many of a role there are, and of what kind. */
+typedef enum slot_kind {
+    ONE_LINEAR,
+    ONE_NORM,
+    ONE_VECTOR,
+    A_HEAD,   /* tsr_linear *, one for each own head */
+    AN_EXPERT /* likewise */
+} slot_kind;
+
+/* Where a role goes in the structs. */
 typedef struct slot {
     tsr_shard_role role;
-    const char *name; /* GGUF; "blk.%d." is put before it when `layered` */
+    slot_kind kind;
     bool layered;
-    size_t offset; /* of the tsr_linear or, for norms, the tsr_tensor, in tsr_layer_weights or
-                      tsr_weights */
-    bool optional;
+    size_t offset; /* in tsr_layer_weights or tsr_weights */
 } slot;
 
-#define LAYER(field) offsetof(tsr_layer_weights, field)
-#define WHOLE(field) offsetof(tsr_weights, field)
+#define LAYER(role, kind, field)                                        \
+    {                                                                   \
+        TSR_ROLE_##role, kind, true, offsetof(tsr_layer_weights, field) \
+    }
+#define WHOLE(role, kind, field)                                   \
+    {                                                              \
+        TSR_ROLE_##role, kind, false, offsetof(tsr_weights, field) \
+    }
 
 static const slot slots[] = {
-    {TSR_ROLE_EMBED, "token_embd", false, WHOLE(embed), false},
-    {TSR_ROLE_HEAD, "output", false, WHOLE(head), true}, // tied: the embedding
-    {TSR_ROLE_FINAL_NORM, "output_norm", false, WHOLE(final_norm), false},
-    {TSR_ROLE_ATTN_NORM, "attn_norm", true, LAYER(attn_norm), false},
-    {TSR_ROLE_Q, "attn_q", true, LAYER(q), false},
-    {TSR_ROLE_K, "attn_k", true, LAYER(k), false},
-    {TSR_ROLE_V, "attn_v", true, LAYER(v), false},
-    {TSR_ROLE_O, "attn_output", true, LAYER(o), false},
-    {TSR_ROLE_FF_NORM, "ffn_norm", true, LAYER(ff_norm), false},
-    {TSR_ROLE_GATE, "ffn_gate", true, LAYER(gate), false},
-    {TSR_ROLE_UP, "ffn_up", true, LAYER(up), false},
-    {TSR_ROLE_DOWN, "ffn_down", true, LAYER(down), false},
+    WHOLE(EMBED, ONE_LINEAR, embed),
+    WHOLE(POSITIONS, ONE_LINEAR, positions),
+    WHOLE(EMBED_NORM, ONE_NORM, embed_norm),
+    WHOLE(HEAD, ONE_LINEAR, head), // tied: the embedding
+    WHOLE(FINAL_NORM, ONE_NORM, final_norm),
+    LAYER(ATTN_NORM, ONE_NORM, attn_norm),
+    LAYER(Q_LOW, ONE_LINEAR, q_low),
+    LAYER(Q_LOW_NORM, ONE_NORM, q_low_norm),
+    LAYER(Q, ONE_LINEAR, q),
+    LAYER(K, ONE_LINEAR, k),
+    LAYER(V, ONE_LINEAR, v),
+    LAYER(KV_LOW, ONE_LINEAR, kv_low),
+    LAYER(KV_LOW_NORM, ONE_NORM, kv_low_norm),
+    LAYER(K_UP, A_HEAD, k_up),
+    LAYER(V_UP, A_HEAD, v_up),
+    LAYER(O, ONE_LINEAR, o),
+    LAYER(Q_HEAD_NORM, ONE_NORM, q_head_norm),
+    LAYER(K_HEAD_NORM, ONE_NORM, k_head_norm),
+    LAYER(Q_HEADS_NORM, ONE_NORM, q_head_norm),
+    LAYER(K_HEADS_NORM, ONE_NORM, k_head_norm),
+    LAYER(Q_WIDE_NORM, ONE_NORM, q_wide_norm),
+    LAYER(K_WIDE_NORM, ONE_NORM, k_wide_norm),
+    LAYER(SINKS, ONE_VECTOR, sinks),
+    LAYER(ATTN_POST_NORM, ONE_NORM, attn_post_norm),
+    LAYER(FF_NORM, ONE_NORM, ff_norm),
+    LAYER(GATE, ONE_LINEAR, gate),
+    LAYER(UP, ONE_LINEAR, up),
+    LAYER(DOWN, ONE_LINEAR, down),
+    LAYER(ROUTER, ONE_LINEAR, router),
+    LAYER(EXPERT_GATE, AN_EXPERT, expert_gate),
+    LAYER(EXPERT_UP, AN_EXPERT, expert_up),
+    LAYER(EXPERT_DOWN, AN_EXPERT, expert_down),
+    LAYER(SHARED_SCALE, ONE_LINEAR, shared_scale),
+    LAYER(SHARED_GATE, ONE_LINEAR, shared_gate),
+    LAYER(SHARED_UP, ONE_LINEAR, shared_up),
+    LAYER(SHARED_DOWN, ONE_LINEAR, shared_down),
+    LAYER(FF_POST_NORM, ONE_NORM, ff_post_norm),
 };
 
 /* One matrix to be packed. */
 typedef struct job {
-    const tsr_gguf_tensor *source;
-    char *panels; /* destination */
-    size_t panel_bytes;
-    tsr_range rows, cols; /* of the source */
-    int64_t first_panel;  /* over all jobs */
+    tsr_weight_pack pack;
+    int64_t first_panel; /* over all jobs */
     int64_t n_panels;
 } job;
 
-/* Walks all tensors twice: first to count bytes, then, with memory there, to fill the structs and
- * list the jobs. */
+/* Walks all tensors twice: first to count, then, with memory there, to fill the structs and list
+ * the jobs. */
 typedef struct loader {
-    const tsr_gguf *gguf;
+    const tsr_checkpoint *checkpoint;
     const tsr_config *config;
     const tsr_shard *shard;
-    tsr_weights *weights; /* NULL: only measure */
+    tsr_encoding as;
+    tsr_weights *weights; /* NULL: only count */
     tsr_device *dev;
+    bool *used;     /* [tensors] */
     char *packed;   /* what the host packs into: the device's memory if it may, else as much of its
                        own */
     size_t n_bytes; /* placed so far */
+    uint64_t file_bytes;
     job *jobs;
-    int n_jobs;
+    int64_t n_jobs;
+    int64_t n_numbered;
     int64_t n_panels;
-    int n_found; /* tensors that belong to the model */
 
     atomic_llong next_panel;
     atomic_llong done_panels;
@@ -76,7 +116,7 @@ typedef struct loader {
 } loader;
 
 /* Where the next n_bytes are packed; where they will lie is as far from the device's memory. */
-static char *place(loader *load, size_t n_bytes)
+static char *place_bytes(loader *load, size_t n_bytes)
 {
     char *at = load->weights == NULL ? NULL : load->packed + load->n_bytes;
 
@@ -89,73 +129,83 @@ static void *on_device(const loader *load, const void *packed)
     return (char *)load->weights->memory + ((const char *)packed - load->packed);
 }
 
-static void full_shape(const tsr_config *config, tsr_shard_role role, int64_t *n_rows,
-                       int64_t *n_cols)
+static int64_t grain_of(const tsr_shard_shape *shape, tsr_shard_role role)
 {
-    const tsr_shard_shape *s = &config->shape;
-    const int64_t q_dim = (int64_t)s->n_heads * s->head_dim;
-    const int64_t kv_dim = (int64_t)s->n_kv_heads * s->head_dim;
-    const int64_t shapes[TSR_ROLE_COUNT][2] = {
-        [TSR_ROLE_EMBED] = {s->n_vocab, s->dim}, [TSR_ROLE_HEAD] = {s->n_vocab, s->dim},
-        [TSR_ROLE_FINAL_NORM] = {1, s->dim},     [TSR_ROLE_ATTN_NORM] = {1, s->dim},
-        [TSR_ROLE_FF_NORM] = {1, s->dim},        [TSR_ROLE_Q] = {q_dim, s->dim},
-        [TSR_ROLE_K] = {kv_dim, s->dim},         [TSR_ROLE_V] = {kv_dim, s->dim},
-        [TSR_ROLE_O] = {s->dim, q_dim},          [TSR_ROLE_GATE] = {s->ff_dim, s->dim},
-        [TSR_ROLE_UP] = {s->ff_dim, s->dim},     [TSR_ROLE_DOWN] = {s->dim, s->ff_dim},
-    };
-
-    *n_rows = shapes[role][0];
-    *n_cols = shapes[role][1];
+    switch (role) {
+    case TSR_ROLE_O:
+        return tsr_shard_attention_grain(shape);
+    case TSR_ROLE_DOWN:
+        return tsr_shard_ff_grain(shape);
+    case TSR_ROLE_EXPERT_DOWN:
+        return tsr_shard_grain_of(shape->expert_ff);
+    case TSR_ROLE_SHARED_DOWN:
+        return tsr_shard_grain_of(shape->shared_ff);
+    default:
+        return 0;
+    }
 }
 
-static int64_t grain_of(const tsr_config *config, tsr_shard_role role)
+/* Finds a tensor that must be there, or that may. */
+static tsr_status locate(loader *load, tsr_weight_place *place, tsr_shard_role role, int layer,
+                         int64_t number, bool bias, bool optional)
 {
-    return role == TSR_ROLE_O      ? tsr_shard_attention_grain(&config->shape)
-           : role == TSR_ROLE_DOWN ? tsr_shard_ff_grain(&config->shape)
-                                   : 0;
-}
+    char name[TSR_WEIGHT_PLACE_NAME_BYTES];
 
-/* A vector of f32, the part [part.first, + count) of it; f16 and bf16 files convert. */
-static tsr_status take_vector(loader *load, tsr_tensor *out, const tsr_gguf_tensor *source,
-                              int64_t n_whole, tsr_range part)
-{
-    float *values;
-
-    if (source->n_dims != 1 || source->shape[0] != n_whole ||
-        tsr_encoding_describe(source->encoding)->group_elems != 1) {
-        return tsr_fail(TSR_ERR_FORMAT, "%.*s must be %lld plain numbers",
-                        (int)source->name.n_bytes, source->name.bytes, (long long)n_whole);
+    TSR_TRY(tsr_weight_place_find(place, load->checkpoint, load->config, role, layer, number, bias,
+                                  name));
+    if (place->source == NULL) {
+        return optional ? TSR_OK : tsr_fail(TSR_ERR_FORMAT, "the model lacks the tensor %s", name);
     }
-    values = (float *)(void *)place(load, (size_t)part.count * sizeof(float));
-    if (load->weights != NULL) {
-        tsr_encoding_decode(source->encoding, values, source->data, part.first, part.count);
-        *out = tsr_tensor_of(on_device(load, values), TSR_DTYPE_F32, tsr_device_kind_of(load->dev),
-                             1, part.count);
-    }
-    load->n_found++;
+    load->used[place->source - tsr_checkpoint_at(load->checkpoint, 0)] = true;
     return TSR_OK;
 }
 
-static tsr_status take_matrix(loader *load, tsr_weight *out, const tsr_gguf_tensor *source,
+/* A vector of f32, its elements `part`; f16 and bf16 convert. */
+static tsr_status take_vector(loader *load, tsr_tensor *out, const tsr_weight_place *place,
+                              tsr_range part, bool plus_one)
+{
+    const tsr_stored_tensor *source = place->source;
+    const tsr_encoding_traits *traits = tsr_encoding_describe(source->encoding);
+    float *values;
+
+    if (traits->group_elems != 1) {
+        return tsr_fail(TSR_ERR_FORMAT, "%.*s must hold plain numbers, not %s",
+                        (int)source->name.n_bytes, source->name.bytes, traits->name);
+    }
+    values = (float *)(void *)place_bytes(load, (size_t)part.count * sizeof(float));
+    load->file_bytes += (uint64_t)part.count * (uint64_t)traits->group_bytes;
+    if (load->weights == NULL) {
+        return TSR_OK;
+    }
+    for (int64_t i = 0; i < part.count; i++) {
+        const int64_t at =
+            place->matrix * source->shape[0] + tsr_weight_place_line(place, part.first + i);
+
+        tsr_encoding_decode(source->encoding, &values[i], source->data, at, 1);
+        values[i] += plus_one ? 1.0F : 0.0F;
+    }
+    *out = tsr_tensor_of(on_device(load, values), TSR_DTYPE_F32, tsr_device_kind_of(load->dev), 1,
+                         part.count);
+    return TSR_OK;
+}
+
+static tsr_status take_matrix(loader *load, tsr_weight *out, const tsr_weight_place *place,
                               tsr_shard_role role)
 {
-    const tsr_format format = tsr_weight_format_for(source->encoding);
+    const tsr_encoding to = tsr_weight_pack_encoding(place, load->as);
+    const tsr_format format = tsr_weight_format_for(to);
     int64_t n_rows;
     int64_t n_cols;
     tsr_range rows;
     tsr_range cols;
     char *panels;
 
-    full_shape(load->config, role, &n_rows, &n_cols);
-    if (source->n_dims != 2 || source->shape[0] != n_cols || source->shape[1] != n_rows) {
-        return tsr_fail(TSR_ERR_FORMAT, "%.*s is [%lld, %lld]; the model's sizes want [%lld, %lld]",
-                        (int)source->name.n_bytes, source->name.bytes, (long long)source->shape[1],
-                        (long long)source->shape[0], (long long)n_rows, (long long)n_cols);
-    }
+    tsr_weight_place_shape(load->config, role, &n_rows, &n_cols);
     tsr_shard_window(&load->config->shape, load->shard, tsr_shard_rule_of(role), n_rows, n_cols,
                      &rows, &cols);
-    panels = place(load, tsr_weight_bytes(format, rows.count, cols.count));
-    load->n_found++;
+    panels = place_bytes(load, tsr_weight_bytes(format, rows.count, cols.count));
+    load->file_bytes += tsr_weight_pack_file_bytes(place, rows.count, cols.count);
+    load->n_jobs++;
     if (load->weights == NULL) {
         return TSR_OK;
     }
@@ -163,109 +213,222 @@ static tsr_status take_matrix(loader *load, tsr_weight *out, const tsr_gguf_tens
                         .on = tsr_device_kind_of(load->dev),
                         .n_rows = rows.count,
                         .n_cols = cols.count,
-                        .grain_cols = grain_of(load->config, role),
+                        .grain_cols = grain_of(&load->config->shape, role),
                         .tiles = on_device(load, panels)};
     if (rows.count > 0 && cols.count > 0) {
-        job *next = &load->jobs[load->n_jobs++];
+        job *next = &load->jobs[load->n_jobs - 1];
 
-        *next = (job){.source = source,
-                      .panels = panels,
-                      .panel_bytes = tsr_weight_panel_bytes(format, cols.count),
-                      .rows = rows,
-                      .cols = cols,
+        *next = (job){.pack = {.place = *place,
+                               .to = to,
+                               .panels = panels,
+                               .panel_bytes = tsr_weight_panel_bytes(format, cols.count),
+                               .rows = rows,
+                               .cols = cols},
                       .first_panel = load->n_panels,
                       .n_panels = (rows.count + TSR_PANEL_ROWS - 1) / TSR_PANEL_ROWS};
         load->n_panels += next->n_panels;
+    } else {
+        load->n_jobs--;
     }
     return TSR_OK;
 }
 
-static bool is_norm(tsr_shard_role role)
+/* A matrix and, where the model has one, its bias. */
+static tsr_status take_linear(loader *load, tsr_linear *out, tsr_shard_role role, int layer,
+                              int64_t number)
 {
-    return role == TSR_ROLE_ATTN_NORM || role == TSR_ROLE_FF_NORM || role == TSR_ROLE_FINAL_NORM;
-}
-
-static const tsr_gguf_tensor *find(const loader *load, const slot *s, int layer, const char *kind,
-                                   char *name)
-{
-    if (s->layered) {
-        (void)snprintf(name, NAME_BYTES, "blk.%d.%s.%s", layer, s->name, kind);
-    } else {
-        (void)snprintf(name, NAME_BYTES, "%s.%s", s->name, kind);
-    }
-    return tsr_gguf_find(load->gguf, name);
-}
-
-/* One role: the norm, or the matrix and its bias, into `base` (the struct that holds the field). */
-static tsr_status take_slot(loader *load, const slot *s, int layer, char *base)
-{
-    char name[NAME_BYTES];
-    const tsr_gguf_tensor *source = find(load, s, layer, "weight", name);
-    tsr_linear ignored = {0}; // when only measuring, there is no struct to fill
-    tsr_linear *linear = base == NULL ? &ignored : (tsr_linear *)(void *)(base + s->offset);
-    tsr_tensor ignored_norm = {0};
+    const bool has_bias = (load->config->biases & TSR_ROLE_BIT(role)) != 0;
+    tsr_weight_place place;
     int64_t n_rows;
     int64_t n_cols;
     tsr_range rows;
     tsr_range cols;
 
-    if (source == NULL) {
-        return s->optional ? TSR_OK
-                           : tsr_fail(TSR_ERR_FORMAT, "the model file lacks the tensor %s", name);
-    }
-    full_shape(load->config, s->role, &n_rows, &n_cols);
-    if (is_norm(s->role)) {
-        return take_vector(load,
-                           base == NULL ? &ignored_norm : (tsr_tensor *)(void *)(base + s->offset),
-                           source, n_cols, (tsr_range){0, n_cols});
-    }
-    TSR_TRY(take_matrix(load, &linear->weight, source, s->role));
-    source = find(load, s, layer, "bias", name);
-    if (source == NULL) {
+    TSR_TRY(locate(load, &place, role, layer, number, false, false));
+    TSR_TRY(take_matrix(load, &out->weight, &place, role));
+    if (!has_bias && !load->config->biases_as_found) {
         return TSR_OK;
     }
-    tsr_shard_window(&load->config->shape, load->shard, tsr_shard_bias_rule_of(s->role), n_rows, 1,
+    TSR_TRY(locate(load, &place, role, layer, number, true, load->config->biases_as_found));
+    if (place.source == NULL) {
+        return TSR_OK;
+    }
+    tsr_weight_place_shape(load->config, role, &n_rows, &n_cols);
+    tsr_shard_window(&load->config->shape, load->shard, tsr_shard_bias_rule_of(role), n_rows, 1,
                      &rows, &cols);
-    return take_vector(load, &linear->bias, source, n_rows, rows);
+    return take_vector(load, &out->bias, &place, rows, false);
+}
+
+/* The elements of a vector role that are this rank's: `each` rows of the rule are one element, or
+ * head_dim. */
+static tsr_range vector_part(const loader *load, tsr_shard_role role)
+{
+    int64_t n_rows;
+    int64_t n_cols;
+    tsr_range rows;
+    tsr_range cols;
+
+    tsr_weight_place_shape(load->config, role, &n_rows, &n_cols);
+    tsr_shard_window(&load->config->shape, load->shard, tsr_shard_rule_of(role), n_rows * n_cols, 1,
+                     &rows, &cols);
+    return rows;
+}
+
+static tsr_status take_norm(loader *load, tsr_norm *out, tsr_shard_role role, int layer)
+{
+    const bool a_head = role == TSR_ROLE_Q_HEADS_NORM || role == TSR_ROLE_K_HEADS_NORM;
+    const tsr_range part = vector_part(load, role);
+    tsr_weight_place place;
+
+    TSR_TRY(locate(load, &place, role, layer, 0, false, false));
+    TSR_TRY(take_vector(load, &out->weight, &place, part, load->config->norm_plus_one));
+    if ((load->config->biases & TSR_ROLE_BIT(role)) != 0 || load->config->biases_as_found) {
+        TSR_TRY(locate(load, &place, role, layer, 0, true, load->config->biases_as_found));
+        if (place.source != NULL) {
+            TSR_TRY(take_vector(load, &out->bias, &place, part, false));
+        }
+    }
+    if (a_head && out->weight.data != NULL) {
+        const int64_t head_dim = load->config->shape.head_dim;
+
+        out->weight = tsr_tensor_of(out->weight.data, TSR_DTYPE_F32, out->weight.on,
+                                    part.count / head_dim, head_dim);
+    }
+    return TSR_OK;
+}
+
+static tsr_status take_numbered(loader *load, tsr_linear **out, const slot *s, int layer)
+{
+    const tsr_range which = s->kind == A_HEAD ? load->shard->heads : load->shard->experts;
+    tsr_linear *list = load->weights == NULL ? NULL : load->weights->numbered + load->n_numbered;
+    tsr_linear ignored = {0};
+
+    load->n_numbered += which.count;
+    for (int64_t i = 0; i < which.count; i++) {
+        TSR_TRY(
+            take_linear(load, list == NULL ? &ignored : &list[i], s->role, layer, which.first + i));
+    }
+    *out = list;
+    return TSR_OK;
+}
+
+static tsr_status take_slot(loader *load, const slot *s, int layer, char *base)
+{
+    union {
+        tsr_linear linear;
+        tsr_norm norm;
+        tsr_tensor vector;
+        tsr_linear *list;
+    } ignored = {0}; // when only counting, there is no struct to fill
+    void *out = base == NULL ? (void *)&ignored : (void *)(base + s->offset);
+    tsr_weight_place place;
+
+    switch (s->kind) {
+    case ONE_LINEAR:
+        return take_linear(load, out, s->role, layer, 0);
+    case ONE_NORM:
+        return take_norm(load, out, s->role, layer);
+    case ONE_VECTOR:
+        TSR_TRY(locate(load, &place, s->role, layer, 0, false, false));
+        return take_vector(load, out, &place, vector_part(load, s->role), false);
+    default:
+        return take_numbered(load, out, s, layer);
+    }
+}
+
+/* Whether a layer has what its model has. */
+static bool layer_has(const tsr_layer_config *layer, tsr_shard_role role)
+{
+    switch (role) {
+    case TSR_ROLE_K:
+    case TSR_ROLE_V:
+    case TSR_ROLE_K_HEAD_NORM:
+    case TSR_ROLE_K_HEADS_NORM:
+    case TSR_ROLE_K_WIDE_NORM:
+        return layer->makes_kv;
+    case TSR_ROLE_GATE:
+    case TSR_ROLE_UP:
+    case TSR_ROLE_DOWN:
+        return !layer->experts;
+    case TSR_ROLE_ROUTER:
+    case TSR_ROLE_EXPERT_GATE:
+    case TSR_ROLE_EXPERT_UP:
+    case TSR_ROLE_EXPERT_DOWN:
+    case TSR_ROLE_SHARED_SCALE:
+    case TSR_ROLE_SHARED_GATE:
+    case TSR_ROLE_SHARED_UP:
+    case TSR_ROLE_SHARED_DOWN:
+        return layer->experts;
+    default:
+        return true;
+    }
+}
+
+/* A tensor that nobody asked for would change the result if it were understood: say so rather than
+ * guess. */
+static tsr_status check_all_used(const loader *load)
+{
+    for (int i = 0; i < tsr_checkpoint_count(load->checkpoint); i++) {
+        const tsr_stored_tensor *t = tsr_checkpoint_at(load->checkpoint, i);
+
+        // An expert of another rank is known by its role, not by being taken here.
+        if (!load->used[i] && !tsr_weight_place_is_ignored(t, load->config)) {
+            return tsr_fail(TSR_ERR_UNSUPPORTED,
+                            "the tensor %.*s has no place in a model of the family %s",
+                            t->name.n_bytes < 120 ? (int)t->name.n_bytes : 120, t->name.bytes,
+                            load->config->family->name);
+        }
+    }
+    return TSR_OK;
+}
+
+/* Experts and heads of other ranks: they must be sound there as well, and are not superfluous. */
+static tsr_status look_at_others(loader *load, const slot *s, int layer)
+{
+    const bool heads = s->kind == A_HEAD;
+    const tsr_range own = heads ? load->shard->heads : load->shard->experts;
+    const int64_t n = heads ? load->config->shape.n_heads : load->config->shape.n_experts;
+    const bool has_bias = (load->config->biases & TSR_ROLE_BIT(s->role)) != 0;
+    tsr_weight_place place;
+
+    for (int64_t i = 0; i < n; i++) {
+        if (i >= own.first && i < own.first + own.count) {
+            continue;
+        }
+        TSR_TRY(locate(load, &place, s->role, layer, i, false, false));
+        if (has_bias || load->config->biases_as_found) {
+            TSR_TRY(locate(load, &place, s->role, layer, i, true, load->config->biases_as_found));
+        }
+    }
+    return TSR_OK;
 }
 
 static tsr_status walk(loader *load)
 {
     for (size_t i = 0; i < sizeof(slots) / sizeof(slots[0]); i++) {
-        for (int layer = 0; layer < (slots[i].layered ? load->config->n_layers : 1); layer++) {
+        const slot *s = &slots[i];
+
+        if (!tsr_config_has(load->config, s->role)) {
+            continue;
+        }
+        for (int layer = 0; layer < (s->layered ? load->config->n_layers : 1); layer++) {
             char *base = load->weights == NULL ? NULL
-                         : slots[i].layered    ? (char *)&load->weights->layers[layer]
+                         : s->layered          ? (char *)&load->weights->layers[layer]
                                                : (char *)load->weights;
 
-            TSR_TRY(take_slot(load, &slots[i], layer, base));
+            if (s->layered && !layer_has(&load->config->layers[layer], s->role)) {
+                continue;
+            }
+            TSR_TRY(take_slot(load, s, layer, base));
+            if (s->kind == A_HEAD || s->kind == AN_EXPERT) {
+                TSR_TRY(look_at_others(load, s, layer));
+            }
         }
     }
-    // A tensor that nobody asked for would change the result if it were understood: say so rather
-    // than guess.
-    if (load->n_found + (load->config->rope_has_factors ? 1 : 0) <
-        tsr_gguf_tensor_count(load->gguf)) {
-        return tsr_fail(
-            TSR_ERR_UNSUPPORTED, "the model file has %d tensors, of which %d belong to a %s model",
-            tsr_gguf_tensor_count(load->gguf), load->n_found, load->config->family->architecture);
-    }
-    return TSR_OK;
+    return check_all_used(load);
 }
 
-static tsr_status pack_one(const job *j, int64_t panel)
-{
-    const size_t row_bytes = tsr_encoding_row_bytes(j->source->encoding, j->source->shape[0]);
-    const void *rows[TSR_PANEL_ROWS];
-
-    for (int r = 0; r < TSR_PANEL_ROWS; r++) {
-        const int64_t row = panel * TSR_PANEL_ROWS + r;
-
-        rows[r] = row < j->rows.count
-                      ? (const char *)j->source->data + (size_t)(j->rows.first + row) * row_bytes
-                      : NULL;
-    }
-    return tsr_weight_pack_panel(j->source->encoding, j->panels + (size_t)panel * j->panel_bytes,
-                                 rows, j->cols.first, j->cols.count);
-}
+/* ---- packing --------------------------------------------------------------------------------- */
 
 static void note_failure(loader *load, tsr_status st, const job *j)
 {
@@ -273,15 +436,17 @@ static void note_failure(loader *load, tsr_status st, const job *j)
 
     if (atomic_compare_exchange_strong(&load->failed, &none, (int)st)) {
         (void)snprintf(load->message, sizeof(load->message), "%.*s: %s",
-                       (int)j->source->name.n_bytes, j->source->name.bytes, tsr_status_message());
+                       (int)j->pack.place.source->name.n_bytes, j->pack.place.source->name.bytes,
+                       tsr_status_message());
     }
 }
 
 static void pack_share(void *ctx, int thread, int n_threads)
 {
     loader *load = ctx;
+    tsr_weight_pack_bench bench = {0};
     size_t packed_bytes = 0;
-    int at = 0; // panels are taken in rising order: the job only moves forward
+    int64_t at = 0; // panels are taken in rising order: the job only moves forward
 
     (void)n_threads;
     for (;;) {
@@ -291,55 +456,82 @@ static void pack_share(void *ctx, int thread, int n_threads)
 
         if (first >= load->n_panels ||
             atomic_load_explicit(&load->failed, memory_order_relaxed) != TSR_OK) {
-            return;
+            break;
         }
         for (int64_t panel = first; panel < end; panel++) {
+            const job *j;
             tsr_status st;
 
             while (panel >= load->jobs[at].first_panel + load->jobs[at].n_panels) {
                 at++;
             }
-            st = pack_one(&load->jobs[at], panel - load->jobs[at].first_panel);
+            j = &load->jobs[at];
+            st = tsr_weight_pack_one(&j->pack, &bench, panel - j->first_panel);
             if (st != TSR_OK) {
-                note_failure(load, st, &load->jobs[at]);
-                return;
+                note_failure(load, st, j);
+                break;
             }
-            packed_bytes += load->jobs[at].panel_bytes;
+            packed_bytes += j->pack.panel_bytes;
         }
         atomic_fetch_add(&load->done_panels, end - first);
         if (thread == 0) {
             tsr_log_progress("packing weights", (uint64_t)atomic_load(&load->done_panels),
                              (uint64_t)load->n_panels);
             if (packed_bytes >= RELEASE_BYTES) {
-                tsr_gguf_release_pages(load->gguf);
+                tsr_checkpoint_release_pages(load->checkpoint);
                 packed_bytes = 0;
             }
         }
     }
+    tsr_weight_pack_clear(&bench);
 }
 
-tsr_status tsr_weights_measure(size_t *n_bytes, const tsr_gguf *gguf, const tsr_config *config,
-                               const tsr_shard *shard)
-{
-    loader load = {.gguf = gguf, .config = config, .shard = shard};
+/* ---- all of them ----------------------------------------------------------------------------- */
 
-    TSR_TRY(walk(&load));
+/* The first walk: what there is, and how much. */
+static tsr_status count(loader *load)
+{
+    tsr_status st;
+
+    load->used = tsr_alloc((size_t)tsr_checkpoint_count(load->checkpoint), sizeof(*load->used));
+    if (load->used == NULL) {
+        return tsr_fail(TSR_ERR_NOMEM, "no memory to look at a model's tensors");
+    }
+    st = walk(load);
+    if (st != TSR_OK) {
+        tsr_free(load->used);
+        load->used = NULL;
+    }
+    return st;
+}
+
+tsr_status tsr_weights_measure(size_t *n_bytes, const tsr_checkpoint *checkpoint,
+                               const tsr_config *config, const tsr_shard *shard, tsr_encoding as)
+{
+    loader load = {.checkpoint = checkpoint, .config = config, .shard = shard, .as = as};
+
+    TSR_TRY(count(&load));
+    tsr_free(load.used);
     *n_bytes = load.n_bytes;
     return TSR_OK;
 }
 
-tsr_status tsr_weights_load(tsr_weights *weights, tsr_device *dev, const tsr_gguf *gguf,
-                            const tsr_config *config, const tsr_shard *shard)
+tsr_status tsr_weights_load(tsr_weights *weights, tsr_device *dev, const tsr_checkpoint *checkpoint,
+                            const tsr_config *config, const tsr_shard *shard, tsr_encoding as)
 {
     tsr_weights made = {.dev = dev};
-    loader load = {.gguf = gguf, .config = config, .shard = shard, .weights = &made, .dev = dev};
+    loader load = {
+        .checkpoint = checkpoint, .config = config, .shard = shard, .as = as, .dev = dev};
     tsr_status st;
 
-    TSR_TRY(tsr_weights_measure(&made.n_bytes, gguf, config, shard));
+    TSR_TRY(count(&load));
+    made.n_bytes = load.n_bytes;
+    made.file_bytes = load.file_bytes;
     made.layers = tsr_alloc((size_t)config->n_layers, sizeof(*made.layers));
-    load.jobs = tsr_alloc((size_t)tsr_gguf_tensor_count(gguf), sizeof(*load.jobs));
+    made.numbered = tsr_alloc((size_t)load.n_numbered, sizeof(*made.numbered));
+    load.jobs = tsr_alloc((size_t)load.n_jobs, sizeof(*load.jobs));
     made.memory = tsr_device_alloc(dev, made.n_bytes);
-    if (made.layers == NULL || load.jobs == NULL || made.memory == NULL) {
+    if (made.layers == NULL || made.numbered == NULL || load.jobs == NULL || made.memory == NULL) {
         st = tsr_fail(TSR_ERR_NOMEM, "no room for %.1f MB of weights", (double)made.n_bytes / 1e6);
         goto done;
     }
@@ -349,13 +541,16 @@ tsr_status tsr_weights_load(tsr_weights *weights, tsr_device *dev, const tsr_ggu
                       (double)made.n_bytes / 1e6);
         goto done;
     }
+    load.weights = &made;
+    load.n_bytes = 0;
+    load.n_jobs = load.n_numbered = 0;
     TSR_TRY_GOTO(st, done, walk(&load));
     if (config->tied_head) {
-        made.head = made.embed;
+        made.head.weight = made.embed.weight;
     }
     tsr_cpu_pool_run(tsr_device_pool(dev), pack_share, &load);
     tsr_log_progress("packing weights", 1, 1);
-    tsr_gguf_release_pages(gguf);
+    tsr_checkpoint_release_pages(checkpoint);
     st = (tsr_status)atomic_load(&load.failed);
     if (st != TSR_OK) {
         st = tsr_fail(st, "%s", load.message);
@@ -371,6 +566,7 @@ done:
         tsr_free_pages(load.packed, made.n_bytes);
     }
     tsr_free(load.jobs);
+    tsr_free(load.used);
     if (st != TSR_OK) {
         tsr_weights_clear(&made);
     }
@@ -382,6 +578,7 @@ void tsr_weights_clear(tsr_weights *weights)
     if (weights->memory != NULL) {
         tsr_device_free(weights->dev, weights->memory, weights->n_bytes);
     }
+    tsr_free(weights->numbered);
     tsr_free(weights->layers);
     *weights = (tsr_weights){0};
 }

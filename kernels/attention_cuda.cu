@@ -13,7 +13,7 @@
 enum {
     RUN = TSR_ATTENTION_RUN,
     THREADS = RUN, // one a position
-    MAX_DIM = 256,
+    MAX_DIM = TSR_KV_LAYOUT_MOST_DIM,
     HEADS = 4 // query heads a block: a float4
 };
 
@@ -35,7 +35,7 @@ struct partials {
     float *data;
     int64_t n_runs;
     int n_heads;
-    int head_dim;
+    int head_dim; // of values
 
     __device__ float *of(int64_t row, int head, int64_t run) const
     {
@@ -72,7 +72,8 @@ static __global__ void __launch_bounds__(THREADS)
     const int64_t first = (int64_t)blockIdx.z * RUN;
     const int64_t position = batch.position_of(row);
     const int n = position + 1 - first < RUN ? (int)(position + 1 - first) : RUN;
-    const int dim = kv.head_dim;
+    const int dim = kv.key_dim;
+    const int value_dim = kv.value_dim;
     const int32_t *slots = batch.slots_of(row);
 
     if (n <= 0) { // the same for the whole block
@@ -131,9 +132,9 @@ static __global__ void __launch_bounds__(THREADS)
         }
     }
     // A thread a head and dimension, each over all positions in their order.
-    for (int i = threadIdx.x; i < HEADS * dim; i += THREADS) {
-        const int h = i / dim;
-        const int d = i % dim;
+    for (int i = threadIdx.x; i < HEADS * value_dim; i += THREADS) {
+        const int h = i / value_dim;
+        const int d = i % value_dim;
         float sum = 0.0F;
 
         const int n_seen = is_own(heads, first_head + h, last_head) ? n : 0;
@@ -202,17 +203,23 @@ extern "C" tsr_status tsr_attention_cuda(tsr_device *dev, tsr_tensor out, tsr_te
                                          const tsr_kv_view *kv, const tsr_batch *batch,
                                          const tsr_attention_shape *shape)
 {
-    const size_t a_row = row_bytes(batch->longest, shape->n_heads, shape->head_dim);
+    const size_t a_row = row_bytes(batch->longest, shape->n_heads, kv->layout->value_dim);
     const int64_t n_runs = (batch->longest + RUN - 1) / RUN;
     const int64_t rows_a_turn = (int64_t)(dev->scratch_bytes / a_row);
     const int chunks_a_group = (shape->group + HEADS - 1) / HEADS;
     const int n_groups = (shape->first_head + shape->n_heads + shape->group - 1) / shape->group;
-    const partials runs = {(float *)dev->scratch, n_runs, shape->n_heads, shape->head_dim};
+    const partials runs = {(float *)dev->scratch, n_runs, shape->n_heads, kv->layout->value_dim};
     const heads heads = {shape->n_heads, shape->group, shape->first_head, shape->scale};
     const tsr_kv_place place = tsr_kv_place_of(kv);
     const tsr_batch_rows rows = tsr_batch_rows_of(batch);
     const cudaStream_t queue = tsr_cuda_queue(dev);
 
+    TSR_TRY(tsr_kv_place_check("attention", kv));
+    if (shape->softcap != 0 || shape->window != 0 || shape->stride != 0 ||
+        shape->slopes.data != NULL || shape->sinks.data != NULL) {
+        return tsr_fail(TSR_ERR_UNSUPPORTED,
+                        "attention: no window, stride, soft cap, slopes or sinks on a GPU yet");
+    }
     if (rows_a_turn == 0) {
         return tsr_fail(TSR_ERR_ARG, "attention: %zu bytes of scratch are needed, %zu are reserved",
                         a_row, dev->scratch_bytes);
@@ -221,26 +228,50 @@ extern "C" tsr_status tsr_attention_cuda(tsr_device *dev, tsr_tensor out, tsr_te
         const int64_t n = q.n_rows - first < rows_a_turn ? q.n_rows - first : rows_a_turn;
         const dim3 grid((unsigned)n, (unsigned)(n_groups * chunks_a_group), (unsigned)n_runs);
 
-        switch (kv->layout->dtype) {
-        case TSR_DTYPE_F32:
+        switch (kv->layout->type) {
+        case TSR_KV_TYPE_F32:
             attend_run<float><<<grid, THREADS, 0, queue>>>(runs, tsr_rows_of<const float>(q), place,
                                                            rows, heads, first, chunks_a_group);
             break;
-        case TSR_DTYPE_F16:
+        case TSR_KV_TYPE_F16:
             attend_run<__half><<<grid, THREADS, 0, queue>>>(
                 runs, tsr_rows_of<const float>(q), place, rows, heads, first, chunks_a_group);
             break;
-        case TSR_DTYPE_BF16:
+        default:
             attend_run<__nv_bfloat16><<<grid, THREADS, 0, queue>>>(
                 runs, tsr_rows_of<const float>(q), place, rows, heads, first, chunks_a_group);
             break;
-        default:
-            return tsr_fail(TSR_ERR_UNSUPPORTED, "attention: no cache of %s on a GPU yet",
-                            tsr_dtype_name(kv->layout->dtype));
         }
         merge_runs<<<dim3((unsigned)n, (unsigned)shape->n_heads), 64, 0, queue>>>(
             tsr_rows_of<float>(out), runs, rows, first);
         TSR_CUDA_LAUNCHED();
     }
     return TSR_OK;
+}
+
+extern "C" tsr_status tsr_attention_part_cuda(tsr_device *dev, const tsr_attention_piece *piece,
+                                              tsr_tensor q, const tsr_kv_view *kv,
+                                              const tsr_batch *batch,
+                                              const tsr_attention_shape *shape, int64_t first_run,
+                                              int64_t n_runs)
+{
+    (void)dev, (void)piece, (void)q, (void)kv, (void)batch, (void)shape, (void)first_run;
+    (void)n_runs;
+    return tsr_fail(TSR_ERR_UNSUPPORTED, "attention: no pieces of it on a GPU yet");
+}
+
+extern "C" tsr_status tsr_attention_merge_cuda(tsr_device *dev, tsr_tensor out,
+                                               const tsr_attention_piece *pieces, int n_pieces,
+                                               const tsr_kv_layout *layout,
+                                               const tsr_attention_shape *shape)
+{
+    (void)dev, (void)out, (void)pieces, (void)n_pieces, (void)layout, (void)shape;
+    return tsr_fail(TSR_ERR_UNSUPPORTED, "attention: no pieces of it on a GPU yet");
+}
+
+extern "C" tsr_status tsr_route_cuda(tsr_device *dev, tsr_tensor ids, tsr_tensor weights,
+                                     tsr_tensor logits, const tsr_routing *routing)
+{
+    (void)dev, (void)ids, (void)weights, (void)logits, (void)routing;
+    return tsr_fail(TSR_ERR_UNSUPPORTED, "route: no experts on a GPU yet");
 }

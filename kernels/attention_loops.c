@@ -1,238 +1,6 @@
-#include "kernels/attention_loops.h"
+#include "kernels/attention_inner.h"
 
-#include "kernels/simd.h"
-
-// Sums stay in registers only if their loops are gone early: clang unrolls in time only when it is
-// told to do so wholly.
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 8")
-#endif
-
-// How many queries and how many vectors (of tokens, or of dimensions) are worked at once: as many
-// sums as registers hold. X(queries, vectors, element type).
-#if defined(TSR_ISA_AVX512)
-enum {
-    MAX_QUERIES = 6
-};
-#define VECTORS_FOR(n_queries) ((void)(n_queries), 4)
-#define TILES_OF(X, n, type) X(n, 1, type) X(n, 2, type) X(n, 4, type)
-#define TILES(X, type)   \
-    TILES_OF(X, 1, type) \
-    TILES_OF(X, 2, type) \
-    TILES_OF(X, 3, type) \
-    TILES_OF(X, 4, type) \
-    TILES_OF(X, 5, type) \
-    TILES_OF(X, 6, type)
-#elif defined(TSR_ISA_AVX2)
-enum {
-    MAX_QUERIES = 6
-};
-#define VECTORS_FOR(n_queries) ((n_queries) == 1 ? 4 : (n_queries) == 2 ? 2 : 1)
-#define TILES(X, type) \
-    X(1, 1, type)      \
-    X(1, 2, type)      \
-    X(1, 4, type)      \
-    X(2, 1, type)      \
-    X(2, 2, type)      \
-    X(3, 1, type)      \
-    X(4, 1, type)      \
-    X(5, 1, type)      \
-    X(6, 1, type)
-#else
-enum {
-    MAX_QUERIES = 1
-};
-#define VECTORS_FOR(n_queries) ((void)(n_queries), 1)
-#define TILES(X, type) X(1, 1, type)
-#endif
-
-enum {
-    DIMS_A_STEP = 8,     // head_dim is a multiple
-    TOKENS_A_BLOCK = 64, // values of so many stay in the nearest cache while all queries pass
-    LINE_BYTES = 64
-};
-
-TSR_INLINE v16 load(const void *p, int64_t i, tsr_dtype dtype)
-{
-    switch (dtype) {
-    case TSR_DTYPE_F16:
-        return v16_load_f16((const uint16_t *)p + i);
-    case TSR_DTYPE_BF16:
-        return v16_load_bf16((const uint16_t *)p + i);
-    default:
-        return v16_load((const float *)p + i);
-    }
-}
-
-TSR_INLINE int64_t bytes_of(tsr_dtype dtype)
-{
-    return dtype == TSR_DTYPE_F32 ? 4 : 2;
-}
-
-/* Ask for memory that will be needed in a few microseconds. Into the second level, which has the
- * queues to wait for it; asking for it in the first stalls the loads of the present work. */
-TSR_INLINE void ask_for(const char *from, int64_t n_bytes)
-{
-    for (int64_t i = 0; i < n_bytes; i += LINE_BYTES) {
-        __builtin_prefetch(from + i, 0, 2);
-    }
-}
-
-/* ---- scores ---------------------------------------------------------------------------------- */
-
-/* Scores of n_queries from `q` on over n_vectors groups of 16 tokens from group `first` on. */
-TSR_INLINE void score(int n_queries, int n_vectors, tsr_dtype dtype, const tsr_attention_run *run,
-                      const float *q, float *scores, int first, bool ask)
-{
-    const int head_dim = run->head_dim;
-    const int64_t stride = run->key_stride;
-    v16 sums[MAX_QUERIES][4];
-
-    UNROLL
-    for (int i = 0; i < n_queries; i++) {
-        UNROLL
-        for (int j = 0; j < n_vectors; j++) {
-            sums[i][j] = v16_set1(0.0F);
-        }
-    }
-    for (int d0 = 0; d0 < head_dim; d0 += DIMS_A_STEP) {
-        if (ask) { // a share of the values of these groups
-            const int64_t step_bytes = DIMS_A_STEP * TSR_LANES * bytes_of(dtype);
-
-            UNROLL
-            for (int j = 0; j < n_vectors; j++) {
-                ask_for((const char *)run->values[first + j] + d0 / DIMS_A_STEP * step_bytes,
-                        step_bytes);
-            }
-        }
-        for (int d = d0; d < d0 + DIMS_A_STEP; d++) {
-            v16 k[4];
-
-            UNROLL
-            for (int j = 0; j < n_vectors; j++) {
-                k[j] = load(run->keys[first + j], d * stride, dtype);
-            }
-            UNROLL
-            for (int i = 0; i < n_queries; i++) {
-                const v16 x = v16_set1(q[i * head_dim + d]);
-
-                UNROLL
-                for (int j = 0; j < n_vectors; j++) {
-                    sums[i][j] = v16_fma(x, k[j], sums[i][j]);
-                }
-            }
-        }
-    }
-    UNROLL
-    for (int i = 0; i < n_queries; i++) {
-        UNROLL
-        for (int j = 0; j < n_vectors; j++) {
-            v16_store(scores + i * TSR_ATTENTION_RUN + (first + j) * TSR_LANES, sums[i][j]);
-        }
-    }
-}
-
-/* ---- values ---------------------------------------------------------------------------------- */
-
-/* A piece of memory for each group, all keys of a run together. Groups of one block lie side by
- * side, so what lies behind one another there is dealt out to them. */
-TSR_INLINE const char *key_piece(const tsr_attention_run *run, int g, tsr_dtype dtype)
-{
-    const int64_t within = (int64_t)g * TSR_LANES % run->key_stride;
-
-    return run->keys[g] == NULL
-               ? NULL
-               : (const char *)run->keys[g] + within * (run->head_dim - 1) * bytes_of(dtype);
-}
-
-/* o += e v over tokens [from, to) of n_queries, n_vectors of dimensions from `dim` on. */
-TSR_INLINE void gather(int n_queries, int n_vectors, tsr_dtype dtype, const tsr_attention_run *run,
-                       const float *e, float *o, int64_t part_floats, int dim, int from, int to,
-                       const tsr_attention_run *then)
-{
-    v16 sums[MAX_QUERIES][4];
-
-    UNROLL
-    for (int i = 0; i < n_queries; i++) {
-        UNROLL
-        for (int j = 0; j < n_vectors; j++) {
-            sums[i][j] = v16_load(o + i * part_floats + dim + j * TSR_LANES);
-        }
-    }
-    for (int t0 = from; t0 < to;) {
-        const int g = t0 / TSR_LANES;
-        const int t1 = (g + 1) * TSR_LANES < to ? (g + 1) * TSR_LANES : to;
-        const char *next = then != NULL ? key_piece(then, g, dtype) : NULL;
-        const int64_t next_bytes = run->head_dim * bytes_of(dtype);
-
-        for (int t = t0; t < t1; t++) {
-            const int64_t row = (int64_t)(t - g * TSR_LANES) * run->padded_dim + dim;
-            v16 v[4];
-
-            if (next != NULL) {
-                ask_for(next + (t - g * TSR_LANES) * next_bytes, next_bytes);
-            }
-            UNROLL
-            for (int j = 0; j < n_vectors; j++) {
-                v[j] = load(run->values[g], row + j * TSR_LANES, dtype);
-            }
-            UNROLL
-            for (int i = 0; i < n_queries; i++) {
-                const v16 weight = v16_set1(e[i * TSR_ATTENTION_RUN + t]);
-
-                UNROLL
-                for (int j = 0; j < n_vectors; j++) {
-                    sums[i][j] = v16_fma(weight, v[j], sums[i][j]);
-                }
-            }
-        }
-        t0 = t1;
-    }
-    UNROLL
-    for (int i = 0; i < n_queries; i++) {
-        UNROLL
-        for (int j = 0; j < n_vectors; j++) {
-            v16_store(o + i * part_floats + dim + j * TSR_LANES, sums[i][j]);
-        }
-    }
-}
-
-/* ---- a copy of both for each tile and type ----------------------------------------------------
- */
-
-#define TILE(n_queries, n_vectors, type)                                                      \
-    static void score_##n_queries##_##n_vectors##_##type(                                     \
-        const tsr_attention_run *run, const float *q, float *scores, int first, bool ask)     \
-    {                                                                                         \
-        score(n_queries, n_vectors, TSR_DTYPE_##type, run, q, scores, first, ask);            \
-    }                                                                                         \
-    static void gather_##n_queries##_##n_vectors##_##type(                                    \
-        const tsr_attention_run *run, const float *e, float *o, int64_t part_floats, int dim, \
-        int from, int to, const tsr_attention_run *then)                                      \
-    {                                                                                         \
-        gather(n_queries, n_vectors, TSR_DTYPE_##type, run, e, o, part_floats, dim, from, to, \
-               then);                                                                         \
-    }
-TILES(TILE, F32)
-TILES(TILE, F16)
-TILES(TILE, BF16)
-
-typedef void score_fn(const tsr_attention_run *run, const float *q, float *scores, int first,
-                      bool ask);
-typedef void gather_fn(const tsr_attention_run *run, const float *e, float *o, int64_t part_floats,
-                       int dim, int from, int to, const tsr_attention_run *then);
-
-#define SCORE(n_queries, n_vectors, type) \
-    [TSR_DTYPE_##type][n_queries][n_vectors] = score_##n_queries##_##n_vectors##_##type,
-#define GATHER(n_queries, n_vectors, type) \
-    [TSR_DTYPE_##type][n_queries][n_vectors] = gather_##n_queries##_##n_vectors##_##type,
-
-static score_fn *const score_tiles[TSR_DTYPE_BF16 + 1][MAX_QUERIES + 1][5] = {
-    TILES(SCORE, F32) TILES(SCORE, F16) TILES(SCORE, BF16)};
-static gather_fn *const gather_tiles[TSR_DTYPE_BF16 + 1][MAX_QUERIES + 1][5] = {
-    TILES(GATHER, F32) TILES(GATHER, F16) TILES(GATHER, BF16)};
+static const float lane_numbers[TSR_LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 /* ---- a run ----------------------------------------------------------------------------------- */
 
@@ -260,53 +28,208 @@ static int groups_of(int n_tokens)
     return (n_tokens + TSR_LANES - 1) / TSR_LANES;
 }
 
+/* Scores of groups [from, to) for n queries from the i-th on. */
+static void score_groups(const tsr_attention_run *run, const tsr_attention_tile *tile, int i, int n,
+                         int from, int to)
+{
+    for (int g = from, n_vectors; g < to; g += n_vectors) {
+        n_vectors = next_vectors(to - g, n);
+        score_tiles[run->type][n][n_vectors](run, tile->q + i * run->key_dim,
+                                             tile->scores + i * TSR_ATTENTION_RUN, g,
+                                             tile->from_memory && i == 0);
+    }
+}
+
+static int least(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+static int most(int a, int b)
+{
+    return a > b ? a : b;
+}
+
 static void score_all(const tsr_attention_run *run, const tsr_attention_tile *tile)
 {
-    const int n_groups = groups_of(tile->n_seen[tile->n_queries - 1]);
+    const int n_groups = groups_of(tile->seen[tile->n_queries - 1].end);
     const int at_once = TOKENS_A_BLOCK / TSR_LANES;
 
     // Keys of a block stay near while all queries pass over them.
-    for (int g0 = 0; g0 < n_groups; g0 += at_once) {
+    for (int g0 = tile->seen[0].first / TSR_LANES; g0 < n_groups; g0 += at_once) {
         for (int i = 0, n; i < tile->n_queries; i += n) {
-            int end;
-
             n = next_queries(tile->n_queries - i);
-            end = groups_of(tile->n_seen[i + n - 1]);
-            end = end < g0 + at_once ? end : g0 + at_once;
-            for (int g = g0, n_vectors; g < end; g += n_vectors) {
-                n_vectors = next_vectors(end - g, n);
-                score_tiles[run->dtype][n][n_vectors](run, tile->q + i * run->head_dim,
-                                                      tile->scores + i * TSR_ATTENTION_RUN, g,
-                                                      tile->from_memory && i == 0);
-            }
+            score_groups(run, tile, i, n, most(tile->seen[i].first / TSR_LANES, g0),
+                         least(groups_of(tile->seen[i + n - 1].end), g0 + at_once));
         }
     }
 }
 
-/* Scores of n tokens become e; the tail of the last vector becomes zeros. Sets m and l. */
-static void soften(float *s, int n, float *m, float *l)
+/* Only the groups in which something is seen. */
+static void score_pattern(const tsr_attention_run *run, const tsr_attention_tile *tile)
 {
-    const int n_padded = groups_of(n) * TSR_LANES;
+    for (int i = 0, n; i < tile->n_queries; i += n) {
+        int done = 0; // groups
+
+        n = next_queries(tile->n_queries - i);
+        for (int r = 0; r < tile->n_pattern; r++) {
+            const int end = groups_of(tile->pattern[r].end);
+
+            score_groups(run, tile, i, n, most(done, tile->pattern[r].first / TSR_LANES), end);
+            done = end;
+        }
+    }
+}
+
+/* Soft cap and slope over groups [from, to). */
+static void bend(float *s, int from, int to, float softcap, float slope, float distance)
+{
+    const v16 cap = v16_set1(softcap);
+    const v16 one = v16_set1(1.0F);
+    v16 d = v16_add(v16_load(lane_numbers), v16_set1(distance + (float)(from * TSR_LANES)));
+
+    for (int g = from; g < to; g++) {
+        v16 x = v16_load(s + g * TSR_LANES);
+
+        if (softcap > 0) {
+            // tanh x = 1 - 2 / (e^2x + 1); where e^2x would overflow it is 1 to the last bit, so
+            // that 2 x is held below 80: it is minus the larger of -2 x and -80.
+            const v16 less = v16_max(v16_div(v16_mul(x, v16_set1(-2.0F)), cap), v16_set1(-80.0F));
+            const v16 e = v16_exp(v16_sub(v16_set1(0.0F), less));
+
+            x = v16_sub(cap, v16_div(v16_add(cap, cap), v16_add(e, one)));
+        }
+        v16_store(s + g * TSR_LANES, v16_fma(v16_set1(slope), d, x));
+        d = v16_add(d, v16_set1((float)TSR_LANES));
+    }
+}
+
+/* Slopes times positions that are rounded to bf16. */
+static void bend_rounded(float *s, int from, int to, float scale, float slope, float first_token)
+{
+    for (int t = from * TSR_LANES; t < to * TSR_LANES; t++) {
+        const uint16_t at = tsr_dtype_to_bf16(first_token + (float)t);
+        const uint16_t rounded = tsr_dtype_to_bf16(slope * tsr_dtype_from_bf16(at));
+
+        s[t] += scale * tsr_dtype_from_bf16(rounded);
+    }
+}
+
+/* Puts x wherever groups [from, to) lie outside of the ranges. */
+static void fill_unseen(float *s, int from, int to, const tsr_attention_range *ranges, int n_ranges,
+                        float x)
+{
+    int t = from * TSR_LANES;
+
+    for (int r = 0; r <= n_ranges; r++) {
+        const int end = r < n_ranges ? ranges[r].first : to * TSR_LANES;
+
+        for (; t < end; t++) {
+            s[t] = x;
+        }
+        t = r < n_ranges ? ranges[r].end : t;
+    }
+}
+
+/* q . mean of a group: sixteen lanes (d % 16, ascending), the lanes by v16_sum. */
+static float of_mean(const float *q, const float *mean, int key_dim)
+{
+    v16 sum = v16_set1(0.0F);
+    int d = 0;
+
+    for (; d + TSR_LANES <= key_dim; d += TSR_LANES) {
+        sum = v16_fma(v16_load(q + d), v16_load(mean + d), sum);
+    }
+    if (d < key_dim) {
+        sum = v16_fma(v16_load_some(q + d, key_dim - d), v16_load(mean + d), sum);
+    }
+    return v16_sum(sum);
+}
+
+/* Scores of codes become scores of keys: s[t] = fma(centred[t], q . mean, s[t] scale[t]). */
+static void unscale(float *s, int from, int to, const tsr_attention_run *run, const float *q)
+{
+    const int64_t mean_stride = (run->key_dim + TSR_LANES - 1) / TSR_LANES * TSR_LANES;
+
+    for (int g = from; g < to; g++) {
+        v16 x = v16_mul(v16_load(s + g * TSR_LANES), v16_load(run->key_scales + g * TSR_LANES));
+
+        if (run->means != NULL && run->keys[g] != NULL) {
+            x = v16_fma(v16_load(run->centred + g * TSR_LANES),
+                        v16_set1(of_mean(q, run->means + g * mean_stride, run->key_dim)), x);
+        }
+        v16_store(s + g * TSR_LANES, x);
+    }
+}
+
+static void widen_scales(float *scales, float *centred, const uint16_t *from)
+{
+    const v16 x = v16_load_bf16(from);
+
+    v16_store(scales, v16_abs(x));
+    if (centred != NULL) {
+        v16_store(centred, v16_negative(x));
+    }
+}
+
+static void widen_mean(float *mean, const int8_t *codes, int key_dim, float scale)
+{
+    const v16 factor = v16_set1(scale);
+    int d = 0;
+
+    for (; d + TSR_LANES <= key_dim; d += TSR_LANES) {
+        v16_store(mean + d, v16_mul(v16_load_i8(codes + d), factor));
+    }
+    if (d < key_dim) {
+        float rest[TSR_LANES] = {0};
+
+        for (int i = 0; d + i < key_dim; i++) {
+            rest[i] = (float)codes[d + i];
+        }
+        v16_store(mean + d, v16_mul(v16_load(rest), factor));
+    }
+}
+
+/* Scores of what query i sees become e, and zeros beside it. Sets m and l. */
+static void soften(const tsr_attention_run *run, const tsr_attention_tile *tile, int i, float *m,
+                   float *l)
+{
+    const tsr_attention_range *ranges = tile->pattern != NULL ? tile->pattern : &tile->seen[i];
+    const int n_ranges = tile->pattern != NULL ? tile->n_pattern : 1;
+    const int from = ranges[0].first / TSR_LANES;
+    const int to = groups_of(ranges[n_ranges - 1].end);
+    float *s = tile->scores + i * TSR_ATTENTION_RUN;
     v16 largest = v16_set1(-INFINITY);
     v16 sum = v16_set1(0.0F);
 
-    for (int t = n; t < n_padded; t++) {
-        s[t] = -INFINITY; // whatever lies in slots that are not written yet
+    if (run->key_scales != NULL) {
+        unscale(s, from, to, run, tile->q + (int64_t)i * run->key_dim);
     }
-    for (int t = 0; t < n_padded; t += TSR_LANES) {
-        largest = v16_max(largest, v16_load(s + t));
+    if (tile->slopes != NULL && tile->slopes_scale > 0) {
+        bend_rounded(s, from, to, tile->slopes_scale, tile->slopes[i % tile->n_heads],
+                     tile->first_token);
+    } else if (tile->softcap > 0 || tile->slopes != NULL) {
+        const float slope = tile->slopes == NULL ? 0 : tile->slopes[i % tile->n_heads];
+
+        bend(s, from, to, tile->softcap, slope, tile->distance - (float)(i / tile->n_heads));
+    }
+    fill_unseen(s, from, to, ranges, n_ranges, -INFINITY); // whatever lies there
+    for (int g = from; g < to; g++) {
+        largest = v16_max(largest, v16_load(s + g * TSR_LANES));
     }
     *m = v16_largest(largest);
     largest = v16_set1(*m);
-    for (int t = 0; t < n_padded; t += TSR_LANES) {
-        v16 e = v16_exp(v16_sub(v16_load(s + t), largest));
+    for (int g = from; g < to; g++) {
+        v16_store(s + g * TSR_LANES, v16_exp(v16_sub(v16_load(s + g * TSR_LANES), largest)));
+    }
+    fill_unseen(s, from, to, ranges, n_ranges, 0); // v16_exp(-infinity) is tiny, not nothing
+    for (int g = from; g < to; g++) {
+        const v16 e = v16_load(s + g * TSR_LANES);
 
-        v16_store(s + t, e);
-        if (t + TSR_LANES > n) { // v16_exp(-infinity) is tiny, and must be nothing
-            memset(s + n, 0, (size_t)(n_padded - n) * sizeof(*s));
-            e = v16_load(s + t);
-        }
         sum = v16_add(sum, e);
+        if (run->value_scales != NULL) {
+            v16_store(s + g * TSR_LANES, v16_mul(e, v16_load(run->value_scales + g * TSR_LANES)));
+        }
     }
     *l = v16_sum(sum);
 }
@@ -318,94 +241,162 @@ static void gather_all(const tsr_attention_run *run, const float *e, float *o, i
 
     for (int j = 0, n; j < n_dims && from < to; j += n) {
         n = next_vectors(n_dims - j, n_queries);
-        gather_tiles[run->dtype][n_queries][n](run, e, o, part_floats, j * TSR_LANES, from, to,
-                                               j == 0 ? then : NULL);
+        gather_tiles[run->type][n_queries][n](run, e, o, part_floats, j * TSR_LANES, from, to,
+                                              j == 0 ? then : NULL);
     }
 }
 
-static int within(int x, int least, int most)
+/* What only some of n queries from the i-th on see lies before and behind what all of them see.
+ * Nothing may touch it for the others, not even with weight 0, which times infinity is NaN. */
+static void gather_block(const tsr_attention_run *run, const tsr_attention_tile *tile, int i, int n,
+                         int from, int to)
 {
-    return x < least ? least : x > most ? most : x;
+    const int64_t part_floats = run->padded_dim + TSR_ATTENTION_PART_TAIL;
+    const float *e = tile->scores + i * TSR_ATTENTION_RUN;
+    float *o = tile->parts + i * part_floats;
+    const tsr_attention_range *seen = tile->seen + i;
+    const int shared_end = most(from, least(seen[0].end, to));
+    const int shared_from = least(most(seen[n - 1].first, from), shared_end);
+
+    for (int k = 0; k < n - 1; k++) {
+        gather_all(run, e + k * TSR_ATTENTION_RUN, o + k * part_floats, part_floats, 1,
+                   most(seen[k].first, from), least(seen[k].end, shared_from), NULL);
+    }
+    gather_all(run, e, o, part_floats, n, shared_from, shared_end, i == 0 ? tile->then : NULL);
+    for (int k = 1; k < n; k++) {
+        gather_all(run, e + k * TSR_ATTENTION_RUN, o + k * part_floats, part_floats, 1,
+                   most(most(seen[k].first, from), shared_end), least(seen[k].end, to), NULL);
+    }
 }
 
 static void attend(const tsr_attention_run *run, const tsr_attention_tile *tile)
 {
     const int64_t part_floats = run->padded_dim + TSR_ATTENTION_PART_TAIL;
-    const int most = tile->n_seen[tile->n_queries - 1];
+    const int most_seen = tile->seen[tile->n_queries - 1].end;
 
-    score_all(run, tile);
+    if (tile->pattern != NULL) {
+        score_pattern(run, tile);
+    } else {
+        score_all(run, tile);
+    }
     for (int i = 0; i < tile->n_queries; i++) {
         float *part = tile->parts + i * part_floats;
 
         memset(part, 0, (size_t)part_floats * sizeof(*part));
-        soften(tile->scores + i * TSR_ATTENTION_RUN, tile->n_seen[i], part + run->padded_dim,
-               part + run->padded_dim + 1);
+        soften(run, tile, i, part + run->padded_dim, part + run->padded_dim + 1);
     }
-    for (int t = 0; t < most; t += TOKENS_A_BLOCK) {
+    for (int i = 0, n; tile->pattern != NULL && i < tile->n_queries; i += n) {
+        n = next_queries(tile->n_queries - i);
+        for (int r = 0; r < tile->n_pattern; r++) {
+            gather_all(run, tile->scores + i * TSR_ATTENTION_RUN, tile->parts + i * part_floats,
+                       part_floats, n, tile->pattern[r].first, tile->pattern[r].end, NULL);
+        }
+    }
+    for (int t = tile->seen[0].first / TOKENS_A_BLOCK * TOKENS_A_BLOCK;
+         tile->pattern == NULL && t < most_seen; t += TOKENS_A_BLOCK) {
         for (int i = 0, n; i < tile->n_queries; i += n) {
-            const float *e = tile->scores + i * TSR_ATTENTION_RUN;
-            float *o = tile->parts + i * part_floats;
-            int shared;
-
             n = next_queries(tile->n_queries - i);
-            shared = within(tile->n_seen[i], t, t + TOKENS_A_BLOCK);
-            gather_all(run, e, o, part_floats, n, t, shared, i == 0 ? tile->then : NULL);
-            // What only the later queries see: nothing may touch it for the earlier ones, not even
-            // with weight 0, which times infinity is NaN.
-            for (int k = 1; k < n; k++) {
-                gather_all(run, e + k * TSR_ATTENTION_RUN, o + k * part_floats, part_floats, 1,
-                           shared, within(tile->n_seen[i + k], t, t + TOKENS_A_BLOCK), NULL);
-            }
+            gather_block(run, tile, i, n, t, t + TOKENS_A_BLOCK);
         }
     }
 }
 
 /* ---- around a run ---------------------------------------------------------------------------- */
 
-TSR_INLINE void widen_as(tsr_dtype dtype, float *keys, float *values, const tsr_attention_run *run,
-                         int n_tokens)
+TSR_INLINE void widen_as(tsr_kv_type kv, float *keys, float *values, const tsr_attention_run *run,
+                         int from, int to)
 {
-    const int head_dim = run->head_dim;
+    const int key_dim = run->key_dim;
     const int padded_dim = run->padded_dim;
+    const v16 key_levels = levels_of(key_bits_of(kv), kv);
+    const v16 value_levels = levels_of(value_bits_of(kv), kv);
 
-    for (int g = 0; g < groups_of(n_tokens); g++) {
-        for (int d = 0; d < head_dim; d++) {
-            v16_store(keys + ((int64_t)g * head_dim + d) * TSR_LANES,
-                      load(run->keys[g], (int64_t)d * run->key_stride, dtype));
+    for (int g = from / TSR_LANES; g < groups_of(to); g++) {
+        float *to_keys = keys + (int64_t)g * key_dim * TSR_LANES;
+        i16 codes = v16_round(v16_set1(0.0F));
+
+        for (int d = 0; d < key_dim; d++) {
+            if (tsr_kv_type_has_levels(kv) && d % dims_at_once(kv) == 0) {
+                codes = load_codes(run->keys[g], d, run->key_stride, kv);
+            }
+            v16_store(to_keys + (int64_t)d * TSR_LANES,
+                      tsr_kv_type_has_levels(kv)
+                          ? key_level(codes, d, key_levels, kv)
+                          : load(run->keys[g], (int64_t)d * run->key_stride, kv));
         }
     }
-    for (int t = 0; t < n_tokens; t++) {
+    for (int t = from; t < to && run->values[t / TSR_LANES] != NULL; t++) {
         const int64_t row = (int64_t)(t % TSR_LANES) * padded_dim;
 
         for (int d = 0; d < padded_dim; d += TSR_LANES) {
             v16_store(values + (int64_t)t * padded_dim + d,
-                      load(run->values[t / TSR_LANES], row + d, dtype));
+                      load_value(run->values[t / TSR_LANES], row + d, value_levels, kv));
+        }
+    }
+}
+
+#define WIDEN(type)                                                                              \
+    static void widen_##type(float *keys, float *values, const tsr_attention_run *run, int from, \
+                             int to)                                                             \
+    {                                                                                            \
+        widen_as(TSR_KV_TYPE_##type, keys, values, run, from, to);                               \
+    }
+WIDEN(F32)
+WIDEN(F16)
+WIDEN(BF16)
+WIDEN(FP8)
+WIDEN(INT8)
+WIDEN(INT4)
+WIDEN(INT2)
+
+typedef void widen_fn(float *keys, float *values, const tsr_attention_run *run, int from, int to);
+
+static widen_fn *const wideners[TSR_KV_TYPE_COUNT] = {
+    [TSR_KV_TYPE_F32] = widen_F32,   [TSR_KV_TYPE_F16] = widen_F16,
+    [TSR_KV_TYPE_BF16] = widen_BF16, [TSR_KV_TYPE_FP8] = widen_FP8,
+    [TSR_KV_TYPE_INT8] = widen_INT8, [TSR_KV_TYPE_INT4] = widen_INT4,
+    [TSR_KV_TYPE_INT2] = widen_INT2};
+
+/* values[t, d] = keys[d, t], zeros behind the last dimension of a key. */
+static void turn_over(float *values, const float *keys, const tsr_attention_run *run, int from,
+                      int to)
+{
+    const int key_dim = run->key_dim;
+    const int padded_dim = run->padded_dim;
+    const int n_dims = least(key_dim, padded_dim);
+
+    for (int t = from; t < to; t++) {
+        const float *key = keys + (int64_t)(t / TSR_LANES) * key_dim * TSR_LANES + t % TSR_LANES;
+        float *value = values + (int64_t)t * padded_dim;
+
+        for (int d = 0; d < n_dims; d++) {
+            value[d] = key[d * TSR_LANES];
+        }
+        for (int d = n_dims; d < padded_dim; d++) {
+            value[d] = 0;
         }
     }
 }
 
 static void widen(tsr_attention_run *out, float *keys, float *values, const tsr_attention_run *run,
-                  int n_tokens)
+                  int from, int to)
 {
-    if (run->dtype == TSR_DTYPE_F16) {
-        widen_as(TSR_DTYPE_F16, keys, values, run, n_tokens);
-    } else if (run->dtype == TSR_DTYPE_BF16) {
-        widen_as(TSR_DTYPE_BF16, keys, values, run, n_tokens);
-    } else {
-        widen_as(TSR_DTYPE_F32, keys, values, run, n_tokens);
+    wideners[run->type](keys, values, run, from, to);
+    if (run->values[from / TSR_LANES] == NULL) {
+        turn_over(values, keys, run, from, to);
     }
     *out = *run;
-    out->dtype = TSR_DTYPE_F32;
+    out->type = TSR_KV_TYPE_F32;
     out->key_stride = TSR_LANES;
     for (int g = 0; g < TSR_ATTENTION_GROUPS; g++) {
-        out->keys[g] = keys + (int64_t)g * run->head_dim * TSR_LANES;
+        out->keys[g] = keys + (int64_t)g * run->key_dim * TSR_LANES;
         out->values[g] = values + (int64_t)g * run->padded_dim * TSR_LANES;
     }
 }
 
-static void scale_query(float *out, const float *q, int head_dim, float scale)
+static void scale_query(float *out, const float *q, int key_dim, float scale)
 {
-    for (int d = 0; d < head_dim; d++) {
+    for (int d = 0; d < key_dim; d++) {
         out[d] = q[d] * scale;
     }
 }
@@ -437,22 +428,24 @@ static void merge(float *state, const float *part, int padded_dim)
     *l = fmaf(l_run, new, *l * old);
 }
 
-static void finish(float *out, const float *state, int head_dim)
+static void finish(float *out, const float *state, int value_dim)
 {
-    const v16 l = v16_set1(state[(head_dim + TSR_LANES - 1) / TSR_LANES * TSR_LANES + 1]);
+    const v16 l = v16_set1(state[(value_dim + TSR_LANES - 1) / TSR_LANES * TSR_LANES + 1]);
     int d = 0;
 
-    for (; d + TSR_LANES <= head_dim; d += TSR_LANES) {
+    for (; d + TSR_LANES <= value_dim; d += TSR_LANES) {
         v16_store(out + d, v16_div(v16_load(state + d), l));
     }
-    if (d < head_dim) {
-        v16_store_some(out + d, v16_div(v16_load(state + d), l), head_dim - d);
+    if (d < value_dim) {
+        v16_store_some(out + d, v16_div(v16_load(state + d), l), value_dim - d);
     }
 }
 
 const tsr_attention_loops TSR_ISA_NAME(tsr_attention_loops) = {
     .attend = attend,
     .widen = widen,
+    .widen_scales = widen_scales,
+    .widen_mean = widen_mean,
     .scale = scale_query,
     .merge = merge,
     .finish = finish,

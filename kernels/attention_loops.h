@@ -2,8 +2,11 @@
  * kernels/attention_loops.h - a run of tokens against the queries that share it. Private to the
  * room; a copy for each instruction set.
  *
- * For one query over the n tokens of a run that it sees, all in f32:
+ * For one query over the tokens of a run that it sees, all in f32:
  *   s[t] = q . k[t]           one chain of fma, dimensions ascending; q was multiplied by the scale
+ *   s[t] = fma(centred, q . mean, s[t] scale[t])   over codes; likewise e[t] *= scale[t], behind l
+ *   s[t] = c tanh(s[t] / c)   with a soft cap, as c - 2 c / (e^(2 s[t] / c) + 1)
+ *   s[t] = fma(slope, t - p, s[t])
  *   m    = max s[t]
  *   e[t] = exp(s[t] - m)      v16_exp of kernels/simd.h
  *   l    = sum e[t]           sixteen lanes (t % 16, ascending), the lanes by v16_sum
@@ -24,25 +27,46 @@ enum {
 
 /* Keys and values of one head over one run, in groups of 16 tokens. */
 typedef struct tsr_attention_run {
-    tsr_dtype dtype;
-    int head_dim;
+    tsr_kv_type type;
+    int key_dim;
     int padded_dim;
-    int key_stride;                           /* elements from one dimension of a key to the next */
-    const void *keys[TSR_ATTENTION_GROUPS];   /* [head_dim, 16], rows key_stride apart */
-    const void *values[TSR_ATTENTION_GROUPS]; /* [16, padded_dim] */
+    int key_stride; /* elements from one dimension of a key to the next */
+    /* [key_dim, 16], rows key_stride apart; rows of bytes for int4 and int2. NULL: nothing is seen
+     */
+    const void *keys[TSR_ATTENTION_GROUPS];
+    /* [16, padded_dim]; NULL also where the values are in the keys */
+    const void *values[TSR_ATTENTION_GROUPS];
+    /* What codes stand for (kernels/kv_code.h); NULL over numbers. */
+    const float *key_scales;   /* [TSR_ATTENTION_RUN] */
+    const float *value_scales; /* [TSR_ATTENTION_RUN] */
+    const float *centred;      /* [TSR_ATTENTION_RUN] 1 where the mean was taken off, 0 elsewhere */
+    const float *means;        /* [groups, key_dim rounded up to 16], or NULL */
 } tsr_attention_run;
 
+typedef struct tsr_attention_range {
+    int first, end; /* tokens of a run */
+} tsr_attention_range;
+
 /*
- * Queries over one run. Each sees the run's first n_seen tokens; n_seen does not fall from one
- * query to the next. A part is [padded_dim + TSR_ATTENTION_PART_TAIL]: o, m, l.
+ * Queries over one run. Query i sees tokens seen[i], of which there is at least one; neither end
+ * falls from one query to the next. With a pattern all see the pattern's ranges, which lie in
+ * seen[0], and nothing else. A part is [padded_dim + TSR_ATTENTION_PART_TAIL]: o, m, l.
  */
 typedef struct tsr_attention_tile {
     int n_queries;
-    const int *n_seen; /* [n_queries], each 1 or more */
-    const float *q;    /* [n_queries, head_dim], scaled */
-    float *scores;     /* [n_queries, TSR_ATTENTION_RUN], to work in */
-    float *parts;      /* [n_queries], written */
-    bool from_memory;  /* the run is not near yet: ask for its values while the scores are made */
+    int n_heads; /* queries a row: the first is that of a row's first head */
+    const tsr_attention_range *seen;
+    const tsr_attention_range *pattern; /* ascending, apart; or NULL */
+    int n_pattern;
+    float softcap;       /* 0: none */
+    const float *slopes; /* [n_heads] or NULL */
+    float distance;      /* from the first row to the run's first token */
+    float slopes_scale;  /* > 0: slopes_scale * bf16(slope * t) instead, */
+    float first_token;   /* with t of the run's first token */
+    const float *q;      /* [n_queries, key_dim], scaled */
+    float *scores;       /* [n_queries, TSR_ATTENTION_RUN], to work in */
+    float *parts;        /* [n_queries], written */
+    bool from_memory;    /* the run is not near yet: ask for its values while the scores are made */
     const tsr_attention_run *then; /* asked for while the values are gathered: what this thread
                                       reads next; or NULL */
 } tsr_attention_tile;
@@ -50,18 +74,25 @@ typedef struct tsr_attention_tile {
 typedef struct tsr_attention_loops {
     void (*attend)(const tsr_attention_run *run, const tsr_attention_tile *tile);
 
-    /* Copy a run's first n_tokens to f32 keys [groups, head_dim, 16] and values [groups, 16,
-     * padded_dim]. */
+    /* Copy tokens [from, to) of a run, and those beside them in their groups, to f32 keys [groups,
+     * key_dim, 16] and values [groups, 16, padded_dim]. */
     void (*widen)(tsr_attention_run *out, float *keys, float *values, const tsr_attention_run *run,
-                  int n_tokens);
+                  int from, int to);
 
-    void (*scale)(float *out, const float *q, int head_dim, float scale);
+    /* Of the 16 tokens of a group: |from|, and 1 where the sign is set. centred may be
+     * NULL. */
+    void (*widen_scales)(float *scales, float *centred, const uint16_t *from);
+
+    /* codes * scale, zeros up to a multiple of 16. */
+    void (*widen_mean)(float *mean, const int8_t *codes, int key_dim, float scale);
+
+    void (*scale)(float *out, const float *q, int key_dim, float scale);
 
     /* state = state merged with a part of the run that follows it. */
     void (*merge)(float *state, const float *part, int padded_dim);
 
     /* out = o / l. */
-    void (*finish)(float *out, const float *state, int head_dim);
+    void (*finish)(float *out, const float *state, int value_dim);
 } tsr_attention_loops;
 
 TSR_ISA_DECLARE(tsr_attention_loops, tsr_attention_loops);

@@ -14,25 +14,50 @@ extern "C" {
 #endif
 
 typedef tsr_status tsr_embed_fn(tsr_device *dev, tsr_tensor sums, tsr_tensor ids,
-                                const tsr_weight *table, int64_t first_id);
+                                const tsr_weight *table, int64_t first_id, bool add);
 typedef tsr_status tsr_narrow_fn(tsr_device *dev, tsr_tensor x, const tsr_tensor *parts,
-                                 int n_parts);
+                                 int n_parts, tsr_tensor bias);
+typedef tsr_status tsr_add_scaled_fn(tsr_device *dev, tsr_tensor x, tsr_tensor y, float factor);
+typedef tsr_status tsr_scale_fn(tsr_device *dev, tsr_tensor x, float factor, float cap);
+typedef tsr_status tsr_layernorm_fn(tsr_device *dev, tsr_tensor out, tsr_tensor x,
+                                    tsr_tensor weight, tsr_tensor bias, float eps);
+typedef tsr_status tsr_square_sums_fn(tsr_device *dev, tsr_tensor sums, tsr_tensor x, int head_dim);
+typedef tsr_status tsr_rmsnorm_shared_fn(tsr_device *dev, tsr_tensor x, const tsr_tensor *parts,
+                                         int n_parts, tsr_tensor weight, int64_t n_whole,
+                                         float eps);
+typedef tsr_status tsr_route_fn(tsr_device *dev, tsr_tensor ids, tsr_tensor weights,
+                                tsr_tensor logits, const tsr_routing *routing);
+typedef tsr_status tsr_sigmoid_fn(tsr_device *dev, tsr_tensor x);
+typedef tsr_status tsr_clear_fn(tsr_device *dev, tsr_tensor x);
+typedef tsr_status tsr_scatter_sums_fn(tsr_device *dev, tsr_tensor sums, tsr_tensor parts,
+                                       tsr_tensor rows, tsr_tensor weights, tsr_tensor bias);
+typedef tsr_status tsr_copy_heads_fn(tsr_device *dev, tsr_tensor out, int out_dim, int to,
+                                     tsr_tensor x, int x_dim, int from, int n);
 typedef tsr_status tsr_add_sums_fn(tsr_device *dev, tsr_tensor x, const tsr_tensor *parts,
                                    int n_parts, tsr_tensor bias);
 typedef tsr_status tsr_rmsnorm_fn(tsr_device *dev, tsr_tensor out, tsr_tensor x, tsr_tensor weight,
                                   float eps);
 typedef tsr_status tsr_matmul_fn(tsr_device *dev, const tsr_product *products, int n_products,
                                  tsr_tensor x, tsr_activations activations);
-typedef tsr_status tsr_swiglu_fn(tsr_device *dev, tsr_tensor out, tsr_tensor gate, tsr_tensor up);
+typedef tsr_status tsr_activate_fn(tsr_device *dev, tsr_tensor out, tsr_tensor gate, tsr_tensor up,
+                                   tsr_tensor weights, tsr_activation activation);
 typedef tsr_status tsr_rope_angles_fn(tsr_device *dev, tsr_tensor angles, tsr_tensor positions,
                                       tsr_tensor frequencies, float scale);
 typedef tsr_status tsr_rope_fn(tsr_device *dev, tsr_tensor x, tsr_tensor angles, int head_dim,
-                               tsr_rope_pairs pairs);
+                               int first, tsr_rope_pairs pairs);
 typedef tsr_status tsr_kv_write_fn(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor k,
                                    tsr_tensor v, const tsr_batch *batch);
 typedef tsr_status tsr_attention_fn(tsr_device *dev, tsr_tensor out, tsr_tensor q,
                                     const tsr_kv_view *kv, const tsr_batch *batch,
                                     const tsr_attention_shape *shape);
+typedef tsr_status tsr_attention_part_fn(tsr_device *dev, const tsr_attention_piece *piece,
+                                         tsr_tensor q, const tsr_kv_view *kv,
+                                         const tsr_batch *batch, const tsr_attention_shape *shape,
+                                         int64_t first_run, int64_t n_runs);
+typedef tsr_status tsr_attention_merge_fn(tsr_device *dev, tsr_tensor out,
+                                          const tsr_attention_piece *pieces, int n_pieces,
+                                          const tsr_kv_layout *layout,
+                                          const tsr_attention_shape *shape);
 typedef tsr_status tsr_gather_rows_fn(tsr_device *dev, tsr_tensor out, tsr_tensor x,
                                       tsr_tensor rows);
 typedef tsr_status tsr_adjust_logits_fn(tsr_device *dev, tsr_tensor logits, tsr_tensor before,
@@ -56,6 +81,9 @@ typedef struct tsr_backend {
     tsr_device_sync_fn *sync;
     tsr_device_alloc_fn *alloc; /* zeroed */
     tsr_device_free_fn *give_back;
+    tsr_device_alloc_fn *alloc_host; /* zeroed, page-aligned */
+    tsr_device_free_fn *give_back_host;
+    tsr_device_copy_fn *copy;
     tsr_device_copy_fn *upload;
     tsr_device_copy_fn *download;
     tsr_embed_fn *embed;
@@ -63,11 +91,23 @@ typedef struct tsr_backend {
     tsr_add_sums_fn *add_sums;
     tsr_rmsnorm_fn *rmsnorm;
     tsr_matmul_fn *matmul;
-    tsr_swiglu_fn *swiglu;
+    tsr_activate_fn *activate;
+    tsr_add_scaled_fn *add_scaled;
+    tsr_scale_fn *scale;
+    tsr_layernorm_fn *layernorm;
+    tsr_square_sums_fn *square_sums;
+    tsr_rmsnorm_shared_fn *rmsnorm_shared;
+    tsr_route_fn *route;
+    tsr_sigmoid_fn *sigmoid;
+    tsr_clear_fn *clear;
+    tsr_scatter_sums_fn *scatter_sums;
+    tsr_copy_heads_fn *copy_heads;
     tsr_rope_angles_fn *rope_angles;
     tsr_rope_fn *rope;
     tsr_kv_write_fn *kv_write;
     tsr_attention_fn *attention;
+    tsr_attention_part_fn *attention_part;
+    tsr_attention_merge_fn *attention_merge;
     tsr_gather_rows_fn *gather_rows;
     tsr_adjust_logits_fn *adjust_logits;
     tsr_top_k_fn *top_k;
@@ -87,11 +127,23 @@ tsr_narrow_fn tsr_narrow_cpu;
 tsr_add_sums_fn tsr_add_sums_cpu;
 tsr_rmsnorm_fn tsr_rmsnorm_cpu;
 tsr_matmul_fn tsr_matmul_cpu;
-tsr_swiglu_fn tsr_swiglu_cpu;
+tsr_activate_fn tsr_activate_cpu;
+tsr_add_scaled_fn tsr_add_scaled_cpu;
+tsr_scale_fn tsr_scale_cpu;
+tsr_layernorm_fn tsr_layernorm_cpu;
+tsr_square_sums_fn tsr_square_sums_cpu;
+tsr_rmsnorm_shared_fn tsr_rmsnorm_shared_cpu;
+tsr_route_fn tsr_route_cpu;
+tsr_sigmoid_fn tsr_sigmoid_cpu;
+tsr_clear_fn tsr_clear_cpu;
+tsr_scatter_sums_fn tsr_scatter_sums_cpu;
+tsr_copy_heads_fn tsr_copy_heads_cpu;
 tsr_rope_angles_fn tsr_rope_angles_cpu;
 tsr_rope_fn tsr_rope_cpu;
 tsr_kv_write_fn tsr_kv_write_cpu;
 tsr_attention_fn tsr_attention_cpu;
+tsr_attention_part_fn tsr_attention_part_cpu;
+tsr_attention_merge_fn tsr_attention_merge_cpu;
 tsr_gather_rows_fn tsr_gather_rows_cpu;
 tsr_adjust_logits_fn tsr_adjust_logits_cpu;
 tsr_top_k_fn tsr_top_k_cpu;
@@ -101,11 +153,23 @@ tsr_narrow_fn tsr_narrow_cuda;
 tsr_add_sums_fn tsr_add_sums_cuda;
 tsr_rmsnorm_fn tsr_rmsnorm_cuda;
 tsr_matmul_fn tsr_matmul_cuda;
-tsr_swiglu_fn tsr_swiglu_cuda;
+tsr_activate_fn tsr_activate_cuda;
+tsr_add_scaled_fn tsr_add_scaled_cuda;
+tsr_scale_fn tsr_scale_cuda;
+tsr_layernorm_fn tsr_layernorm_cuda;
+tsr_square_sums_fn tsr_square_sums_cuda;
+tsr_rmsnorm_shared_fn tsr_rmsnorm_shared_cuda;
+tsr_route_fn tsr_route_cuda;
+tsr_sigmoid_fn tsr_sigmoid_cuda;
+tsr_clear_fn tsr_clear_cuda;
+tsr_scatter_sums_fn tsr_scatter_sums_cuda;
+tsr_copy_heads_fn tsr_copy_heads_cuda;
 tsr_rope_angles_fn tsr_rope_angles_cuda;
 tsr_rope_fn tsr_rope_cuda;
 tsr_kv_write_fn tsr_kv_write_cuda;
 tsr_attention_fn tsr_attention_cuda;
+tsr_attention_part_fn tsr_attention_part_cuda;
+tsr_attention_merge_fn tsr_attention_merge_cuda;
 tsr_gather_rows_fn tsr_gather_rows_cuda;
 tsr_adjust_logits_fn tsr_adjust_logits_cuda;
 tsr_top_k_fn tsr_top_k_cuda;

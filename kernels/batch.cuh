@@ -60,7 +60,7 @@ struct tsr_kv_place {
     char *pool; /* at the layer's first head */
     size_t block_bytes;
     size_t head_bytes; /* keys and values of one head */
-    int head_dim, padded_dim, block_tokens;
+    int key_dim, value_dim, padded_dim, block_tokens;
 
     __device__ void *keys(int32_t slot, int head) const
     {
@@ -75,9 +75,25 @@ static inline tsr_kv_place tsr_kv_place_of(const tsr_kv_view *kv)
     return tsr_kv_place{(char *)kv->pool + tsr_kv_layout_offset(layout, kv->layer, 0),
                         kv->block_bytes,
                         tsr_kv_layout_key_bytes(layout) + tsr_kv_layout_value_bytes(layout),
-                        layout->head_dim,
+                        layout->key_dim,
+                        layout->value_dim,
                         tsr_kv_layout_padded_dim(layout),
                         layout->block_tokens};
+}
+
+/* What GPUs cannot do yet, in words. */
+static inline tsr_status tsr_kv_place_check(const char *op, const tsr_kv_view *kv)
+{
+    if (tsr_kv_type_is_coded(kv->layout->type) || kv->layout->latent) {
+        return tsr_fail(TSR_ERR_UNSUPPORTED,
+                        "%s: on a GPU the cache is of f32, f16 or bf16, not %s%s", op,
+                        tsr_kv_type_name(kv->layout->type), kv->layout->latent ? ", latent" : "");
+    }
+    if (kv->host_pool != NULL) {
+        return tsr_fail(TSR_ERR_UNSUPPORTED,
+                        "%s: no blocks of the cache in host memory on a GPU yet", op);
+    }
+    return TSR_OK;
 }
 
 #endif

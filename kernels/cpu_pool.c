@@ -48,6 +48,7 @@ struct tsr_cpu_pool {
     int64_t spin_ns;
     bool bound;          // the caller, to cpus[0]
     cpu_set_t before;    // where the caller might run before
+    cpu_set_t team;      // where the threads may run, together
     worker *workers;     // [n_threads - 1], owned; the caller is not among them
     tsr_cpu_pool_fn *fn; // of this run; NULL: the end
     void *ctx;
@@ -194,17 +195,20 @@ static tsr_status bind_thread(pthread_t id, int thread, int cpu)
 }
 
 /* CPUs that the threads may run on together. */
-static int count_cpus(const tsr_cpu_pool *pool, const int *cpus)
+static void find_team(tsr_cpu_pool *pool, const int *cpus)
 {
-    cpu_set_t set = pool->before;
-
+    pool->team = pool->before;
     if (cpus != NULL) {
-        CPU_ZERO(&set);
+        CPU_ZERO(&pool->team);
         for (int i = 0; i < pool->n_threads; i++) {
-            CPU_SET((size_t)cpus[i], &set);
+            CPU_SET((size_t)cpus[i], &pool->team);
         }
     }
-    return CPU_COUNT(&set);
+}
+
+void tsr_cpu_pool_let_in(const tsr_cpu_pool *pool)
+{
+    (void)pthread_setaffinity_np(pthread_self(), sizeof(pool->team), &pool->team);
 }
 
 static tsr_status start_workers(tsr_cpu_pool *pool, const int *cpus)
@@ -262,7 +266,8 @@ tsr_status tsr_cpu_pool_create(tsr_cpu_pool **out, int n_threads, const int *cpu
         goto fail;
     }
     (void)pthread_getaffinity_np(pthread_self(), sizeof(pool->before), &pool->before);
-    pool->spin_ns = n_threads > count_cpus(pool, cpus) ? CROWDED_SPIN_NS : SPIN_NS;
+    find_team(pool, cpus);
+    pool->spin_ns = n_threads > CPU_COUNT(&pool->team) ? CROWDED_SPIN_NS : SPIN_NS;
     for (; pool->n_gates < GATE_COUNT; pool->n_gates++) {
         if (!gate_init(&pool->gates[pool->n_gates])) {
             st = tsr_fail(TSR_ERR_NOMEM, "cpu pool: locks");

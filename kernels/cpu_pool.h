@@ -33,6 +33,9 @@ int tsr_cpu_pool_n_threads(const tsr_cpu_pool *pool);
 /* Runs fn on all threads and returns when all have ended. */
 void tsr_cpu_pool_run(tsr_cpu_pool *pool, tsr_cpu_pool_fn *fn, void *ctx);
 
+/* The calling thread, which is none of the team, may run wherever one of the team may. */
+void tsr_cpu_pool_let_in(const tsr_cpu_pool *pool);
+
 /* Inside fn: wait until every thread of the team is here. */
 void tsr_cpu_pool_barrier(tsr_cpu_pool *pool, int thread);
 

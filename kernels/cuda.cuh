@@ -36,6 +36,22 @@ static inline unsigned tsr_blocks(int64_t n, int64_t n_a_block)
     return (unsigned)((n + n_a_block - 1) / n_a_block);
 }
 
+/* Ops that go along rows: blocks of so many threads, four columns a thread. */
+enum {
+    TSR_ROW_THREADS = 256
+};
+
+/* A block's share of a row, so that one long row keeps many blocks busy. */
+static inline dim3 tsr_grid_of(int64_t n_rows, int64_t n_cols)
+{
+    return dim3((unsigned)n_rows, tsr_blocks(n_cols, 4 * TSR_ROW_THREADS));
+}
+
+#define TSR_EACH_COLUMN(c, n_cols)                                            \
+    for (int64_t c = (int64_t)blockIdx.y * 4 * TSR_ROW_THREADS + threadIdx.x, \
+                 end_ = c + 4 * TSR_ROW_THREADS;                              \
+         c < end_ && c < (n_cols); c += TSR_ROW_THREADS)
+
 /* Over the lanes of a warp; every lane gets the result. */
 static __device__ __forceinline__ float tsr_warp_largest(float x)
 {

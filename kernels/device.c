@@ -141,6 +141,23 @@ void tsr_device_free(tsr_device *device, void *memory, size_t n_bytes)
     }
 }
 
+void *tsr_device_alloc_host(tsr_device *device, size_t n_bytes)
+{
+    return device->backend->alloc_host(device, n_bytes);
+}
+
+void tsr_device_free_host(tsr_device *device, void *memory, size_t n_bytes)
+{
+    if (memory != NULL) {
+        device->backend->give_back_host(device, memory, n_bytes);
+    }
+}
+
+tsr_status tsr_device_copy(tsr_device *device, void *to, const void *from, size_t n_bytes)
+{
+    return n_bytes == 0 ? TSR_OK : device->backend->copy(device, to, from, n_bytes);
+}
+
 tsr_status tsr_device_upload(tsr_device *device, void *to, const void *host, size_t n_bytes)
 {
     return n_bytes == 0 ? TSR_OK : device->backend->upload(device, to, host, n_bytes);

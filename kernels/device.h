@@ -69,6 +69,15 @@ int tsr_device_gpus(void);
 void *tsr_device_alloc(tsr_device *device, size_t n_bytes);
 void tsr_device_free(tsr_device *device, void *memory, size_t n_bytes); /* NULL is fine */
 
+/* Host memory that a copy queue can reach: zeroed, pages taken when first touched, page-aligned.
+ * NULL when there is no room. */
+void *tsr_device_alloc_host(tsr_device *device, size_t n_bytes);
+void tsr_device_free_host(tsr_device *device, void *memory, size_t n_bytes); /* NULL is fine */
+
+/* Both ends on the device, not overlapping. */
+TSR_MUST_CHECK tsr_status tsr_device_copy(tsr_device *device, void *to, const void *from,
+                                          size_t n_bytes);
+
 TSR_MUST_CHECK tsr_status tsr_device_upload(tsr_device *device, void *to, const void *host,
                                             size_t n_bytes);
 TSR_MUST_CHECK tsr_status tsr_device_download(tsr_device *device, void *host, const void *from,

@@ -1,7 +1,7 @@
 #include "kernels/cuda_check.h"
 
 #include <stdio.h>
-#include <string.h>
+#include "base/alloc.h"
 
 /*
  * One stream a device, so that ops follow one another without being waited for. The host's own
@@ -46,6 +46,24 @@ static void give_back(tsr_device *dev, void *memory, size_t n_bytes)
     (void)cudaFree(memory);
 }
 
+static void *alloc_host(tsr_device *dev, size_t n_bytes)
+{
+    (void)dev;
+    return tsr_alloc_pages(n_bytes);
+}
+
+static void give_back_host(tsr_device *dev, void *memory, size_t n_bytes)
+{
+    (void)dev;
+    tsr_free_pages(memory, n_bytes);
+}
+
+static tsr_status copy(tsr_device *dev, void *to, const void *from, size_t n_bytes)
+{
+    TSR_CUDA_TRY(cudaMemcpyAsync(to, from, n_bytes, cudaMemcpyDeviceToDevice, tsr_cuda_queue(dev)));
+    return TSR_OK;
+}
+
 static tsr_status upload(tsr_device *dev, void *to, const void *host, size_t n_bytes)
 {
     TSR_CUDA_TRY(cudaMemcpyAsync(to, host, n_bytes, cudaMemcpyHostToDevice, tsr_cuda_queue(dev)));
@@ -71,6 +89,9 @@ static const tsr_backend backend = {
     .sync = sync,
     .alloc = alloc,
     .give_back = give_back,
+    .alloc_host = alloc_host,
+    .give_back_host = give_back_host,
+    .copy = copy,
     .upload = upload,
     .download = download,
     .embed = tsr_embed_cuda,
@@ -78,11 +99,23 @@ static const tsr_backend backend = {
     .add_sums = tsr_add_sums_cuda,
     .rmsnorm = tsr_rmsnorm_cuda,
     .matmul = tsr_matmul_cuda,
-    .swiglu = tsr_swiglu_cuda,
+    .activate = tsr_activate_cuda,
+    .add_scaled = tsr_add_scaled_cuda,
+    .scale = tsr_scale_cuda,
+    .layernorm = tsr_layernorm_cuda,
+    .square_sums = tsr_square_sums_cuda,
+    .rmsnorm_shared = tsr_rmsnorm_shared_cuda,
+    .route = tsr_route_cuda,
+    .sigmoid = tsr_sigmoid_cuda,
+    .clear = tsr_clear_cuda,
+    .scatter_sums = tsr_scatter_sums_cuda,
+    .copy_heads = tsr_copy_heads_cuda,
     .rope_angles = tsr_rope_angles_cuda,
     .rope = tsr_rope_cuda,
     .kv_write = tsr_kv_write_cuda,
     .attention = tsr_attention_cuda,
+    .attention_part = tsr_attention_part_cuda,
+    .attention_merge = tsr_attention_merge_cuda,
     .gather_rows = tsr_gather_rows_cuda,
     .adjust_logits = tsr_adjust_logits_cuda,
     .top_k = tsr_top_k_cuda,

@@ -9,6 +9,7 @@ typedef struct job {
     const int32_t *ids;
     const tsr_weight *table;
     int64_t first_id;
+    bool add;
     float *scratch; // [threads, dim]
 } job;
 
@@ -29,18 +30,24 @@ static void rows(const void *ctx, int64_t first, int64_t end, int thread)
 
         if (own >= 0 && own < j->table->n_rows) {
             tsr_weight_unpack_row(j->table, own, row);
-            j->loops->widen(out, row, dim);
-        } else {
+            if (j->add) {
+                for (int64_t c = 0; c < dim; c++) {
+                    out[c] += (double)row[c];
+                }
+            } else {
+                j->loops->widen(out, row, dim);
+            }
+        } else if (!j->add) {
             memset(out, 0, (size_t)dim * sizeof(*out));
         }
     }
 }
 
 tsr_status tsr_embed_cpu(tsr_device *dev, tsr_tensor sums, tsr_tensor ids, const tsr_weight *table,
-                         int64_t first_id)
+                         int64_t first_id, bool add)
 {
     const job j = {
-        TSR_ISA_PICK(dev->isa, tsr_row_loops), sums, ids.data, table, first_id, dev->scratch};
+        TSR_ISA_PICK(dev->isa, tsr_row_loops), sums, ids.data, table, first_id, add, dev->scratch};
     const tsr_ops_limits needed = {.n_cols = sums.n_cols};
     const size_t n_bytes = tsr_embed_cpu_scratch(tsr_cpu_pool_n_threads(dev->pool), &needed);
 

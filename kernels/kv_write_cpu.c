@@ -1,11 +1,8 @@
+#include "kernels/kv_code.h"
 #include "kernels/row_loops.h"
 #include "kernels/rows_cpu.h"
 
 #include <string.h>
-
-enum {
-    MAX_HEAD_DIM = 256
-};
 
 typedef struct job {
     const tsr_row_loops *loops;
@@ -34,29 +31,76 @@ static void put_keys(void *keys, const void *row, int head_dim, int block_tokens
     }
 }
 
+/* Numbers as they are: token `at` of one head. */
+static void put_plain(const job *j, char *keys, int at, const float *k, const float *v)
+{
+    const tsr_kv_layout *layout = j->kv->layout;
+    const size_t elem_bytes = (size_t)tsr_kv_type_key_bits(layout->type) / 8;
+    const size_t dim_bytes = (size_t)layout->value_dim * elem_bytes;
+    const size_t padded_bytes = (size_t)tsr_kv_layout_padded_dim(layout) * elem_bytes;
+    char *value = keys + tsr_kv_layout_key_bytes(layout) + (size_t)at * padded_bytes;
+    union {
+        float f32[TSR_KV_LAYOUT_MOST_DIM];
+        uint16_t f16[TSR_KV_LAYOUT_MOST_DIM];
+    } rounded;
+
+    j->loops->round(&rounded, k, layout->key_dim, layout->type);
+    put_keys(keys + (size_t)at * elem_bytes, &rounded, layout->key_dim, layout->block_tokens,
+             elem_bytes);
+    if (!layout->latent) {
+        j->loops->round(value, v, layout->value_dim, layout->type);
+        memset(value + dim_bytes, 0, padded_bytes - dim_bytes);
+    }
+}
+
+static void round_into(tsr_kv_code *code, const float *x, const float *mean, int dim, int unit,
+                       tsr_kv_type type, int bits)
+{
+    float turned[TSR_KV_LAYOUT_MOST_DIM];
+
+    if (tsr_kv_type_is_turned(type)) {
+        memcpy(turned, x, (size_t)dim * sizeof(*x));
+        tsr_kv_code_turn(turned, dim, unit);
+        x = turned;
+    }
+    tsr_kv_code_round(code, x, mean, dim, type, bits);
+}
+
+/* Codes: token `at` of one head, but for keys that have means. */
+static void put_coded(const job *j, char *keys, int at, const float *k, const float *v)
+{
+    const tsr_kv_layout *layout = j->kv->layout;
+    tsr_kv_code code;
+
+    if (!tsr_kv_layout_is_centred(layout)) {
+        round_into(&code, k, NULL, layout->key_dim, tsr_kv_code_key_unit(layout), layout->type,
+                   tsr_kv_type_key_bits(layout->type));
+        tsr_kv_code_put_key(keys, layout, at, &code);
+    }
+    if (!layout->latent) {
+        round_into(&code, v, NULL, layout->value_dim, tsr_kv_code_value_unit(layout), layout->type,
+                   tsr_kv_type_value_bits(layout->type));
+        tsr_kv_code_put_value(keys + tsr_kv_layout_key_bytes(layout), layout, at, &code);
+    }
+}
+
 /* Token `at` of a block: all heads of one row. */
 static void put_token(const job *j, char *block, int at, int64_t row)
 {
     const tsr_kv_layout *layout = j->kv->layout;
-    const size_t elem_bytes = tsr_dtype_bytes(layout->dtype);
-    const size_t dim_bytes = (size_t)layout->head_dim * elem_bytes;
-    const size_t padded_bytes = (size_t)tsr_kv_layout_padded_dim(layout) * elem_bytes;
     const float *k = tsr_rows_cpu_f32(j->k, row);
-    const float *v = tsr_rows_cpu_f32(j->v, row);
-    union {
-        float f32[MAX_HEAD_DIM];
-        uint16_t f16[MAX_HEAD_DIM];
-    } rounded;
+    const float *v = layout->latent ? NULL : tsr_rows_cpu_f32(j->v, row);
 
     for (int h = 0; h < layout->n_kv_heads; h++) {
         char *keys = block + tsr_kv_layout_offset(layout, j->kv->layer, h);
-        char *value = keys + tsr_kv_layout_key_bytes(layout) + (size_t)at * padded_bytes;
 
-        j->loops->round(&rounded, k + h * layout->head_dim, layout->head_dim, layout->dtype);
-        put_keys(keys + (size_t)at * elem_bytes, &rounded, layout->head_dim, layout->block_tokens,
-                 elem_bytes);
-        j->loops->round(value, v + h * layout->head_dim, layout->head_dim, layout->dtype);
-        memset(value + dim_bytes, 0, padded_bytes - dim_bytes);
+        if (tsr_kv_type_is_coded(layout->type)) {
+            put_coded(j, keys, at, k + (int64_t)h * layout->key_dim,
+                      v == NULL ? NULL : v + (int64_t)h * layout->value_dim);
+        } else {
+            put_plain(j, keys, at, k + (int64_t)h * layout->key_dim,
+                      v == NULL ? NULL : v + (int64_t)h * layout->value_dim);
+        }
     }
 }
 
@@ -85,11 +129,116 @@ static void rows(const void *ctx, int64_t first, int64_t end, int thread)
     }
 }
 
+/* The keys of one head in the block of a position. */
+static const char *keys_at(const job *j, const int32_t *slots, int64_t position, int head)
+{
+    const tsr_kv_layout *layout = j->kv->layout;
+    const int32_t slot = slots[position / layout->block_tokens];
+    const char *block = slot >= 0
+                            ? (const char *)j->kv->pool + (size_t)slot * j->kv->block_bytes
+                            : (const char *)j->kv->host_pool + (size_t)~slot * j->kv->block_bytes;
+
+    return block + tsr_kv_layout_offset(layout, j->kv->layer, head);
+}
+
+/* The mean that holds from a position on, where it changes there. */
+static void put_mean(const job *j, const int32_t *slots, int64_t position, int head)
+{
+    const tsr_kv_layout *layout = j->kv->layout;
+    char *keys = (char *)(uintptr_t)keys_at(j, slots, position, head);
+    const int at = (int)(position % layout->block_tokens);
+
+    if (position == 0) {
+        tsr_kv_code_put_mean(keys, layout, at, NULL, 0, 0);
+    } else if (position == 2) {
+        tsr_kv_code_put_mean(keys, layout, at, keys, 1, 1);
+    } else if (position % TSR_KV_LAYOUT_GROUP == 0) {
+        const int64_t before = position - TSR_KV_LAYOUT_GROUP;
+        const int left_out = before == 0 ? 1 : 0;
+
+        tsr_kv_code_put_mean(keys, layout, at, keys_at(j, slots, before, head),
+                             (int)(before % layout->block_tokens) + left_out,
+                             TSR_KV_LAYOUT_GROUP - left_out);
+    }
+}
+
+/* Keys that have means: a head of a sequence, its rows in order, because each group needs the one
+ * before it. */
+static void heads(const void *ctx, int64_t first, int64_t end, int thread)
+{
+    const job *j = ctx;
+    const tsr_kv_layout *layout = j->kv->layout;
+    const int32_t *row_start = j->batch->row_start.data;
+    const int32_t *first_pos = j->batch->first_pos.data;
+    const int32_t *lanes = j->batch->lanes.data;
+    const int unit = tsr_kv_code_key_unit(layout);
+
+    (void)thread;
+    for (int64_t i = first; i < end; i++) {
+        const int s = (int)(i / layout->n_kv_heads);
+        const int head = (int)(i % layout->n_kv_heads);
+        const int32_t *slots = tsr_rows_cpu_i32(j->batch->tables, lanes[s]);
+        float mean[TSR_KV_LAYOUT_MOST_DIM];
+
+        for (int64_t r = row_start[s]; r < row_start[s + 1]; r++) {
+            const int64_t position = first_pos[s] + (r - row_start[s]);
+            const int at = (int)(position % layout->block_tokens);
+            char *keys = (char *)(uintptr_t)keys_at(j, slots, position, head);
+            tsr_kv_code code;
+
+            put_mean(j, slots, position, head);
+            if (r == row_start[s] || position == 2 || position % TSR_KV_LAYOUT_GROUP == 0) {
+                tsr_kv_code_mean(mean, keys, layout, at);
+            }
+            round_into(&code, tsr_rows_cpu_f32(j->k, r) + (int64_t)head * layout->key_dim, mean,
+                       layout->key_dim, unit, layout->type, tsr_kv_type_key_bits(layout->type));
+            tsr_kv_code_put_key(keys, layout, at, &code);
+        }
+    }
+}
+
+/* What is written must lie in the device pool. */
+static tsr_status check_places(const tsr_kv_view *kv, const tsr_batch *batch)
+{
+    const int32_t *row_start = batch->row_start.data;
+    const int32_t *first_pos = batch->first_pos.data;
+    const int32_t *lanes = batch->lanes.data;
+    const int64_t block_tokens = kv->layout->block_tokens;
+
+    for (int s = 0; s < batch->n_seqs; s++) {
+        const int32_t *slots = tsr_rows_cpu_i32(batch->tables, lanes[s]);
+        const int64_t end = first_pos[s] + (row_start[s + 1] - row_start[s]);
+
+        for (int64_t b = first_pos[s] / block_tokens; b * block_tokens < end; b++) {
+            if (slots[b] < 0 && first_pos[s] < end) {
+                return tsr_fail(TSR_ERR_ARG,
+                                "kv_write: block %lld of sequence %d lies in the host pool, where "
+                                "nothing is written",
+                                (long long)b, s);
+            }
+        }
+    }
+    return TSR_OK;
+}
+
+static int64_t ns_an_element(tsr_kv_type type)
+{
+    return tsr_kv_type_is_coded(type) ? 10 : 1;
+}
+
 tsr_status tsr_kv_write_cpu(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor k, tsr_tensor v,
                             const tsr_batch *batch)
 {
     const job j = {TSR_ISA_PICK(dev->isa, tsr_row_loops), kv, k, v, batch};
 
-    tsr_rows_cpu_run(dev, k.n_rows, k.n_cols, rows, &j);
+    TSR_TRY(check_places(kv, batch));
+    tsr_rows_cpu_run(dev, k.n_rows, k.n_cols * ns_an_element(kv->layout->type), rows, &j);
+    if (tsr_kv_layout_is_centred(kv->layout)) {
+        const int64_t n_heads = (int64_t)batch->n_seqs * kv->layout->n_kv_heads;
+
+        tsr_rows_cpu_run(dev, n_heads,
+                         k.n_rows * k.n_cols / n_heads * ns_an_element(kv->layout->type), heads,
+                         &j);
+    }
     return TSR_OK;
 }

@@ -7,6 +7,7 @@
 
 #include <stddef.h>
 
+#include "kernels/grain.h"
 #include "kernels/matmul_cpu.h"
 #include "kernels/simd_int8.h"
 
@@ -17,8 +18,6 @@
 #endif
 
 /* How sums of grains are kept: kernels/ops.h. */
-#define TSR_GRAIN_START 25165824.0       /* 1.5 * 2^24: the last place is 2^-28 */
-#define TSR_GRAIN_FACTOR (1.0 + 0x1p-52) /* off the ties */
 
 /* One panel of the work, wherever it comes from. */
 typedef struct tsr_panel_place {

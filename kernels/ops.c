@@ -1,66 +1,13 @@
 #include "kernels/ops.h"
 
 #include <limits.h>
+#include <math.h>
 
-#include "kernels/backend.h"
+#include "kernels/ops_check.h"
 
 enum {
-    ANY = -1, // a number of rows or columns that is not prescribed
     MAX_TOP_K = 1024
 };
-
-static bool is_empty(tsr_tensor t)
-{
-    return t.n_rows == 0 || t.n_cols == 0;
-}
-
-static tsr_status check_tensor(const tsr_device *dev, const char *op, const char *name,
-                               tsr_tensor t, tsr_dtype dtype, int64_t n_rows, int64_t n_cols)
-{
-    if (t.dtype != dtype) {
-        return tsr_fail(TSR_ERR_ARG, "%s: %s is of type %d; %s is expected", op, name, (int)t.dtype,
-                        tsr_dtype_name(dtype));
-    }
-    if (t.on != dev->kind) {
-        return tsr_fail(TSR_ERR_ARG, "%s: %s lies on a device of kind %d, the op runs on kind %d",
-                        op, name, (int)t.on, (int)dev->kind);
-    }
-    if (t.n_rows < 0 || t.n_cols < 0 || t.stride < t.n_cols) {
-        return tsr_fail(TSR_ERR_ARG, "%s: %s is [%lld, %lld] with rows %lld apart", op, name,
-                        (long long)t.n_rows, (long long)t.n_cols, (long long)t.stride);
-    }
-    if (n_rows != ANY && t.n_rows != n_rows) {
-        return tsr_fail(TSR_ERR_ARG, "%s: %s has %lld rows; %lld are expected", op, name,
-                        (long long)t.n_rows, (long long)n_rows);
-    }
-    if (n_cols != ANY && t.n_cols != n_cols) {
-        return tsr_fail(TSR_ERR_ARG, "%s: %s has %lld columns; %lld are expected", op, name,
-                        (long long)t.n_cols, (long long)n_cols);
-    }
-    if (t.data == NULL && !is_empty(t)) {
-        return tsr_fail(TSR_ERR_ARG, "%s: %s is [%lld, %lld] and has no memory", op, name,
-                        (long long)t.n_rows, (long long)t.n_cols);
-    }
-    return TSR_OK;
-}
-
-static tsr_status check_weight(const tsr_device *dev, const char *op, const tsr_weight *w)
-{
-    if (w->on != dev->kind) {
-        return tsr_fail(TSR_ERR_ARG,
-                        "%s: the weight lies on a device of kind %d, the op runs on kind %d", op,
-                        (int)w->on, (int)dev->kind);
-    }
-    if (w->format < 0 || w->format >= TSR_FORMAT_COUNT || w->n_rows < 0 || w->n_cols < 0) {
-        return tsr_fail(TSR_ERR_ARG, "%s: the weight is [%lld, %lld] of format %d", op,
-                        (long long)w->n_rows, (long long)w->n_cols, (int)w->format);
-    }
-    if (w->tiles == NULL && w->n_rows > 0 && w->n_cols > 0) {
-        return tsr_fail(TSR_ERR_ARG, "%s: the weight is [%lld, %lld] and has no memory", op,
-                        (long long)w->n_rows, (long long)w->n_cols);
-    }
-    return TSR_OK;
-}
 
 /* ---- scratch --------------------------------------------------------------------------------- */
 
@@ -83,68 +30,6 @@ size_t tsr_ops_scratch_bytes(tsr_device_kind kind, int n_threads, const tsr_ops_
     return larger(n_bytes, tsr_top_k_cpu_scratch(n_threads, limits));
 }
 
-/* ---- around the layers ----------------------------------------------------------------------- */
-
-tsr_status tsr_embed(tsr_device *dev, tsr_tensor sums, tsr_tensor ids, const tsr_weight *table,
-                     int64_t first_id)
-{
-    TSR_TRY(check_weight(dev, "embed", table));
-    TSR_TRY(check_tensor(dev, "embed", "ids", ids, TSR_DTYPE_I32, 1, ANY));
-    TSR_TRY(check_tensor(dev, "embed", "sums", sums, TSR_DTYPE_F64, ids.n_cols, table->n_cols));
-    if (is_empty(sums)) {
-        return TSR_OK;
-    }
-    return dev->backend->embed(dev, sums, ids, table, first_id);
-}
-
-static tsr_status check_parts(const tsr_device *dev, const char *op, tsr_tensor x,
-                              const tsr_tensor *parts, int n_parts)
-{
-    if (n_parts < 1 || n_parts > TSR_MAX_PARTS) {
-        return tsr_fail(TSR_ERR_ARG, "%s: %d parts; 1 to %d are possible", op, n_parts,
-                        TSR_MAX_PARTS);
-    }
-    for (int p = 0; p < n_parts; p++) {
-        TSR_TRY(check_tensor(dev, op, "a part", parts[p], TSR_DTYPE_F64, x.n_rows, x.n_cols));
-    }
-    return TSR_OK;
-}
-
-tsr_status tsr_narrow(tsr_device *dev, tsr_tensor x, const tsr_tensor *parts, int n_parts)
-{
-    TSR_TRY(check_tensor(dev, "narrow", "x", x, TSR_DTYPE_F32, ANY, ANY));
-    TSR_TRY(check_parts(dev, "narrow", x, parts, n_parts));
-    if (is_empty(x)) {
-        return TSR_OK;
-    }
-    return dev->backend->narrow(dev, x, parts, n_parts);
-}
-
-tsr_status tsr_add_sums(tsr_device *dev, tsr_tensor x, const tsr_tensor *parts, int n_parts,
-                        tsr_tensor bias)
-{
-    TSR_TRY(check_tensor(dev, "add_sums", "x", x, TSR_DTYPE_F32, ANY, ANY));
-    TSR_TRY(check_parts(dev, "add_sums", x, parts, n_parts));
-    if (bias.data != NULL) {
-        TSR_TRY(check_tensor(dev, "add_sums", "bias", bias, TSR_DTYPE_F32, 1, x.n_cols));
-    }
-    if (is_empty(x)) {
-        return TSR_OK;
-    }
-    return dev->backend->add_sums(dev, x, parts, n_parts, bias);
-}
-
-tsr_status tsr_rmsnorm(tsr_device *dev, tsr_tensor out, tsr_tensor x, tsr_tensor weight, float eps)
-{
-    TSR_TRY(check_tensor(dev, "rmsnorm", "x", x, TSR_DTYPE_F32, ANY, ANY));
-    TSR_TRY(check_tensor(dev, "rmsnorm", "out", out, TSR_DTYPE_F32, x.n_rows, x.n_cols));
-    TSR_TRY(check_tensor(dev, "rmsnorm", "weight", weight, TSR_DTYPE_F32, 1, x.n_cols));
-    if (is_empty(x)) {
-        return TSR_OK;
-    }
-    return dev->backend->rmsnorm(dev, out, x, weight, eps);
-}
-
 /* ---- products -------------------------------------------------------------------------------- */
 
 static tsr_status check_product(const tsr_device *dev, const tsr_product *product, tsr_tensor x)
@@ -152,7 +37,7 @@ static tsr_status check_product(const tsr_device *dev, const tsr_product *produc
     const tsr_weight *w = product->weight;
     const bool grained = w->grain_cols > 0;
 
-    TSR_TRY(check_weight(dev, "matmul", w));
+    TSR_TRY(tsr_ops_check_weight(dev, "matmul", w));
     if (w->n_cols != x.n_cols) {
         return tsr_fail(TSR_ERR_ARG, "matmul: the weight has %lld columns, x has %lld",
                         (long long)w->n_cols, (long long)x.n_cols);
@@ -162,13 +47,14 @@ static tsr_status check_product(const tsr_device *dev, const tsr_product *produc
                         "matmul: grains of %lld columns of %lld; a multiple of %d or all",
                         (long long)w->grain_cols, (long long)w->n_cols, TSR_TILE_COLS);
     }
-    TSR_TRY(check_tensor(dev, "matmul", "out", product->out,
-                         grained ? TSR_DTYPE_F64 : TSR_DTYPE_F32, x.n_rows, w->n_rows));
+    TSR_TRY(tsr_ops_check_tensor(dev, "matmul", "out", product->out,
+                                 grained ? TSR_DTYPE_F64 : TSR_DTYPE_F32, x.n_rows, w->n_rows));
     if (product->bias.data != NULL) {
         if (grained) {
             return tsr_fail(TSR_ERR_ARG, "matmul: a bias on sums that are not whole yet");
         }
-        TSR_TRY(check_tensor(dev, "matmul", "bias", product->bias, TSR_DTYPE_F32, 1, w->n_rows));
+        TSR_TRY(tsr_ops_check_tensor(dev, "matmul", "bias", product->bias, TSR_DTYPE_F32, 1,
+                                     w->n_rows));
     }
     return TSR_OK;
 }
@@ -183,7 +69,7 @@ tsr_status tsr_matmul(tsr_device *dev, const tsr_product *products, int n_produc
     if (activations != TSR_ACTIVATIONS_INT8 && activations != TSR_ACTIVATIONS_F32) {
         return tsr_fail(TSR_ERR_ARG, "matmul: no activations %d", (int)activations);
     }
-    TSR_TRY(check_tensor(dev, "matmul", "x", x, TSR_DTYPE_F32, ANY, ANY));
+    TSR_TRY(tsr_ops_check_tensor(dev, "matmul", "x", x, TSR_DTYPE_F32, TSR_OPS_ANY, TSR_OPS_ANY));
     for (int p = 0; p < n_products; p++) {
         TSR_TRY(check_product(dev, &products[p], x));
     }
@@ -193,53 +79,7 @@ tsr_status tsr_matmul(tsr_device *dev, const tsr_product *products, int n_produc
     return dev->backend->matmul(dev, products, n_products, x, activations);
 }
 
-tsr_status tsr_swiglu(tsr_device *dev, tsr_tensor out, tsr_tensor gate, tsr_tensor up)
-{
-    TSR_TRY(check_tensor(dev, "swiglu", "gate", gate, TSR_DTYPE_F32, ANY, ANY));
-    TSR_TRY(check_tensor(dev, "swiglu", "up", up, TSR_DTYPE_F32, gate.n_rows, gate.n_cols));
-    TSR_TRY(check_tensor(dev, "swiglu", "out", out, TSR_DTYPE_F32, gate.n_rows, gate.n_cols));
-    if (is_empty(out)) {
-        return TSR_OK;
-    }
-    return dev->backend->swiglu(dev, out, gate, up);
-}
-
 /* ---- attention ------------------------------------------------------------------------------- */
-
-tsr_status tsr_rope_angles(tsr_device *dev, tsr_tensor angles, tsr_tensor positions,
-                           tsr_tensor frequencies, float scale)
-{
-    TSR_TRY(check_tensor(dev, "rope_angles", "positions", positions, TSR_DTYPE_I32, 1, ANY));
-    TSR_TRY(check_tensor(dev, "rope_angles", "frequencies", frequencies, TSR_DTYPE_F64, 1, ANY));
-    TSR_TRY(check_tensor(dev, "rope_angles", "angles", angles, TSR_DTYPE_F32, positions.n_cols,
-                         2 * frequencies.n_cols));
-    if (is_empty(angles)) {
-        return TSR_OK;
-    }
-    return dev->backend->rope_angles(dev, angles, positions, frequencies, scale);
-}
-
-tsr_status tsr_rope(tsr_device *dev, tsr_tensor x, tsr_tensor angles, int head_dim,
-                    tsr_rope_pairs pairs)
-{
-    TSR_TRY(check_tensor(dev, "rope", "x", x, TSR_DTYPE_F32, ANY, ANY));
-    TSR_TRY(check_tensor(dev, "rope", "angles", angles, TSR_DTYPE_F32, x.n_rows, ANY));
-    if (head_dim < 1 || x.n_cols % head_dim != 0) {
-        return tsr_fail(TSR_ERR_ARG, "rope: x has %lld columns, which are not heads of %d",
-                        (long long)x.n_cols, head_dim);
-    }
-    if (angles.n_cols % 2 != 0 || angles.n_cols > head_dim) {
-        return tsr_fail(TSR_ERR_ARG, "rope: %lld dimensions turn in heads of %d",
-                        (long long)angles.n_cols, head_dim);
-    }
-    if (pairs != TSR_ROPE_INTERLEAVED && pairs != TSR_ROPE_HALVES) {
-        return tsr_fail(TSR_ERR_ARG, "rope: no pairs %d", (int)pairs);
-    }
-    if (is_empty(x) || is_empty(angles)) {
-        return TSR_OK;
-    }
-    return dev->backend->rope(dev, x, angles, head_dim, pairs);
-}
 
 static tsr_status check_kv(const char *op, const tsr_kv_view *kv)
 {
@@ -253,11 +93,11 @@ static tsr_status check_kv(const char *op, const tsr_kv_view *kv)
         return tsr_fail(TSR_ERR_ARG, "%s: blocks of %zu bytes; their layout takes %zu", op,
                         kv->block_bytes, tsr_kv_layout_block_bytes(layout));
     }
-    if (kv->block_bytes % tsr_dtype_bytes(layout->dtype) != 0) {
+    if (kv->block_bytes % sizeof(float) != 0) {
         return tsr_fail(TSR_ERR_ARG, "%s: blocks of %zu bytes do not hold whole elements", op,
                         kv->block_bytes);
     }
-    if (kv->pool == NULL && layout->n_kv_heads > 0) {
+    if (kv->pool == NULL && kv->host_pool == NULL && layout->n_kv_heads > 0) {
         return tsr_fail(TSR_ERR_ARG, "%s: the cache has no memory", op);
     }
     return TSR_OK;
@@ -275,10 +115,12 @@ static tsr_status check_batch(const tsr_device *dev, const char *op, const tsr_b
     if (n_seqs == 0) {
         return TSR_OK;
     }
-    TSR_TRY(check_tensor(dev, op, "row_start", batch->row_start, TSR_DTYPE_I32, 1, n_seqs + 1));
-    TSR_TRY(check_tensor(dev, op, "first_pos", batch->first_pos, TSR_DTYPE_I32, 1, n_seqs));
-    TSR_TRY(check_tensor(dev, op, "lanes", batch->lanes, TSR_DTYPE_I32, 1, n_seqs));
-    TSR_TRY(check_tensor(dev, op, "tables", batch->tables, TSR_DTYPE_I32, ANY, ANY));
+    TSR_TRY(
+        tsr_ops_check_tensor(dev, op, "row_start", batch->row_start, TSR_DTYPE_I32, 1, n_seqs + 1));
+    TSR_TRY(tsr_ops_check_tensor(dev, op, "first_pos", batch->first_pos, TSR_DTYPE_I32, 1, n_seqs));
+    TSR_TRY(tsr_ops_check_tensor(dev, op, "lanes", batch->lanes, TSR_DTYPE_I32, 1, n_seqs));
+    TSR_TRY(tsr_ops_check_tensor(dev, op, "tables", batch->tables, TSR_DTYPE_I32, TSR_OPS_ANY,
+                                 TSR_OPS_ANY));
     if (batch->longest < 1 || batch->longest > INT_MAX ||
         batch->longest > batch->tables.n_cols * layout->block_tokens) {
         return tsr_fail(TSR_ERR_ARG, "%s: a sequence of %lld tokens in tables of %lld blocks of %d",
@@ -291,61 +133,157 @@ static tsr_status check_batch(const tsr_device *dev, const char *op, const tsr_b
 tsr_status tsr_kv_write(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor k, tsr_tensor v,
                         const tsr_batch *batch)
 {
-    int64_t n_cols;
+    const tsr_kv_layout *layout = kv->layout;
+    const int64_t n_heads = layout->n_kv_heads;
 
     TSR_TRY(check_kv("kv_write", kv));
-    n_cols = (int64_t)kv->layout->n_kv_heads * kv->layout->head_dim;
-    TSR_TRY(check_tensor(dev, "kv_write", "k", k, TSR_DTYPE_F32, ANY, n_cols));
-    TSR_TRY(check_tensor(dev, "kv_write", "v", v, TSR_DTYPE_F32, k.n_rows, n_cols));
-    TSR_TRY(check_batch(dev, "kv_write", batch, kv->layout, k.n_rows));
-    if (is_empty(k)) {
+    TSR_TRY(tsr_ops_check_tensor(dev, "kv_write", "k", k, TSR_DTYPE_F32, TSR_OPS_ANY,
+                                 n_heads * layout->key_dim));
+    if (layout->latent) {
+        if (v.data != NULL) {
+            return tsr_fail(TSR_ERR_ARG, "kv_write: values beside latent keys");
+        }
+    } else {
+        TSR_TRY(tsr_ops_check_tensor(dev, "kv_write", "v", v, TSR_DTYPE_F32, k.n_rows,
+                                     n_heads * layout->value_dim));
+    }
+    TSR_TRY(check_batch(dev, "kv_write", batch, layout, k.n_rows));
+    if (tsr_ops_check_empty(k)) {
         return TSR_OK;
     }
     return dev->backend->kv_write(dev, kv, k, v, batch);
+}
+
+/* What is asked of attention can be asked, and the heads are there. */
+static tsr_status check_attention(const tsr_device *dev, const char *op,
+                                  const tsr_kv_layout *layout, const tsr_attention_shape *shape)
+{
+    if (shape->n_heads < 0 || shape->group < 1 || shape->first_head < 0 ||
+        shape->first_head >= shape->group) {
+        return tsr_fail(TSR_ERR_ARG,
+                        "%s: %d heads in groups of %d, the first is number %d of its group", op,
+                        shape->n_heads, shape->group, shape->first_head);
+    }
+    if ((shape->first_head + (int64_t)shape->n_heads + shape->group - 1) / shape->group >
+            layout->n_kv_heads &&
+        shape->n_heads > 0) {
+        return tsr_fail(TSR_ERR_ARG,
+                        "%s: %d heads in groups of %d from %d on read more than %d kv heads", op,
+                        shape->n_heads, shape->group, shape->first_head, layout->n_kv_heads);
+    }
+    if (!(shape->softcap >= 0 && shape->softcap < INFINITY)) {
+        return tsr_fail(TSR_ERR_ARG, "%s: a soft cap of %g", op, (double)shape->softcap);
+    }
+    if (shape->window < 0 || shape->stride < 0 || shape->local < 0 ||
+        (shape->local > 0 && shape->stride == 0)) {
+        return tsr_fail(
+            TSR_ERR_ARG, "%s: a window of %lld, a stride of %lld and %lld local positions", op,
+            (long long)shape->window, (long long)shape->stride, (long long)shape->local);
+    }
+    if (!(shape->slopes_scale >= 0) || (shape->slopes_scale > 0 && shape->softcap > 0)) {
+        return tsr_fail(TSR_ERR_ARG, "%s: slopes scaled by %g and a soft cap of %g", op,
+                        (double)shape->slopes_scale, (double)shape->softcap);
+    }
+    if (shape->slopes.data != NULL) {
+        TSR_TRY(tsr_ops_check_tensor(dev, op, "slopes", shape->slopes, TSR_DTYPE_F32, 1,
+                                     shape->n_heads));
+    }
+    if (shape->sinks.data != NULL) {
+        TSR_TRY(
+            tsr_ops_check_tensor(dev, op, "sinks", shape->sinks, TSR_DTYPE_F32, 1, shape->n_heads));
+    }
+    return TSR_OK;
 }
 
 tsr_status tsr_attention(tsr_device *dev, tsr_tensor out, tsr_tensor q, const tsr_kv_view *kv,
                          const tsr_batch *batch, const tsr_attention_shape *shape)
 {
     const tsr_kv_layout *layout = kv->layout;
-    int64_t n_cols;
+    const int64_t n_heads = shape->n_heads;
 
     TSR_TRY(check_kv("attention", kv));
-    if (shape->n_heads < 0 || shape->group < 1 || shape->first_head < 0 ||
-        shape->first_head >= shape->group) {
-        return tsr_fail(TSR_ERR_ARG,
-                        "attention: %d heads in groups of %d, the first is number %d of its group",
-                        shape->n_heads, shape->group, shape->first_head);
-    }
-    if (shape->head_dim != layout->head_dim) {
-        return tsr_fail(TSR_ERR_ARG, "attention: query heads of %d, kv heads of %d",
-                        shape->head_dim, layout->head_dim);
-    }
-    if ((shape->first_head + (int64_t)shape->n_heads + shape->group - 1) / shape->group >
-            layout->n_kv_heads &&
-        shape->n_heads > 0) {
-        return tsr_fail(TSR_ERR_ARG,
-                        "attention: %d heads in groups of %d from %d on read more than %d kv heads",
-                        shape->n_heads, shape->group, shape->first_head, layout->n_kv_heads);
-    }
-    n_cols = (int64_t)shape->n_heads * shape->head_dim;
-    TSR_TRY(check_tensor(dev, "attention", "q", q, TSR_DTYPE_F32, ANY, n_cols));
-    TSR_TRY(check_tensor(dev, "attention", "out", out, TSR_DTYPE_F32, q.n_rows, n_cols));
+    TSR_TRY(check_attention(dev, "attention", layout, shape));
+    TSR_TRY(tsr_ops_check_tensor(dev, "attention", "q", q, TSR_DTYPE_F32, TSR_OPS_ANY,
+                                 n_heads * layout->key_dim));
+    TSR_TRY(tsr_ops_check_tensor(dev, "attention", "out", out, TSR_DTYPE_F32, q.n_rows,
+                                 n_heads * layout->value_dim));
     TSR_TRY(check_batch(dev, "attention", batch, layout, q.n_rows));
-    if (is_empty(q)) {
+    if (tsr_ops_check_empty(q)) {
         return TSR_OK;
     }
     return dev->backend->attention(dev, out, q, kv, batch, shape);
+}
+
+static tsr_status check_piece(const tsr_device *dev, const char *op,
+                              const tsr_attention_piece *piece, int64_t n_rows, int64_t n_columns,
+                              int64_t value_dim)
+{
+    TSR_TRY(
+        tsr_ops_check_tensor(dev, op, "o", piece->o, TSR_DTYPE_F32, n_rows, n_columns * value_dim));
+    TSR_TRY(tsr_ops_check_tensor(dev, op, "m", piece->m, TSR_DTYPE_F32, n_rows, n_columns));
+    return tsr_ops_check_tensor(dev, op, "l", piece->l, TSR_DTYPE_F32, n_rows, n_columns);
+}
+
+tsr_status tsr_attention_part(tsr_device *dev, const tsr_attention_piece *piece, tsr_tensor q,
+                              const tsr_kv_view *kv, const tsr_batch *batch,
+                              const tsr_attention_shape *shape, int64_t first_run, int64_t n_runs)
+{
+    const tsr_kv_layout *layout = kv->layout;
+
+    TSR_TRY(check_kv("attention_part", kv));
+    TSR_TRY(check_attention(dev, "attention_part", layout, shape));
+    if (first_run < 0 || n_runs < 0 || first_run > INT_MAX || n_runs > INT_MAX) {
+        return tsr_fail(TSR_ERR_ARG, "attention_part: %lld runs from %lld on", (long long)n_runs,
+                        (long long)first_run);
+    }
+    TSR_TRY(tsr_ops_check_tensor(dev, "attention_part", "q", q, TSR_DTYPE_F32, TSR_OPS_ANY,
+                                 (int64_t)shape->n_heads * layout->key_dim));
+    TSR_TRY(check_piece(dev, "attention_part", piece, q.n_rows, n_runs * shape->n_heads,
+                        layout->value_dim));
+    TSR_TRY(check_batch(dev, "attention_part", batch, layout, q.n_rows));
+    if (tsr_ops_check_empty(q) || n_runs == 0) {
+        return TSR_OK;
+    }
+    return dev->backend->attention_part(dev, piece, q, kv, batch, shape, first_run, n_runs);
+}
+
+tsr_status tsr_attention_merge(tsr_device *dev, tsr_tensor out, const tsr_attention_piece *pieces,
+                               int n_pieces, const tsr_kv_layout *layout,
+                               const tsr_attention_shape *shape)
+{
+    TSR_TRY(tsr_kv_layout_check(layout));
+    TSR_TRY(check_attention(dev, "attention_merge", layout, shape));
+    TSR_TRY(tsr_ops_check_tensor(dev, "attention_merge", "out", out, TSR_DTYPE_F32, TSR_OPS_ANY,
+                                 (int64_t)shape->n_heads * layout->value_dim));
+    if (n_pieces < 1) {
+        return tsr_fail(TSR_ERR_ARG, "attention_merge: %d pieces", n_pieces);
+    }
+    if (tsr_ops_check_empty(out)) {
+        return TSR_OK;
+    }
+    for (int i = 0; i < n_pieces; i++) {
+        const int64_t n_columns = pieces[i].l.n_cols;
+
+        if (n_columns % shape->n_heads != 0) {
+            return tsr_fail(TSR_ERR_ARG, "attention_merge: %lld columns of runs of %d heads",
+                            (long long)n_columns, shape->n_heads);
+        }
+        TSR_TRY(check_piece(dev, "attention_merge", &pieces[i], out.n_rows, n_columns,
+                            layout->value_dim));
+    }
+    return dev->backend->attention_merge(dev, out, pieces, n_pieces, layout, shape);
 }
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
 tsr_status tsr_gather_rows(tsr_device *dev, tsr_tensor out, tsr_tensor x, tsr_tensor rows)
 {
-    TSR_TRY(check_tensor(dev, "gather_rows", "x", x, TSR_DTYPE_F32, ANY, ANY));
-    TSR_TRY(check_tensor(dev, "gather_rows", "rows", rows, TSR_DTYPE_I32, 1, ANY));
-    TSR_TRY(check_tensor(dev, "gather_rows", "out", out, TSR_DTYPE_F32, rows.n_cols, x.n_cols));
-    if (is_empty(out)) {
+    TSR_TRY(
+        tsr_ops_check_tensor(dev, "gather_rows", "x", x, TSR_DTYPE_F32, TSR_OPS_ANY, TSR_OPS_ANY));
+    TSR_TRY(tsr_ops_check_tensor(dev, "gather_rows", "rows", rows, TSR_DTYPE_I32, 1, TSR_OPS_ANY));
+    TSR_TRY(
+        tsr_ops_check_tensor(dev, "gather_rows", "out", out, TSR_DTYPE_F32, rows.n_cols, x.n_cols));
+    if (tsr_ops_check_empty(out)) {
         return TSR_OK;
     }
     return dev->backend->gather_rows(dev, out, x, rows);
@@ -356,12 +294,14 @@ tsr_status tsr_adjust_logits(tsr_device *dev, tsr_tensor logits, tsr_tensor befo
 {
     const int64_t n = rows.n_cols;
 
-    TSR_TRY(check_tensor(dev, "adjust_logits", "logits", logits, TSR_DTYPE_F32, ANY, ANY));
-    TSR_TRY(check_tensor(dev, "adjust_logits", "rows", rows, TSR_DTYPE_I32, 1, ANY));
-    TSR_TRY(check_tensor(dev, "adjust_logits", "ids", ids, TSR_DTYPE_I32, 1, n));
-    TSR_TRY(check_tensor(dev, "adjust_logits", "factors", factors, TSR_DTYPE_F32, 1, n));
-    TSR_TRY(check_tensor(dev, "adjust_logits", "adds", adds, TSR_DTYPE_F32, 1, n));
-    TSR_TRY(check_tensor(dev, "adjust_logits", "before", before, TSR_DTYPE_F32, 1, n));
+    TSR_TRY(tsr_ops_check_tensor(dev, "adjust_logits", "logits", logits, TSR_DTYPE_F32, TSR_OPS_ANY,
+                                 TSR_OPS_ANY));
+    TSR_TRY(
+        tsr_ops_check_tensor(dev, "adjust_logits", "rows", rows, TSR_DTYPE_I32, 1, TSR_OPS_ANY));
+    TSR_TRY(tsr_ops_check_tensor(dev, "adjust_logits", "ids", ids, TSR_DTYPE_I32, 1, n));
+    TSR_TRY(tsr_ops_check_tensor(dev, "adjust_logits", "factors", factors, TSR_DTYPE_F32, 1, n));
+    TSR_TRY(tsr_ops_check_tensor(dev, "adjust_logits", "adds", adds, TSR_DTYPE_F32, 1, n));
+    TSR_TRY(tsr_ops_check_tensor(dev, "adjust_logits", "before", before, TSR_DTYPE_F32, 1, n));
     if (first_id < 0 || first_id > INT32_MAX - logits.n_cols) {
         return tsr_fail(TSR_ERR_ARG, "adjust_logits: ids from %lld on for %lld columns",
                         (long long)first_id, (long long)logits.n_cols);
@@ -377,7 +317,8 @@ tsr_status tsr_top_k(tsr_device *dev, tsr_tensor ids, tsr_tensor values, tsr_ten
 {
     const int64_t n_rows = logits.n_rows;
 
-    TSR_TRY(check_tensor(dev, "top_k", "logits", logits, TSR_DTYPE_F32, ANY, ANY));
+    TSR_TRY(tsr_ops_check_tensor(dev, "top_k", "logits", logits, TSR_DTYPE_F32, TSR_OPS_ANY,
+                                 TSR_OPS_ANY));
     if (unit_cols < 1) {
         return tsr_fail(TSR_ERR_ARG, "top_k: units of %lld columns", (long long)unit_cols);
     }
@@ -389,11 +330,13 @@ tsr_status tsr_top_k(tsr_device *dev, tsr_tensor ids, tsr_tensor values, tsr_ten
         return tsr_fail(TSR_ERR_ARG, "top_k: the %lld best; 1 to %d are possible",
                         (long long)ids.n_cols, MAX_TOP_K);
     }
-    TSR_TRY(check_tensor(dev, "top_k", "ids", ids, TSR_DTYPE_I32, n_rows, ANY));
-    TSR_TRY(check_tensor(dev, "top_k", "values", values, TSR_DTYPE_F32, n_rows, ids.n_cols));
-    TSR_TRY(check_tensor(dev, "top_k", "masses", masses, TSR_DTYPE_F32, n_rows,
-                         2 * (logits.n_cols / unit_cols + (logits.n_cols % unit_cols != 0))));
-    TSR_TRY(check_tensor(dev, "top_k", "sharpness", sharpness, TSR_DTYPE_F32, 1, n_rows));
+    TSR_TRY(tsr_ops_check_tensor(dev, "top_k", "ids", ids, TSR_DTYPE_I32, n_rows, TSR_OPS_ANY));
+    TSR_TRY(
+        tsr_ops_check_tensor(dev, "top_k", "values", values, TSR_DTYPE_F32, n_rows, ids.n_cols));
+    TSR_TRY(
+        tsr_ops_check_tensor(dev, "top_k", "masses", masses, TSR_DTYPE_F32, n_rows,
+                             2 * (logits.n_cols / unit_cols + (logits.n_cols % unit_cols != 0))));
+    TSR_TRY(tsr_ops_check_tensor(dev, "top_k", "sharpness", sharpness, TSR_DTYPE_F32, 1, n_rows));
     if (n_rows == 0) {
         return TSR_OK;
     }

@@ -33,10 +33,10 @@ extern "C" {
 
 /* The largest operands that a device will meet. */
 typedef struct tsr_ops_limits {
-    int64_t n_rows; /* tokens a step */
-    int64_t n_cols; /* of any weight */
-    int n_heads;    /* query heads on this rank */
-    int head_dim;
+    int64_t n_rows;  /* tokens a step */
+    int64_t n_cols;  /* of any weight */
+    int n_heads;     /* query heads on this rank */
+    int head_dim;    /* the larger of key_dim and value_dim */
     int64_t context; /* positions a sequence */
     int n_seqs;      /* sequences a step */
 } tsr_ops_limits;
@@ -49,32 +49,66 @@ size_t tsr_ops_scratch_bytes(tsr_device_kind kind, int n_threads, const tsr_ops_
 
 /*
  * sums[i, :] = row (ids[i] - first_id) of `table`, or zeros when that row is not here (another rank
- * has it). sums f64 [n, dim];  ids i32 [1, n];  table [own rows, dim], grain_cols not read
+ * has it); with `add`, that row is added to sums instead.
+ *   sums f64 [n, dim];  ids i32 [1, n];  table [own rows, dim], grain_cols not read
  */
 TSR_MUST_CHECK tsr_status tsr_embed(tsr_device *dev, tsr_tensor sums, tsr_tensor ids,
-                                    const tsr_weight *table, int64_t first_id);
+                                    const tsr_weight *table, int64_t first_id, bool add);
 
 enum {
     TSR_MAX_PARTS = 4
 };
 
-/* x = (f32)(sum of parts[0 .. n_parts)).  x f32 [n, dim];  parts f64 [n, dim] each, 1 <= n_parts <=
- * TSR_MAX_PARTS */
+/* x = (f32)(sum of parts[0 .. n_parts)) + bias.  x f32 [n, dim];  parts f64 [n, dim] each, 1 <=
+ * n_parts <= TSR_MAX_PARTS;  bias f32 [1, dim] or absent */
 TSR_MUST_CHECK tsr_status tsr_narrow(tsr_device *dev, tsr_tensor x, const tsr_tensor *parts,
-                                     int n_parts);
+                                     int n_parts, tsr_tensor bias);
 
 /* x = x + ((f32)(sum of parts) + bias).  As above;  bias f32 [1, dim] or absent: x + (f32)(sum of
  * parts) */
 TSR_MUST_CHECK tsr_status tsr_add_sums(tsr_device *dev, tsr_tensor x, const tsr_tensor *parts,
                                        int n_parts, tsr_tensor bias);
 
+/* x = x + factor * y, the product rounded first.  f32 [n, dim] both */
+TSR_MUST_CHECK tsr_status tsr_add_scaled(tsr_device *dev, tsr_tensor x, tsr_tensor y, float factor);
+
+/* x = factor * x; then, with cap > 0, x = cap * tanh(x / cap).  f32 */
+TSR_MUST_CHECK tsr_status tsr_scale(tsr_device *dev, tsr_tensor x, float factor, float cap);
+
 /*
- * out[r, c] = x[r, c] / sqrt(mean_c(x[r, :]^2) + eps) * weight[c]     (Zhang & Sennrich, arXiv
- * 1910.07467) out f32 [n, dim], may be x;  x f32 [n, dim];  weight f32 [1, dim] Squares are summed
- * in sixteen lanes (lane c % 16, ascending), the lanes by a fixed tree.
+ * out[r, c] = x[r, c] / sqrt(mean_c(x[r, :]^2) + eps) * weight[r % p, c]     (Zhang & Sennrich,
+ * arXiv 1910.07467) out f32 [n, dim], may be x;  x f32 [n, dim];  weight f32 [p, dim] Squares are
+ * summed in sixteen lanes (lane c % 16, ascending), the lanes by a fixed tree.
  */
 TSR_MUST_CHECK tsr_status tsr_rmsnorm(tsr_device *dev, tsr_tensor out, tsr_tensor x,
                                       tsr_tensor weight, float eps);
+
+/*
+ * out[r, c] = (x[r, c] - m) / sqrt(mean_c((x[r, :] - m)^2) + eps) * weight[r % p, c] + bias[r % p,
+ * c] with m = mean_c(x[r, :])     (Ba et al., arXiv 1607.06450)
+ *   as above;  bias f32 [p, dim] or absent
+ */
+TSR_MUST_CHECK tsr_status tsr_layernorm(tsr_device *dev, tsr_tensor out, tsr_tensor x,
+                                        tsr_tensor weight, tsr_tensor bias, float eps);
+
+/*
+ * A norm over a row of which each rank has some columns, in two steps with a sum over ranks
+ * between. sums[r, 0] = sum over heads h of G(sum_c(x[r, h, c]^2)), where G rounds to the grid of
+ * grained products (below), so that the sum over ranks is exact. sums f64 [n, 1];  x f32 [n, heads
+ * * head_dim]
+ */
+TSR_MUST_CHECK tsr_status tsr_square_sums(tsr_device *dev, tsr_tensor sums, tsr_tensor x,
+                                          int head_dim);
+
+/*
+ * x[r, c] = x[r, c] / sqrt((f32)(sum over p of parts[p][r, 0]) / n_whole + eps) * weight[c], in
+ * place.
+ *   x f32 [n, own columns];  parts f64 [n, 1] each;  weight f32 [1, own columns];  n_whole columns
+ * of all ranks
+ */
+TSR_MUST_CHECK tsr_status tsr_rmsnorm_shared(tsr_device *dev, tsr_tensor x, const tsr_tensor *parts,
+                                             int n_parts, tsr_tensor weight, int64_t n_whole,
+                                             float eps);
 
 /* ---- products ----------------------------------------------------------------------------------
  */
@@ -106,10 +140,68 @@ enum {
 TSR_MUST_CHECK tsr_status tsr_matmul(tsr_device *dev, const tsr_product *products, int n_products,
                                      tsr_tensor x, tsr_activations activations);
 
-/* out[r, c] = gate / (1 + exp(-gate)) * up.  all f32 [n, ff];  out may be gate      (Shazeer, arXiv
- * 2002.05202) */
-TSR_MUST_CHECK tsr_status tsr_swiglu(tsr_device *dev, tsr_tensor out, tsr_tensor gate,
-                                     tsr_tensor up);
+typedef enum tsr_activation {
+    TSR_ACTIVATION_SILU,      /* g / (1 + exp(-g)) */
+    TSR_ACTIVATION_GELU,      /* g * Phi(g), Phi the normal distribution     (Hendrycks & Gimpel,
+                                 arXiv 1606.08415) */
+    TSR_ACTIVATION_GELU_TANH, /* g / (1 + exp(-2 sqrt(2 / pi) (g + 0.044715 g^3))) */
+    TSR_ACTIVATION_RELU,
+    TSR_ACTIVATION_SWIGLU_CLAMPED, /* with `up` only: g and u are bounded to g <= 7, |u| <= 7; then
+                                      g / (1 + exp(-1.702 g)) * (u + 1)     (gpt-oss) */
+    TSR_ACTIVATION_COUNT
+} tsr_activation;
+
+/*
+ * out[r, c] = f(gate[r, c]) * up[r, c] * weights[r], f as `activation` says.     (Shazeer, arXiv
+ * 2002.05202)
+ *   out, gate, up f32 [n, ff];  up absent: not gated;  weights f32 [1, n], absent: 1;  out may be
+ *   gate
+ */
+TSR_MUST_CHECK tsr_status tsr_activate(tsr_device *dev, tsr_tensor out, tsr_tensor gate,
+                                       tsr_tensor up, tsr_tensor weights,
+                                       tsr_activation activation);
+
+/* ---- experts -----------------------------------------------------------------------------------
+ */
+
+enum {
+    TSR_ROUTE_MOST = 1024 /* experts */
+};
+
+typedef struct tsr_routing {
+    int n_experts;
+    int n_used;     /* experts a token takes */
+    bool before;    /* softmax over all experts, then the choice; else the choice first and the
+                       softmax over the chosen */
+    bool normalise; /* the chosen weights are divided by their sum */
+    float scale;    /* multiplies the weights */
+    int n_groups;   /* > 0: experts come in so many groups, of which only the n_groups_used with the
+                       best expert are looked at */
+    int n_groups_used;
+} tsr_routing;
+
+/*
+ * Which experts each row takes and how much of each: by falling logit, the lower number first among
+ * equals.
+ *   ids i32 [n, n_used];  weights f32 [n, n_used];  logits f32 [n, n_experts]
+ */
+TSR_MUST_CHECK tsr_status tsr_route(tsr_device *dev, tsr_tensor ids, tsr_tensor weights,
+                                    tsr_tensor logits, const tsr_routing *routing);
+
+/* x f32 [n, 1] becomes 1 / (1 + exp(-x)). */
+TSR_MUST_CHECK tsr_status tsr_sigmoid(tsr_device *dev, tsr_tensor x);
+
+/* All elements become 0. */
+TSR_MUST_CHECK tsr_status tsr_clear(tsr_device *dev, tsr_tensor x);
+
+/*
+ * sums[rows[i], :] += parts[i, :] + G(weights[i] * bias[:]), where G rounds to the grid of grained
+ * products, so that such sums are exact in any order.
+ *   sums f64 [n, dim];  parts f64 [m, dim];  rows i32 [1, m], none twice;  weights f32 [1, m]; bias
+ *   f32 [1, dim] or absent
+ */
+TSR_MUST_CHECK tsr_status tsr_scatter_sums(tsr_device *dev, tsr_tensor sums, tsr_tensor parts,
+                                           tsr_tensor rows, tsr_tensor weights, tsr_tensor bias);
 
 /* ---- attention ---------------------------------------------------------------------------------
  */
@@ -128,15 +220,30 @@ typedef enum tsr_rope_pairs {
 TSR_MUST_CHECK tsr_status tsr_rope_angles(tsr_device *dev, tsr_tensor angles, tsr_tensor positions,
                                           tsr_tensor frequencies, float scale);
 
-/* Turn the first n_rot dimensions of every head, in place.  x f32 [n, heads * head_dim];  angles
- * f32 [n, n_rot] */
+/* Turn n_rot dimensions of every head, from `first` on, in place.  x f32 [n, heads * head_dim];
+ * angles f32 [n, n_rot] */
 TSR_MUST_CHECK tsr_status tsr_rope(tsr_device *dev, tsr_tensor x, tsr_tensor angles, int head_dim,
-                                   tsr_rope_pairs pairs);
+                                   int first, tsr_rope_pairs pairs);
 
-/* One layer of the cache as kernels see it. Slot s of the pool starts at pool + s * block_bytes. */
+/* out[r, h, to + i] = x[r, h, from + i] for i < n, of every head h.
+ *   out f32 [n, heads * out_dim];  x f32 [n, heads * x_dim] */
+TSR_MUST_CHECK tsr_status tsr_copy_heads(tsr_device *dev, tsr_tensor out, int out_dim, int to,
+                                         tsr_tensor x, int x_dim, int from, int n);
+
+/*
+ * One layer of the cache as kernels see it. A block lies in one of two places: in the device pool,
+ * slot s at pool + s * block_bytes, or in the host pool, slot s at host_pool + s * block_bytes
+ * (overflow blocks, attended where they lie). A block in the host pool may be read, not written.
+ * Where a block lies changes no bit of a result.
+ *
+ * On a CPU rank both pools are memory like any other. A device backend keeps to the runs of
+ * tsr_attention: a run whose blocks all lie in its own pool is its own, the others go to the CPU
+ * beside it (tsr_attention_part), and tsr_attention_merge takes all in ascending order.
+ */
 typedef struct tsr_kv_view {
     void *pool;
-    size_t block_bytes;
+    const void *host_pool; /* NULL: no block lies there */
+    size_t block_bytes;    /* of both; a multiple of 4 */
     const tsr_kv_layout *layout;
     int layer;
 } tsr_kv_view;
@@ -151,25 +258,46 @@ typedef struct tsr_batch {
                              1] - 1 */
     tsr_tensor first_pos; /* i32 [1, n_seqs]: the position of its first row */
     tsr_tensor lanes;     /* i32 [1, n_seqs]: its row of `tables` */
-    tsr_tensor tables;    /* i32 [n_lanes, blocks a sequence]: the pool slot of its b-th block */
+    tsr_tensor tables;    /* i32 [n_lanes, blocks a sequence]: where its b-th block lies: an entry
+                             e >= 0 is slot e of the device pool, e < 0 is slot ~e of the host
+                             pool. Entries of blocks that no row sees are not read. */
     int64_t longest;      /* the largest first_pos + rows of any sequence, known on the host */
 } tsr_batch;
 
 /*
- * Put keys and values of every row into the cache, at its sequence's position.
- *   k, v f32 [n, n_kv_heads * head_dim]
- * Rounded to the cache's type, to nearest even.
+ * Put keys and values of every row into the cache, at its sequence's position, rounded to the
+ * cache's type (kernels/kv_layout.h).
+ *   k f32 [n, n_kv_heads * key_dim]
+ *   v f32 [n, n_kv_heads * value_dim]; absent in a latent layout
+ * Errors: also ARG (a row's block lies in the host pool).
  */
 TSR_MUST_CHECK tsr_status tsr_kv_write(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor k,
                                        tsr_tensor v, const tsr_batch *batch);
 
+/*
+ * What attention computes. Zero (or an absent tensor) in a field leaves that part out.
+ *
+ * Key t is visible to the row at position p when 0 <= d = p - t and
+ *   window == 0 or d < window                            (Beltagy et al., arXiv 2004.05150)
+ *   stride == 0 or d < local or d % stride == 0          (Child et al., arXiv 1904.10509)
+ * and only what is visible is read: cost is proportional to it.
+ */
 typedef struct tsr_attention_shape {
-    int n_heads; /* query heads on this rank */
-    int head_dim;
+    int n_heads;    /* query heads on this rank */
     int group;      /* query heads a KV head in the whole model */
     int first_head; /* index of this rank's first query head within its first KV head's group: query
                        head h here reads KV head (first_head + h) / group here */
-    float scale;    /* 1 / sqrt(head_dim), usually */
+    float scale;    /* 1 / sqrt(key_dim), usually */
+    float softcap;  /* scores become softcap tanh(score / softcap); 0: they stay */
+    int64_t window; /* 0: all positions */
+    int64_t stride; /* 0: every position */
+    int64_t local;  /* only with a stride */
+    tsr_tensor slopes; /* f32 [1, n_heads]: slopes[h] * (t - p) is added to a score, behind the soft
+                          cap (ALiBi: Press et al., arXiv 2108.12409) */
+    float slopes_scale; /* > 0: slopes_scale * bf16(slopes[h] * bf16(t)) is added instead, t from
+                           the sequence's start (as Falcon's reference implementation has it) */
+    tsr_tensor sinks; /* f32 [1, n_heads]: one more score a head, without a value: e^sinks[h] in the
+                         denominator (Xiao et al., arXiv 2309.17453) */
 } tsr_attention_shape;
 
 enum {
@@ -178,16 +306,45 @@ enum {
 };
 
 /*
- * Causal attention of every row over all positions of its sequence up to its own, through the
- * tables; what this step wrote is included. out[r, h] = sum_t softmax_t(scale q[r, h] . k_t) v_t
- * out, q f32 [n, n_heads * head_dim] No score matrix: a run of 256 positions at a time gives (max
- * m, sum l, output o), and runs merge by m' = max(m, m_run);  l' = l e^(m - m') + l_run e^(m_run -
- * m');  o likewise;      out = o / l (Milakov & Gimelshein, arXiv 1805.02867; Dao et al., arXiv
- * 2205.14135). Runs start at multiples of 256.
+ * Causal attention of every row over what is visible of its sequence, through the tables; what this
+ * step wrote is included. out[r, h] = sum_t softmax_t(scale q[r, h] . k_t) v_t
+ *   q f32 [n, n_heads * key_dim];  out f32 [n, n_heads * value_dim]
+ * No score matrix: a run of 256 positions at a time gives (max m, sum l, output o), and runs merge
+ * by m' = max(m, m_run);  l' = l e^(m - m') + l_run e^(m_run - m');  o likewise;      out = o / l
+ * (Milakov & Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135). Runs start at multiples
+ * of 256; those in which a row sees nothing are left out for it. A sink is merged last, as a run
+ * with l_run = 1 and o_run = 0.
  */
 TSR_MUST_CHECK tsr_status tsr_attention(tsr_device *dev, tsr_tensor out, tsr_tensor q,
                                         const tsr_kv_view *kv, const tsr_batch *batch,
                                         const tsr_attention_shape *shape);
+
+/*
+ * The results of some runs, not merged. Column block (run - first_run) * n_heads + h belongs to
+ * head h. A row that sees nothing of a run has l = 0 there, and its o and m are undefined.
+ */
+typedef struct tsr_attention_piece {
+    tsr_tensor o; /* f32 [n, n_runs * n_heads * value_dim] */
+    tsr_tensor m; /* f32 [n, n_runs * n_heads] */
+    tsr_tensor l; /* f32 [n, n_runs * n_heads] */
+} tsr_attention_piece;
+
+/* piece = runs [first_run, first_run + n_runs) of tsr_attention; only blocks of those are read, and
+ * only their entries of the tables. */
+TSR_MUST_CHECK tsr_status tsr_attention_part(tsr_device *dev, const tsr_attention_piece *piece,
+                                             tsr_tensor q, const tsr_kv_view *kv,
+                                             const tsr_batch *batch,
+                                             const tsr_attention_shape *shape, int64_t first_run,
+                                             int64_t n_runs);
+
+/*
+ * out = what tsr_attention gives, bit for bit, when the pieces together hold all its runs, in
+ * ascending order.  out f32 [n, n_heads * value_dim];  layout and shape as they were given to it
+ */
+TSR_MUST_CHECK tsr_status tsr_attention_merge(tsr_device *dev, tsr_tensor out,
+                                              const tsr_attention_piece *pieces, int n_pieces,
+                                              const tsr_kv_layout *layout,
+                                              const tsr_attention_shape *shape);
 
 /* ---- the end -----------------------------------------------------------------------------------
  */

@@ -53,13 +53,13 @@ extern "C" tsr_status tsr_rope_angles_cuda(tsr_device *dev, tsr_tensor angles, t
 
 /* A thread a pair. */
 static __global__ void turn_heads(tsr_rows<float> x, tsr_rows<const float> angles, int64_t n_heads,
-                                  int head_dim, int half, bool halves)
+                                  int head_dim, int at, int half, bool halves)
 {
     const int64_t pair = (int64_t)blockIdx.y * THREADS + threadIdx.x;
 
     if (pair < n_heads * half) {
         const int i = (int)(pair % half);
-        float *head = x[blockIdx.x] + pair / half * head_dim;
+        float *head = x[blockIdx.x] + pair / half * head_dim + at;
         float *first = head + (halves ? i : 2 * i);
         float *second = head + (halves ? half + i : 2 * i + 1);
         const float cosine = angles[blockIdx.x][i];
@@ -73,15 +73,15 @@ static __global__ void turn_heads(tsr_rows<float> x, tsr_rows<const float> angle
 }
 
 extern "C" tsr_status tsr_rope_cuda(tsr_device *dev, tsr_tensor x, tsr_tensor angles, int head_dim,
-                                    tsr_rope_pairs pairs)
+                                    int first, tsr_rope_pairs pairs)
 {
     const int half = (int)(angles.n_cols / 2);
     const int64_t n_heads = x.n_cols / head_dim;
     const dim3 grid((unsigned)x.n_rows, tsr_blocks(n_heads * half, THREADS));
 
-    turn_heads<<<grid, THREADS, 0, tsr_cuda_queue(dev)>>>(tsr_rows_of<float>(x),
-                                                          tsr_rows_of<const float>(angles), n_heads,
-                                                          head_dim, half, pairs == TSR_ROPE_HALVES);
+    turn_heads<<<grid, THREADS, 0, tsr_cuda_queue(dev)>>>(
+        tsr_rows_of<float>(x), tsr_rows_of<const float>(angles), n_heads, head_dim, first, half,
+        pairs == TSR_ROPE_HALVES);
     TSR_CUDA_LAUNCHED();
     return TSR_OK;
 }
@@ -111,16 +111,15 @@ static __global__ void write_rows(tsr_kv_place kv, tsr_rows<const float> k, tsr_
     const int head = (int)blockIdx.y;
     const int64_t position = batch.position_of(row);
     T *keys = (T *)kv.keys(batch.slot_of(row, position, kv.block_tokens), head);
-    T *values = keys + (size_t)kv.head_dim * kv.block_tokens;
+    T *values = keys + (size_t)kv.key_dim * kv.block_tokens;
     const int at = (int)(position % kv.block_tokens);
 
+    for (int d = threadIdx.x; d < kv.key_dim; d += THREADS) {
+        put(&keys[d * kv.block_tokens + at], k[row][head * kv.key_dim + d]);
+    }
     for (int d = threadIdx.x; d < kv.padded_dim; d += THREADS) {
-        const bool is_there = d < kv.head_dim;
-
-        if (is_there) {
-            put(&keys[d * kv.block_tokens + at], k[row][head * kv.head_dim + d]);
-        }
-        put(&values[at * kv.padded_dim + d], is_there ? v[row][head * kv.head_dim + d] : 0.0F);
+        put(&values[at * kv.padded_dim + d],
+            d < kv.value_dim ? v[row][head * kv.value_dim + d] : 0.0F);
     }
 }
 
@@ -132,22 +131,20 @@ extern "C" tsr_status tsr_kv_write_cuda(tsr_device *dev, const tsr_kv_view *kv, 
     const dim3 grid((unsigned)k.n_rows, (unsigned)kv->layout->n_kv_heads);
     const cudaStream_t queue = tsr_cuda_queue(dev);
 
-    switch (kv->layout->dtype) {
-    case TSR_DTYPE_F32:
+    TSR_TRY(tsr_kv_place_check("kv_write", kv));
+    switch (kv->layout->type) {
+    case TSR_KV_TYPE_F32:
         write_rows<float><<<grid, THREADS, 0, queue>>>(place, tsr_rows_of<const float>(k),
                                                        tsr_rows_of<const float>(v), rows);
         break;
-    case TSR_DTYPE_F16:
+    case TSR_KV_TYPE_F16:
         write_rows<__half><<<grid, THREADS, 0, queue>>>(place, tsr_rows_of<const float>(k),
                                                         tsr_rows_of<const float>(v), rows);
         break;
-    case TSR_DTYPE_BF16:
+    default:
         write_rows<__nv_bfloat16><<<grid, THREADS, 0, queue>>>(place, tsr_rows_of<const float>(k),
                                                                tsr_rows_of<const float>(v), rows);
         break;
-    default:
-        return tsr_fail(TSR_ERR_UNSUPPORTED, "kv_write: no cache of %s on a GPU yet",
-                        tsr_dtype_name(kv->layout->dtype));
     }
     TSR_CUDA_LAUNCHED();
     return TSR_OK;

@@ -1,21 +1,6 @@
-/* The ops that go along rows: sums, norm, SwiGLU, rows by number, changes of single logits. */
+/* Sums over ranks, rows and logits by number, and copies. */
 #include "kernels/cuda.cuh"
-
-enum {
-    THREADS = 256,
-    NORM_THREADS = 512,
-    MOST_STAGED = 47 * 1024 // bytes that need not be asked for
-};
-
-/* A block's share of a row, so that one long row keeps many blocks busy. */
-static dim3 grid_of(int64_t n_rows, int64_t n_cols)
-{
-    return dim3((unsigned)n_rows, tsr_blocks(n_cols, 4 * THREADS));
-}
-
-#define EACH_COLUMN(c, n_cols)                                                                \
-    for (int64_t c = (int64_t)blockIdx.y * 4 * THREADS + threadIdx.x, end_ = c + 4 * THREADS; \
-         c < end_ && c < (n_cols); c += THREADS)
+#include "kernels/grain.h"
 
 /* ---- sums over ranks
  * ----------------------------------------------------------------------------- */
@@ -51,13 +36,15 @@ static __device__ __forceinline__ double total(const parts &p, int64_t row, int6
     return sum;
 }
 
-static __global__ void narrow_rows(tsr_rows<float> x, parts p, int64_t n_cols)
+static __global__ void narrow_rows(tsr_rows<float> x, parts p, const float *bias, int64_t n_cols)
 {
     const int64_t row = blockIdx.x;
 
-    EACH_COLUMN(c, n_cols)
+    TSR_EACH_COLUMN(c, n_cols)
     {
-        x[row][c] = (float)total(p, row, c);
+        const float sum = (float)total(p, row, c);
+
+        x[row][c] = bias != NULL ? sum + bias[c] : sum;
     }
 }
 
@@ -65,7 +52,7 @@ static __global__ void add_sums_rows(tsr_rows<float> x, parts p, const float *bi
 {
     const int64_t row = blockIdx.x;
 
-    EACH_COLUMN(c, n_cols)
+    TSR_EACH_COLUMN(c, n_cols)
     {
         const float sum = (float)total(p, row, c);
 
@@ -74,10 +61,10 @@ static __global__ void add_sums_rows(tsr_rows<float> x, parts p, const float *bi
 }
 
 extern "C" tsr_status tsr_narrow_cuda(tsr_device *dev, tsr_tensor x, const tsr_tensor *tensors,
-                                      int n_parts)
+                                      int n_parts, tsr_tensor bias)
 {
-    narrow_rows<<<grid_of(x.n_rows, x.n_cols), THREADS, 0, tsr_cuda_queue(dev)>>>(
-        tsr_rows_of<float>(x), parts_of(tensors, n_parts), x.n_cols);
+    narrow_rows<<<tsr_grid_of(x.n_rows, x.n_cols), TSR_ROW_THREADS, 0, tsr_cuda_queue(dev)>>>(
+        tsr_rows_of<float>(x), parts_of(tensors, n_parts), (const float *)bias.data, x.n_cols);
     TSR_CUDA_LAUNCHED();
     return TSR_OK;
 }
@@ -85,88 +72,8 @@ extern "C" tsr_status tsr_narrow_cuda(tsr_device *dev, tsr_tensor x, const tsr_t
 extern "C" tsr_status tsr_add_sums_cuda(tsr_device *dev, tsr_tensor x, const tsr_tensor *tensors,
                                         int n_parts, tsr_tensor bias)
 {
-    add_sums_rows<<<grid_of(x.n_rows, x.n_cols), THREADS, 0, tsr_cuda_queue(dev)>>>(
+    add_sums_rows<<<tsr_grid_of(x.n_rows, x.n_cols), TSR_ROW_THREADS, 0, tsr_cuda_queue(dev)>>>(
         tsr_rows_of<float>(x), parts_of(tensors, n_parts), (const float *)bias.data, x.n_cols);
-    TSR_CUDA_LAUNCHED();
-    return TSR_OK;
-}
-
-/* ---- norm and SwiGLU
- * ----------------------------------------------------------------------------- */
-
-/* A block a row, which is held in shared memory when there is room: sixteen threads sum squares, in
- * the CPU's sixteen lanes. */
-static __global__ void __launch_bounds__(NORM_THREADS)
-    rmsnorm_rows(tsr_rows<float> out, tsr_rows<const float> x, const float *weight, int64_t n_cols,
-                 float eps, bool is_staged)
-{
-    extern __shared__ float staged[];
-    __shared__ float total;
-    const float *from = x[blockIdx.x];
-    float *to = out[blockIdx.x];
-
-    for (int64_t c = threadIdx.x; is_staged && c < n_cols; c += NORM_THREADS) {
-        staged[c] = from[c];
-    }
-    __syncthreads();
-    if (threadIdx.x < TSR_WARP) {
-        const float *row = is_staged ? staged : from;
-        float sum = 0.0F;
-
-#pragma unroll 8
-        for (int64_t c = threadIdx.x % TSR_SUM_LANES; c < n_cols; c += TSR_SUM_LANES) {
-            sum = fmaf(row[c], row[c], sum);
-        }
-        sum = tsr_sum_of_lanes(sum);
-        if (threadIdx.x == 0) {
-            total = sum;
-        }
-    }
-    __syncthreads();
-    const float scale = 1.0F / sqrtf(total / (float)n_cols + eps);
-
-    // Nobody reads another's columns any more, so out may be x.
-    for (int64_t c = threadIdx.x; c < n_cols; c += NORM_THREADS) {
-        to[c] = (is_staged ? staged[c] : from[c]) * scale * weight[c];
-    }
-}
-
-extern "C" tsr_status tsr_rmsnorm_cuda(tsr_device *dev, tsr_tensor out, tsr_tensor x,
-                                       tsr_tensor weight, float eps)
-{
-    const size_t n_bytes = (size_t)x.n_cols * sizeof(float);
-    const bool is_staged = n_bytes <= MOST_STAGED;
-
-    if (x.n_cols == 0) {
-        return TSR_OK;
-    }
-    rmsnorm_rows<<<(unsigned)x.n_rows, NORM_THREADS, is_staged ? n_bytes : 0,
-                   tsr_cuda_queue(dev)>>>(tsr_rows_of<float>(out), tsr_rows_of<const float>(x),
-                                          (const float *)weight.data, x.n_cols, eps, is_staged);
-    TSR_CUDA_LAUNCHED();
-    return TSR_OK;
-}
-
-static __global__ void swiglu_rows(tsr_rows<float> out, tsr_rows<const float> gate,
-                                   tsr_rows<const float> up, int64_t n_cols)
-{
-    const int64_t row = blockIdx.x;
-
-    EACH_COLUMN(c, n_cols)
-    {
-        const float g = gate[row][c];
-
-        // e^88 is within f32, and gate / (1 + e^88) is as good as 0.
-        out[row][c] = g / (1.0F + tsr_exp(0.0F - fmaxf(g, -88.0F))) * up[row][c];
-    }
-}
-
-extern "C" tsr_status tsr_swiglu_cuda(tsr_device *dev, tsr_tensor out, tsr_tensor gate,
-                                      tsr_tensor up)
-{
-    swiglu_rows<<<grid_of(out.n_rows, out.n_cols), THREADS, 0, tsr_cuda_queue(dev)>>>(
-        tsr_rows_of<float>(out), tsr_rows_of<const float>(gate), tsr_rows_of<const float>(up),
-        out.n_cols);
     TSR_CUDA_LAUNCHED();
     return TSR_OK;
 }
@@ -182,7 +89,7 @@ static __global__ void gather(tsr_rows<float> out, tsr_rows<const float> x, cons
     const int64_t row = rows[blockIdx.x];
     const bool is_there = row >= 0 && row < n_rows;
 
-    EACH_COLUMN(c, n_cols)
+    TSR_EACH_COLUMN(c, n_cols)
     {
         out[blockIdx.x][c] = is_there ? x[row][c] : NAN;
     }
@@ -191,7 +98,7 @@ static __global__ void gather(tsr_rows<float> out, tsr_rows<const float> x, cons
 extern "C" tsr_status tsr_gather_rows_cuda(tsr_device *dev, tsr_tensor out, tsr_tensor x,
                                            tsr_tensor rows)
 {
-    gather<<<grid_of(out.n_rows, out.n_cols), THREADS, 0, tsr_cuda_queue(dev)>>>(
+    gather<<<tsr_grid_of(out.n_rows, out.n_cols), TSR_ROW_THREADS, 0, tsr_cuda_queue(dev)>>>(
         tsr_rows_of<float>(out), tsr_rows_of<const float>(x), (const int32_t *)rows.data, x.n_rows,
         out.n_cols);
     TSR_CUDA_LAUNCHED();
@@ -208,7 +115,7 @@ struct changes {
 static __global__ void adjust(tsr_rows<float> logits, changes all, int64_t first_id, int64_t n_rows,
                               int64_t n_cols)
 {
-    const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    const int64_t i = (int64_t)blockIdx.x * TSR_ROW_THREADS + threadIdx.x;
 
     if (i < all.n) {
         const int64_t row = all.rows[i];
@@ -234,8 +141,91 @@ extern "C" tsr_status tsr_adjust_logits_cuda(tsr_device *dev, tsr_tensor logits,
                          (const float *)factors.data, (const float *)adds.data,
                          (float *)before.data,        rows.n_cols};
 
-    adjust<<<tsr_blocks(all.n, THREADS), THREADS, 0, tsr_cuda_queue(dev)>>>(
+    adjust<<<tsr_blocks(all.n, TSR_ROW_THREADS), TSR_ROW_THREADS, 0, tsr_cuda_queue(dev)>>>(
         tsr_rows_of<float>(logits), all, first_id, logits.n_rows, logits.n_cols);
+    TSR_CUDA_LAUNCHED();
+    return TSR_OK;
+}
+
+/* ---- experts
+ * ------------------------------------------------------------------------------------- */
+
+/* A part belongs to one row of sums and no row has two, so blocks do not meet. */
+static __global__ void scatter(tsr_rows<double> sums, tsr_rows<const double> parts,
+                               const int32_t *rows, const float *weights, const float *bias,
+                               int64_t n_rows, int64_t n_cols)
+{
+    const int64_t row = rows[blockIdx.x];
+
+    if (row >= 0 && row < n_rows) {
+        TSR_EACH_COLUMN(c, n_cols)
+        {
+            double sum = sums[row][c] + parts[blockIdx.x][c];
+
+            if (bias != NULL) {
+                const float term = weights[blockIdx.x] * bias[c];
+
+                sum += fma((double)term, TSR_GRAIN_FACTOR, TSR_GRAIN_START) - TSR_GRAIN_START;
+            }
+            sums[row][c] = sum;
+        }
+    }
+}
+
+extern "C" tsr_status tsr_scatter_sums_cuda(tsr_device *dev, tsr_tensor sums, tsr_tensor parts,
+                                            tsr_tensor rows, tsr_tensor weights, tsr_tensor bias)
+{
+    scatter<<<tsr_grid_of(parts.n_rows, parts.n_cols), TSR_ROW_THREADS, 0, tsr_cuda_queue(dev)>>>(
+        tsr_rows_of<double>(sums), tsr_rows_of<const double>(parts), (const int32_t *)rows.data,
+        (const float *)weights.data, (const float *)bias.data, sums.n_rows, sums.n_cols);
+    TSR_CUDA_LAUNCHED();
+    return TSR_OK;
+}
+
+/* ---- copies
+ * -------------------------------------------------------------------------------------- */
+
+static __global__ void clear_rows(char *data, int64_t stride_bytes, int64_t n_bytes)
+{
+    TSR_EACH_COLUMN(c, n_bytes)
+    {
+        data[(int64_t)blockIdx.x * stride_bytes + c] = 0;
+    }
+}
+
+extern "C" tsr_status tsr_clear_cuda(tsr_device *dev, tsr_tensor x)
+{
+    const int64_t elem_bytes = (int64_t)tsr_dtype_bytes(x.dtype);
+
+    clear_rows<<<tsr_grid_of(x.n_rows, x.n_cols * elem_bytes), TSR_ROW_THREADS, 0,
+                 tsr_cuda_queue(dev)>>>((char *)x.data, x.stride * elem_bytes,
+                                        x.n_cols * elem_bytes);
+    TSR_CUDA_LAUNCHED();
+    return TSR_OK;
+}
+
+static __global__ void copy_heads(tsr_rows<float> out, int out_dim, int to, tsr_rows<const float> x,
+                                  int x_dim, int from, int n, int64_t n_elems)
+{
+    TSR_EACH_COLUMN(i, n_elems)
+    {
+        const int64_t head = i / n;
+        const int64_t d = i % n;
+
+        out[blockIdx.x][head * out_dim + to + d] = x[blockIdx.x][head * x_dim + from + d];
+    }
+}
+
+extern "C" tsr_status tsr_copy_heads_cuda(tsr_device *dev, tsr_tensor out, int out_dim, int to,
+                                          tsr_tensor x, int x_dim, int from, int n)
+{
+    const int64_t n_elems = x.n_cols / x_dim * n;
+
+    if (n_elems == 0 || x.n_rows == 0) {
+        return TSR_OK;
+    }
+    copy_heads<<<tsr_grid_of(x.n_rows, n_elems), TSR_ROW_THREADS, 0, tsr_cuda_queue(dev)>>>(
+        tsr_rows_of<float>(out), out_dim, to, tsr_rows_of<const float>(x), x_dim, from, n, n_elems);
     TSR_CUDA_LAUNCHED();
     return TSR_OK;
 }

@@ -8,7 +8,7 @@ enum {
     FIRST_CAPACITY = 16
 };
 
-static tsr_status reserve(tsr_block_table *table, int n_blocks)
+tsr_status tsr_block_table_reserve(tsr_block_table *table, int n_blocks)
 {
     int64_t capacity = table->capacity > 0 ? table->capacity : FIRST_CAPACITY;
     int32_t *ids;
@@ -43,10 +43,21 @@ tsr_status tsr_block_table_grow(tsr_block_table *table, tsr_block_pool *pool, in
     if (n_blocks <= table->n_blocks) {
         return TSR_OK;
     }
-    TSR_TRY(reserve(table, (int)n_blocks));
+    TSR_TRY(tsr_block_table_reserve(table, (int)n_blocks));
     while (table->n_blocks < n_blocks) {
         TSR_TRY(tsr_block_pool_take(pool, &table->ids[table->n_blocks])); // there are enough
         table->n_blocks++;
+    }
+    return TSR_OK;
+}
+
+tsr_status tsr_block_table_share(tsr_block_table *table, tsr_block_pool *pool, const int32_t *ids,
+                                 int n)
+{
+    TSR_TRY(tsr_block_table_reserve(table, table->n_blocks + n));
+    for (int i = 0; i < n; i++) {
+        tsr_block_pool_share(pool, ids[i]);
+        table->ids[table->n_blocks++] = ids[i];
     }
     return TSR_OK;
 }

@@ -19,12 +19,23 @@ typedef struct tsr_block_table {
     int capacity;
 } tsr_block_table; /* start with {0} */
 
+/* The list can take n_blocks blocks in all without memory. Errors: NOMEM (as it was). */
+TSR_MUST_CHECK tsr_status tsr_block_table_reserve(tsr_block_table *table, int n_blocks);
+
 /*
  * Make room for n_tokens tokens in all: take the blocks that are missing, none beyond them.
  * On failure the table is as it was. Errors: FULL, NOMEM.
  */
 TSR_MUST_CHECK tsr_status tsr_block_table_grow(tsr_block_table *table, tsr_block_pool *pool,
                                                int64_t n_tokens, int block_tokens);
+
+/*
+ * Take part in n blocks that others hold: they come behind those that are there, each with one
+ * owner more. So a table is forked by sharing its first blocks with an empty one. On failure the
+ * table is as it was. Errors: NOMEM.
+ */
+TSR_MUST_CHECK tsr_status tsr_block_table_share(tsr_block_table *table, tsr_block_pool *pool,
+                                                const int32_t *ids, int n);
 
 /*
  * Keep the first n_keep blocks and give the others back, the last one first. Those that became free

@@ -3,71 +3,96 @@
 #include <assert.h>
 
 #include "base/alloc.h"
+#include "kv/kv_slots.h"
 
-/* Maps hold number + 1, so that the zeroed pages they come as mean "none" and are touched only
- * where blocks live. */
 struct tsr_kv_store {
     tsr_device *dev; // borrowed
-    tsr_kv_layout layout;
+    tsr_kv_store_options options;
     size_t block_bytes; // may be 0: this rank keeps no heads
-    void *pool;         // owned, [n_slots * block_bytes] on the device; NULL when that is 0
-    int n_slots;
-    int n_ids;
+    void *pool;         // owned, [n_device * block_bytes] on the device; NULL when that is 0
+    tsr_kv_tables tables;
+    tsr_kv_tiers *tiers; // owned; NULL: the next two count
+    tsr_kv_slots slots;
+    // Maps hold number + 1, so that the zeroed pages they come as mean "none" and are touched only
+    // where blocks live.
     int32_t *slot_of; // owned, [n_ids]: slot + 1 of a block that is here
-    int32_t *id_in;   // owned, [n_slots]: id + 1 of the block in a slot
-    int32_t *given;   // owned, [n_slots]: slots given back, the last on top
-    int n_given;
-    int n_touched; // slots from here on were never used
 };
 
 static size_t pool_bytes(const tsr_kv_store *store)
 {
-    return (size_t)store->n_slots * store->block_bytes;
+    return (size_t)store->options.n_device * store->block_bytes;
 }
 
-tsr_status tsr_kv_store_create(tsr_kv_store **out, tsr_device *dev, const tsr_kv_layout *layout,
-                               int n_slots, int n_ids)
+static tsr_status make_pool(tsr_kv_store *store)
+{
+    size_t n_bytes;
+
+    if (__builtin_mul_overflow((size_t)store->options.n_device, store->block_bytes, &n_bytes)) {
+        return tsr_fail(TSR_ERR_NOMEM, "kv store: %d blocks of %zu bytes are beyond any memory",
+                        store->options.n_device, store->block_bytes);
+    }
+    if (n_bytes > 0) {
+        store->pool = tsr_device_alloc(store->dev, n_bytes);
+        if (store->pool == NULL) {
+            return tsr_fail(TSR_ERR_NOMEM, "kv store: no room for %d blocks of %zu bytes",
+                            store->options.n_device, store->block_bytes);
+        }
+    }
+    return TSR_OK;
+}
+
+static tsr_status make_maps(tsr_kv_store *store)
+{
+    const tsr_kv_store_options *o = &store->options;
+
+    if (o->is_tiered) {
+        const tsr_kv_tiers_options tiers = {
+            .block_bytes = store->block_bytes,
+            .n_ids = o->n_ids,
+            .n_device = o->n_device,
+            .n_host = o->n_host,
+            .n_disk = o->n_disk,
+            .folder = o->folder,
+        };
+
+        return tsr_kv_tiers_create(&store->tiers, store->dev, store->pool, &store->tables, &tiers);
+    }
+    TSR_TRY(tsr_kv_slots_init(&store->slots, o->n_device));
+    store->slot_of = tsr_alloc((size_t)o->n_ids, sizeof(*store->slot_of));
+    if (store->slot_of == NULL) {
+        return tsr_fail(TSR_ERR_NOMEM, "kv store: no memory for a map of %d block ids", o->n_ids);
+    }
+    return TSR_OK;
+}
+
+tsr_status tsr_kv_store_create(tsr_kv_store **out, tsr_device *dev,
+                               const tsr_kv_store_options *options)
 {
     tsr_status st = TSR_OK;
     tsr_kv_store *store;
-    size_t n_bytes;
 
-    TSR_TRY(tsr_kv_layout_check(layout));
-    if (n_slots <= 0 || n_ids <= 0) {
-        return tsr_fail(TSR_ERR_ARG, "kv store: %d slots for %d block ids, both must be positive",
-                        n_slots, n_ids);
+    TSR_TRY(tsr_kv_layout_check(&options->layout));
+    if (options->n_device <= 0 || options->n_ids <= 0 || options->n_tables <= 0 ||
+        options->max_blocks <= 0) {
+        return tsr_fail(TSR_ERR_ARG,
+                        "kv store: %d slots for %d block ids in %d tables of %d, all must be "
+                        "positive",
+                        options->n_device, options->n_ids, options->n_tables, options->max_blocks);
     }
     store = tsr_alloc(1, sizeof(*store));
     if (store == NULL) {
         return tsr_fail(TSR_ERR_NOMEM, "kv store: no memory for its record");
     }
     store->dev = dev;
-    store->layout = *layout;
-    store->block_bytes = tsr_kv_layout_block_bytes(layout);
-    store->n_slots = n_slots;
-    store->n_ids = n_ids;
-
-    store->slot_of = tsr_alloc((size_t)n_ids, sizeof(*store->slot_of));
-    store->id_in = tsr_alloc((size_t)n_slots, sizeof(*store->id_in));
-    store->given = tsr_alloc((size_t)n_slots, sizeof(*store->given));
-    if (store->slot_of == NULL || store->id_in == NULL || store->given == NULL) {
-        st = tsr_fail(TSR_ERR_NOMEM, "kv store: no memory for maps of %d slots and %d block ids",
-                      n_slots, n_ids);
-        goto fail;
-    }
-    if (__builtin_mul_overflow((size_t)n_slots, store->block_bytes, &n_bytes)) {
-        st = tsr_fail(TSR_ERR_NOMEM, "kv store: %d blocks of %zu bytes are beyond any memory",
-                      n_slots, store->block_bytes);
-        goto fail;
-    }
-    if (n_bytes > 0) {
-        store->pool = tsr_device_alloc(dev, n_bytes);
-        if (store->pool == NULL) {
-            st = tsr_fail(TSR_ERR_NOMEM, "kv store: no room for %d blocks of %zu bytes", n_slots,
-                          store->block_bytes);
-            goto fail;
-        }
-    }
+    store->options = *options;
+    store->options.folder = NULL;
+    store->block_bytes = tsr_kv_layout_block_bytes(&options->layout);
+    TSR_TRY_GOTO(st, fail,
+                 tsr_kv_tables_init(&store->tables, dev, options->n_tables, options->max_blocks));
+    TSR_TRY_GOTO(st, fail, make_pool(store));
+    store->options.folder = options->folder;
+    TSR_TRY_GOTO(st, fail, make_maps(store));
+    store->options.folder = NULL; // was for the call alone
     *out = store;
     return TSR_OK;
 
@@ -81,109 +106,164 @@ void tsr_kv_store_destroy(tsr_kv_store *store)
     if (store == NULL) {
         return;
     }
+    tsr_kv_tiers_destroy(store->tiers);
+    tsr_free(store->slot_of);
+    tsr_kv_slots_clear(&store->slots);
     if (store->pool != NULL) {
         tsr_device_free(store->dev, store->pool, pool_bytes(store));
     }
-    tsr_free(store->given);
-    tsr_free(store->id_in);
-    tsr_free(store->slot_of);
+    tsr_kv_tables_clear(&store->tables);
     tsr_free(store);
 }
 
 static tsr_status check_id(const tsr_kv_store *store, int32_t id)
 {
-    if (id < 0 || id >= store->n_ids) {
-        return tsr_fail(TSR_ERR_ARG, "kv store: block %d, ids are below %d", (int)id, store->n_ids);
+    if (id < 0 || id >= store->options.n_ids) {
+        return tsr_fail(TSR_ERR_ARG, "kv store: block %d, ids are below %d", (int)id,
+                        store->options.n_ids);
     }
     return TSR_OK;
 }
 
-tsr_status tsr_kv_store_place(tsr_kv_store *store, int32_t id, int32_t *slot)
+/* ---- the device pool alone ---- */
+
+/* The slot of block `id`; a block that is not here yet gets one. */
+static tsr_status place(tsr_kv_store *store, int32_t id, int32_t *slot)
 {
     int32_t found;
 
-    TSR_TRY(check_id(store, id));
-    if (store->slot_of[id] != 0) {
-        *slot = store->slot_of[id] - 1;
-        return TSR_OK;
+    if (store->slot_of[id] == 0) {
+        found = tsr_kv_slots_take(&store->slots);
+        if (found < 0) {
+            return tsr_fail(TSR_ERR_FULL, "kv store: no slot for block %d, all %d hold one",
+                            (int)id, store->slots.n);
+        }
+        store->slot_of[id] = found + 1;
+        store->slots.id_in[found] = id + 1;
     }
-    if (store->n_given > 0) {
-        found = store->given[--store->n_given];
-    } else if (store->n_touched < store->n_slots) {
-        found = store->n_touched++;
-    } else {
-        return tsr_fail(TSR_ERR_FULL, "kv store: no slot for block %d, all %d hold one", (int)id,
-                        store->n_slots);
-    }
-    store->slot_of[id] = found + 1;
-    store->id_in[found] = id + 1;
-    *slot = found;
+    *slot = store->slot_of[id] - 1;
     return TSR_OK;
 }
 
+static void *block_at(const tsr_kv_store *store, int32_t slot)
+{
+    return (char *)store->pool + (size_t)slot * store->block_bytes;
+}
+
+/* ---- changes ---- */
+
 tsr_status tsr_kv_store_drop(tsr_kv_store *store, int32_t id)
+{
+    TSR_TRY(check_id(store, id));
+    if (store->tiers != NULL) {
+        tsr_kv_tiers_drop(store->tiers, id);
+    } else if (store->slot_of[id] != 0) {
+        tsr_kv_slots_give(&store->slots, store->slot_of[id] - 1);
+        store->slot_of[id] = 0;
+    }
+    return TSR_OK;
+}
+
+tsr_status tsr_kv_store_leave(tsr_kv_store *store, int table)
+{
+    TSR_TRY(tsr_kv_tables_check(&store->tables, table, 0));
+    if (store->tiers != NULL) {
+        tsr_kv_tiers_leave(store->tiers, table);
+    }
+    return TSR_OK;
+}
+
+tsr_status tsr_kv_store_append(tsr_kv_store *store, int table, int index, int32_t id)
 {
     int32_t slot;
 
     TSR_TRY(check_id(store, id));
-    if (store->slot_of[id] == 0) {
+    TSR_TRY(tsr_kv_tables_check(&store->tables, table, index));
+    if (store->tiers != NULL) {
+        tsr_kv_tiers_append(store->tiers, table, index, id);
         return TSR_OK;
     }
-    slot = store->slot_of[id] - 1;
-    store->slot_of[id] = 0;
-    store->id_in[slot] = 0;
-    store->given[store->n_given++] = slot;
-    return TSR_OK;
+    TSR_TRY(place(store, id, &slot));
+    return tsr_kv_tables_write(&store->tables, table, index, index + 1, &slot);
 }
+
+tsr_status tsr_kv_store_copy(tsr_kv_store *store, int32_t from, int32_t to)
+{
+    TSR_TRY(check_id(store, from));
+    TSR_TRY(check_id(store, to));
+    if (store->tiers != NULL) {
+        return tsr_kv_tiers_copy(store->tiers, from, to);
+    }
+    if (store->slot_of[from] == 0 || store->slot_of[to] == 0 || from == to) {
+        return tsr_fail(TSR_ERR_ARG, "kv store: block %d to block %d: there are no such two here",
+                        (int)from, (int)to);
+    }
+    return tsr_device_copy(store->dev, block_at(store, store->slot_of[to] - 1),
+                           block_at(store, store->slot_of[from] - 1), store->block_bytes);
+}
+
+tsr_status tsr_kv_store_visit(tsr_kv_store *store, const tsr_kv_visit *visit)
+{
+    return store->tiers != NULL ? tsr_kv_tiers_visit(store->tiers, visit) : TSR_OK;
+}
+
+/* ---- questions ---- */
 
 tsr_kv_view tsr_kv_store_view(const tsr_kv_store *store, int layer)
 {
-    assert(layer >= 0 && layer < store->layout.n_layers);
+    assert(layer >= 0 && layer < store->options.layout.n_layers);
     return (tsr_kv_view){
         .pool = store->pool,
+        .host_pool = store->tiers == NULL ? NULL : tsr_kv_tiers_host_pool(store->tiers),
         .block_bytes = store->block_bytes,
-        .layout = &store->layout,
+        .layout = &store->options.layout,
         .layer = layer,
     };
 }
 
+tsr_tensor tsr_kv_store_tables(const tsr_kv_store *store)
+{
+    return tsr_tensor_of(store->tables.on_device, TSR_DTYPE_I32, tsr_device_kind_of(store->dev),
+                         store->tables.n_tables, store->tables.max_blocks);
+}
+
+const tsr_kv_tiers *tsr_kv_store_tiers(const tsr_kv_store *store)
+{
+    return store->tiers;
+}
+
 int tsr_kv_store_n_slots(const tsr_kv_store *store)
 {
-    return store->n_slots;
+    return store->options.n_device;
 }
 
 int tsr_kv_store_n_used(const tsr_kv_store *store)
 {
-    return store->n_touched - store->n_given;
+    return store->tiers != NULL ? tsr_kv_tiers_report(store->tiers).n_blocks[TSR_KV_DEVICE]
+                                : store->slots.n_touched - store->slots.n_given;
+}
+
+int tsr_kv_store_most_used(const tsr_kv_store *store)
+{
+    return store->tiers != NULL ? tsr_kv_tiers_report(store->tiers).most_blocks[TSR_KV_DEVICE]
+                                : store->slots.n_touched; // places are used again before new ones
 }
 
 bool tsr_kv_store_verify(const tsr_kv_store *store)
 {
-    int n_ids_here = 0;
-    int n_slots_used = 0;
+    int n_here = 0;
 
-    for (int id = 0; id < store->n_ids; id++) {
+    if (store->tiers != NULL) {
+        return tsr_kv_tiers_verify(store->tiers);
+    }
+    for (int id = 0; id < store->options.n_ids; id++) {
         const int32_t slot = store->slot_of[id] - 1;
 
-        if (slot < -1 || slot >= store->n_touched) {
+        if (slot < -1 || slot >= store->slots.n_touched ||
+            (slot >= 0 && store->slots.id_in[slot] != id + 1)) {
             return false;
         }
-        if (slot >= 0) {
-            if (store->id_in[slot] != id + 1) {
-                return false;
-            }
-            n_ids_here++;
-        }
+        n_here += slot >= 0 ? 1 : 0;
     }
-    for (int slot = 0; slot < store->n_slots; slot++) {
-        n_slots_used += store->id_in[slot] != 0 ? 1 : 0;
-    }
-    for (int k = 0; k < store->n_given; k++) {
-        if (store->given[k] < 0 || store->given[k] >= store->n_touched ||
-            store->id_in[store->given[k]] != 0) {
-            return false;
-        }
-    }
-    return n_ids_here == n_slots_used && n_slots_used + store->n_given == store->n_touched &&
-           store->n_touched <= store->n_slots;
+    return n_here == tsr_kv_store_n_used(store) && tsr_kv_slots_verify(&store->slots);
 }

@@ -1,11 +1,14 @@
 /*
  * kv/kv_store.h - the memory that holds this rank's keys and values: where each block lies here.
  *
- * A store has n_slots places of one block each in the device pool. A block id comes to life when it
- * is first placed and ends when it is dropped; its slot is known only here. (Tiers below the device
- * pool will live behind the same calls.) The pool is reserved at once and takes up memory only
- * where tokens were written; slots are used again last given back, first taken, so that it stays
- * small.
+ * A block id comes to life when it is first told to a table and ends when it is dropped; where it
+ * lies is known only here. With a device pool alone a block has one slot of it all its life. With
+ * lower tiers (kv_tiers.h) it moves between them.
+ *
+ * The device pool is reserved at once and takes up memory only where tokens were written; slots are
+ * used again last given back, first taken, so that it stays small.
+ *
+ * In each step: drop, leave, append, copy, in this order; then visit; then the rows are computed.
  *
  * Threads: the thread that owns the device.
  */
@@ -13,6 +16,7 @@
 #define TSR_KV_KV_STORE_H
 
 #include "kernels/ops.h"
+#include "kv/kv_tiers.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -20,27 +24,54 @@ extern "C" {
 
 typedef struct tsr_kv_store tsr_kv_store;
 
-/*
- * layout is copied; dev is borrowed and must outlive the store.
- * n_ids: block ids are in [0, n_ids).
- * Errors: ARG, NOMEM (the device has no room: fewer slots).
- */
-TSR_MUST_CHECK tsr_status tsr_kv_store_create(tsr_kv_store **out, tsr_device *dev,
-                                              const tsr_kv_layout *layout, int n_slots, int n_ids);
-void tsr_kv_store_destroy(tsr_kv_store *store); /* NULL is fine */
+typedef struct tsr_kv_store_options {
+    tsr_kv_layout layout; /* copied */
+    int n_ids;            /* block ids are in [0, n_ids) */
+    int n_device;         /* blocks in the device pool */
+    bool is_tiered;       /* else the next three do not count */
+    int n_host;
+    int n_disk;
+    const char *folder;
+    int n_tables;
+    int max_blocks; /* of a table */
+} tsr_kv_store_options;
 
-/* The slot of block `id`; a block that is not here yet gets one. Errors: ARG (id out of range),
- * FULL. */
-TSR_MUST_CHECK tsr_status tsr_kv_store_place(tsr_kv_store *store, int32_t id, int32_t *slot);
+/* dev is borrowed and must outlive the store. Errors: ARG, NOMEM (there is no room: fewer blocks),
+ * IO (the disk tier). */
+TSR_MUST_CHECK tsr_status tsr_kv_store_create(tsr_kv_store **out, tsr_device *dev,
+                                              const tsr_kv_store_options *options);
+void tsr_kv_store_destroy(tsr_kv_store *store); /* NULL is fine */
 
 /* Block `id` is nobody's any more. Nothing happens if it is not here. Errors: ARG. */
 TSR_MUST_CHECK tsr_status tsr_kv_store_drop(tsr_kv_store *store, int32_t id);
 
-/* One layer, for kernels. Good until the store is destroyed. */
+/* The table is empty again; its blocks stay wherever they are. Errors: ARG. */
+TSR_MUST_CHECK tsr_status tsr_kv_store_leave(tsr_kv_store *store, int table);
+
+/* Block `id` is block number `index` of the table now, in place of what was there. Errors: ARG,
+ * FULL (no room for a new block). */
+TSR_MUST_CHECK tsr_status tsr_kv_store_append(tsr_kv_store *store, int table, int index,
+                                              int32_t id);
+
+/* All bytes of block `from` are those of block `to`, too, when rows are computed. Errors: ARG,
+ * NOMEM, DEVICE. */
+TSR_MUST_CHECK tsr_status tsr_kv_store_copy(tsr_kv_store *store, int32_t from, int32_t to);
+
+/* All tables and blocks are where the visit's rows can use them: see tsr_kv_tiers_visit(). */
+TSR_MUST_CHECK tsr_status tsr_kv_store_visit(tsr_kv_store *store, const tsr_kv_visit *visit);
+
+/* One layer, for kernels. Good until the store is destroyed, as is the next. */
 tsr_kv_view tsr_kv_store_view(const tsr_kv_store *store, int layer);
 
-int tsr_kv_store_n_slots(const tsr_kv_store *store);
+/* i32 [n_tables, max_blocks] on the device: tsr_batch.tables. */
+tsr_tensor tsr_kv_store_tables(const tsr_kv_store *store);
+
+/* NULL without lower tiers. */
+const tsr_kv_tiers *tsr_kv_store_tiers(const tsr_kv_store *store);
+
+int tsr_kv_store_n_slots(const tsr_kv_store *store); /* of the device pool */
 int tsr_kv_store_n_used(const tsr_kv_store *store);
+int tsr_kv_store_most_used(const tsr_kv_store *store); /* ever, at the same time */
 
 /* Every used slot has one id and free + used = all? For tests and debug builds. */
 bool tsr_kv_store_verify(const tsr_kv_store *store);

@@ -79,6 +79,24 @@ static bool is_choice(const char *choices, const char *text)
     return false;
 }
 
+/* "4G" or "4G:/scratch" */
+static tsr_status take_place(tsr_args_place *place, const char *name, const char *text)
+{
+    const char *colon = strchr(text, ':');
+    const size_t n = colon == NULL ? strlen(text) : (size_t)(colon - text);
+    char number[WORD_BYTES];
+
+    if (n >= sizeof(number) || (colon != NULL && colon[1] == '\0')) {
+        return tsr_fail(TSR_ERR_ARG, "%s wants bytes such as 4G, or 4G:FOLDER, not '%.100s'", name,
+                        text);
+    }
+    memcpy(number, text, n);
+    number[n] = '\0';
+    TSR_TRY(tsr_args_number_bytes(name, number, &place->n_bytes));
+    place->folder = colon == NULL ? NULL : colon + 1;
+    return TSR_OK;
+}
+
 static tsr_status store(const tsr_args_option *option, const char *text, int argc, void *field)
 {
     switch (option->kind) {
@@ -106,6 +124,8 @@ static tsr_status store(const tsr_args_option *option, const char *text, int arg
         return tsr_args_number_real(option->name, text, option->least, option->most, field);
     case TSR_ARGS_BYTES:
         return tsr_args_number_bytes(option->name, text, field);
+    case TSR_ARGS_PLACE:
+        return take_place(field, option->name, text);
     case TSR_ARGS_KIND_COUNT:
         break;
     }

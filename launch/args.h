@@ -26,8 +26,14 @@ typedef enum tsr_args_kind {
     TSR_ARGS_SEED,    /* uint64_t: any */
     TSR_ARGS_REAL,    /* double in least..most */
     TSR_ARGS_BYTES,   /* uint64_t: "65536", "512M", "1.5GiB"; "auto" is 0 */
+    TSR_ARGS_PLACE,   /* tsr_args_place: bytes, and behind a colon where, "4G:/scratch" */
     TSR_ARGS_KIND_COUNT
 } tsr_args_kind;
+
+typedef struct tsr_args_place {
+    uint64_t n_bytes;
+    const char *folder; /* belongs to the command line; NULL: not said */
+} tsr_args_place;
 
 typedef struct tsr_args_list {
     const char **values; /* the texts themselves belong to the command line */

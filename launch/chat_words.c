@@ -134,11 +134,12 @@ static tsr_status follow_stats(tsr_chat *chat, const char *rest)
                        chat->conversation.n_left_out,
                        tsr_conversation_n_turns(&chat->conversation));
     }
-    tsr_log_say("%lld %s | prompts %lld tokens, %.1f/s | answers %lld tokens, %.1f/s | %s",
-                (long long)chat->n_answers, chat->n_answers == 1 ? "answer" : "answers",
-                (long long)chat->n_prompt, rate(chat->n_prompt, chat->prompt_s),
-                (long long)chat->n_generated,
-                rate(chat->n_generated - chat->n_answers, chat->generation_s), crew.text);
+    tsr_log_say(
+        "%lld %s | prompts %lld tokens, %lld reused, %.1f/s | answers %lld tokens, %.1f/s | %s",
+        (long long)chat->n_answers, chat->n_answers == 1 ? "answer" : "answers",
+        (long long)chat->n_prompt, (long long)chat->n_reused,
+        rate(chat->n_prompt - chat->n_reused, chat->prompt_s), (long long)chat->n_generated,
+        rate(chat->n_generated - chat->n_answers, chat->generation_s), crew.text);
     tsr_log_say("context [%s] %lld of %lld tokens%s", bar, (long long)n_used, (long long)chat->room,
                 left_out);
     return TSR_OK;

@@ -22,6 +22,7 @@ typedef struct tsr_chat {
     bool quits;
     int64_t n_answers;
     int64_t n_prompt; /* tokens, of all answers so far, as are the following */
+    int64_t n_reused; /* of the prompts: they were in the cache already */
     double prompt_s;
     int64_t n_generated;
     double generation_s;

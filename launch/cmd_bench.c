@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "launch/bench_run.h"
 #include "launch/commands.h"
+#include "launch/memory_words.h"
 #include "launch/out.h"
 #include "launch/session.h"
 
@@ -103,17 +104,19 @@ static void print_head(const tsr_engine *engine, const machine *m)
     tsr_out_flush();
 }
 
-static json_t *report_json(const tsr_engine *engine, const machine *m, json_t *results)
+static json_t *report_json(const tsr_engine *engine, const machine *m, json_t *results,
+                           json_t *memory)
 {
     const tsr_engine_stats stats = tsr_engine_describe(engine);
     const tsr_model_facts facts = tsr_model_describe(tsr_engine_model(engine));
 
-    return json_pack("{s:o, s:i, s:i, s:s, s:s, s:o, s:o, s:o, s:o}", "model",
+    return json_pack("{s:o, s:i, s:i, s:s, s:s, s:o, s:o, s:o, s:o, s:o}", "model",
                      tsr_out_json_text(facts.name, strlen(facts.name)), "ranks", stats.n_ranks,
                      "threads", stats.n_threads, "device", stats.device, "comm", stats.comm,
                      "load_ms", tsr_out_json_real(stats.load_s * 1e3), "machine_gb_per_s",
                      tsr_out_json_real(m->read_bytes_per_s / 1e9), "machine_gop_per_s",
-                     tsr_out_json_real(2.0 * m->macs_per_s / 1e9), "results", results);
+                     tsr_out_json_real(2.0 * m->macs_per_s / 1e9), "results", results, "memory",
+                     memory);
 }
 
 static tsr_status run_tasks(tsr_engine *engine, const bench_options *options, const machine *m,
@@ -141,6 +144,7 @@ static tsr_status lead(tsr_engine *engine, void *ctx)
     const bench_options *options = ctx;
     machine m;
     json_t *results;
+    json_t *memory = NULL;
     tsr_status st;
 
     TSR_TRY(tsr_engine_measure(engine, &m.read_bytes_per_s, &m.macs_per_s));
@@ -152,11 +156,16 @@ static tsr_status lead(tsr_engine *engine, void *ctx)
         return tsr_fail(TSR_ERR_NOMEM, "no memory for the results");
     }
     st = run_tasks(engine, options, &m, results);
+    if (st == TSR_OK && options->json) {
+        st = tsr_memory_words_json(engine, &memory);
+    } else if (st == TSR_OK && tsr_memory_words_has_tiers(engine) && !options->session.verbose) {
+        st = tsr_memory_words_say(engine); // --verbose says it in any case
+    }
     if (st != TSR_OK || !options->json) {
         json_decref(results);
         return st;
     }
-    return tsr_out_json(report_json(engine, &m, results));
+    return tsr_out_json(report_json(engine, &m, results, memory));
 }
 
 int tsr_cmd_bench_run(const tsr_call *call)
@@ -181,7 +190,9 @@ int tsr_cmd_bench_run(const tsr_call *call)
         .examples = "  tessera bench --model model.gguf\n"
                     "  mpirun -n 2 tessera bench --model model.gguf --json\n",
     };
-    bench_options options = {.repeat = 3, .session = {.target_itl_ms = TSR_SESSION_UNHURRIED_MS}};
+    bench_options options = {
+        .repeat = 3,
+        .session = {.target_itl_ms = TSR_SESSION_UNHURRIED_MS, .no_prefix_cache = true}};
     int exit_status;
 
     if (!tsr_call_parse(call, &spec, &options, &exit_status)) {

@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "launch/chat_words.h"
 #include "launch/commands.h"
+#include "launch/decoding.h"
 #include "launch/line.h"
 #include "launch/out.h"
 #include "launch/sampling.h"
@@ -16,6 +17,7 @@ typedef struct chat_options {
     const char *system;
     int64_t max_tokens;
     tsr_sampling_options sampling;
+    tsr_decoding_options decoding;
     tsr_session_options session;
 } chat_options;
 
@@ -41,6 +43,7 @@ typedef struct answer {
 
 typedef struct chatting {
     const chat_options *options;
+    const tsr_decoding *decoding;
     tsr_chat chat;
     tsr_engine *engine; /* borrowed, as the next */
     tsr_line *line;
@@ -79,6 +82,7 @@ static void on_event(void *ctx, const tsr_event *event)
                        event->message != NULL ? event->message : "");
         a->chat->n_answers++;
         a->chat->n_prompt += event->n_prompt;
+        a->chat->n_reused += event->n_cached_tokens;
         a->chat->prompt_s += event->prompt_s;
         a->chat->n_generated += event->n_generated;
         a->chat->generation_s += event->generation_s;
@@ -116,6 +120,7 @@ static tsr_status give_answer(chatting *c, answer *a, const int32_t *prompt, int
     tsr_status st;
 
     tsr_sampling_apply(&c->options->sampling, &generation);
+    tsr_decoding_put(&generation, &c->options->decoding, c->decoding);
     TSR_TRY(tsr_engine_submit(c->engine, &generation, &id));
     st = let_it_come(c, a, id);
     if (a->text.n_bytes == 0 || a->text.bytes[a->text.n_bytes - 1] != '\n') {
@@ -271,9 +276,9 @@ static tsr_status lead(tsr_engine *engine, void *ctx)
     return talk(c);
 }
 
-static int run(const tsr_call *call, const chat_options *options)
+static int run(const tsr_call *call, const chat_options *options, const tsr_decoding *decoding)
 {
-    chatting c = {.options = options};
+    chatting c = {.options = options, .decoding = decoding};
     const tsr_status st = tsr_session_run(call, &options->session, TSR_OK, lead, &c);
 
     tsr_line_close(c.line);
@@ -285,7 +290,8 @@ int tsr_cmd_chat_run(const tsr_call *call)
 {
     const tsr_args_group groups[] = {
         {"Conversation", answer_table, sizeof(answer_table) / sizeof(answer_table[0]), 0},
-        tsr_sampling_group("Choosing tokens", FIELD(sampling)),
+        tsr_sampling_group("How a token is chosen", FIELD(sampling)),
+        tsr_decoding_group(FIELD(decoding)),
         tsr_session_group(FIELD(session)),
     };
     const tsr_args_spec spec = {
@@ -301,22 +307,29 @@ int tsr_cmd_chat_run(const tsr_call *call)
             "slash is for the program; /help lists what there is: /system, /reset, /stats, /save, "
             "/load, /quit.",
         .groups = groups,
-        .n_groups = 3,
+        .n_groups = sizeof(groups) / sizeof(groups[0]),
         .examples = "  tessera chat --model model.gguf\n"
                     "  tessera chat --model model.gguf --system 'Answer in one sentence.' "
                     "--temperature 0.7\n"
                     "  printf 'Hello!\\nTell me more.\\n' | tessera chat --model model.gguf\n"
                     "  mpirun -n 2 tessera chat --model model.gguf\n",
     };
-    chat_options options = {.max_tokens = 512, .sampling = {.top_p = 1.0}};
+    chat_options options = {
+        .max_tokens = 512, .sampling = {.top_p = 1.0}, .decoding = tsr_decoding_defaults()};
+    tsr_decoding decoding = {0};
     int exit_status;
 
     if (!tsr_call_parse(call, &spec, &options, &exit_status)) {
         return exit_status;
     }
-    exit_status = options.session.model == NULL
-                      ? tsr_call_usage(call, "which model? --model M is missing")
-                      : run(call, &options);
+    if (options.session.model == NULL) {
+        exit_status = tsr_call_usage(call, "which model? --model M is missing");
+    } else if (tsr_decoding_read(&decoding, &options.decoding) != TSR_OK) {
+        exit_status = tsr_call_usage(call, "%s", tsr_status_message());
+    } else {
+        exit_status = run(call, &options, &decoding);
+    }
+    tsr_decoding_clear(&decoding);
     tsr_args_clear(&spec, &options);
     return exit_status;
 }

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/env.h"
 #include "base/log.h"
+#include "launch/answers.h"
 #include "launch/args_number.h"
 #include "launch/commands.h"
 #include "launch/decoding.h"
@@ -27,6 +28,7 @@ typedef struct generate_options {
     double deadline_s;
     bool json;
     tsr_decoding_options decoding;
+    tsr_answers_options answers;
     tsr_session_options session;
 } generate_options;
 
@@ -58,7 +60,7 @@ static const tsr_args_option answer_table[] = {
      "one JSON object a prompt, a line each: prompt_ids, ids, text, finish_reason, timings "
      "(load_ms, ttft_ms, prompt_tok_per_s, generation_tok_per_s, itl_ms, itl_max_ms), choices "
      "(index, "
-     "ids, text, finish_reason, logprob, logprobs)"},
+     "ids, text, finish_reason, logprob, score, logprobs)"},
 };
 
 typedef struct prompt_text {
@@ -102,7 +104,8 @@ static tsr_status read_texts(generating *g)
     if (g->texts == NULL) {
         return tsr_fail(TSR_ERR_NOMEM, "no memory for %d prompts", g->list->n);
     }
-    TSR_TRY(tsr_reply_set_make(&g->replies, g->list->n, g->options->json));
+    TSR_TRY(tsr_reply_set_make(&g->replies, g->list->n, tsr_answers_n(&g->options->answers),
+                               g->options->json));
     for (int i = 0; i < g->list->n; i++) {
         prompt_text *out = &g->texts[i];
 
@@ -135,15 +138,17 @@ static tsr_status make_prompt(const tsr_model *model, const generating *g, int i
     return tsr_model_prompt_ids(model, from->text, from->n_bytes, &reply->prompt, &reply->n_prompt);
 }
 
-/* The prompt's text, where the answer will follow. */
+/* The prompt's text, where each answer will follow. */
 static tsr_status echo_prompt(const tsr_model *model, tsr_reply *reply)
 {
     char *text;
     size_t n_bytes;
-    tsr_status st;
+    tsr_status st = TSR_OK;
 
     TSR_TRY(tsr_model_detokenize(model, reply->prompt, reply->n_prompt, false, &text, &n_bytes));
-    st = tsr_text_append(&reply->text, text, n_bytes);
+    for (int i = 0; i < reply->n_choices && st == TSR_OK; i++) {
+        st = tsr_text_append(&reply->choices[i].text, text, n_bytes);
+    }
     tsr_tessera_free(text);
     return st;
 }
@@ -168,6 +173,7 @@ static tsr_status submit(tsr_engine *engine, const generating *g, tsr_reply *rep
     }
     tsr_sampling_apply(&options->sampling, &generation);
     tsr_decoding_put(&generation, &options->decoding, &g->decoding);
+    tsr_answers_put(&generation, &options->answers);
     generation.want_logprobs = options->json; // a choice says how likely it was as a whole
     generation.score = options->decoding.echo && options->json;
     if (options->decoding.echo && !options->json) {
@@ -207,13 +213,15 @@ static void say_summary(const tsr_engine *engine, const generating *g)
         tsr_log_say("loaded in %.2f s | first token after %.3f s | prompt %lld tokens, %.1f/s | "
                     "generated %lld tokens, %.1f/s | %s",
                     g->replies.load_s, first->first_token_s, (long long)first->n_prompt,
-                    rate((double)first->n_prompt, first->prompt_s), (long long)first->ids.n_ids,
-                    rate((double)(first->ids.n_ids - 1), first->generation_s), crew.text);
+                    rate((double)(first->n_prompt - first->n_cached_tokens), first->prompt_s),
+                    (long long)first->n_generated,
+                    rate((double)(first->n_generated - first->n_choices), first->generation_s),
+                    crew.text);
         return;
     }
     for (int i = 0; i < g->replies.n; i++) {
         n_prompt += g->replies.replies[i].n_prompt;
-        n_generated += g->replies.replies[i].ids.n_ids;
+        n_generated += g->replies.replies[i].n_generated;
     }
     tsr_log_say("loaded in %.2f s | first token after %.3f s | %d prompts, %lld tokens | generated "
                 "%lld tokens | %.2f s in all, %.1f generated/s | %s",
@@ -232,6 +240,7 @@ static tsr_status lead(tsr_engine *engine, void *ctx)
     g->replies.model = tsr_engine_model(engine);
     g->replies.with_logprobs = g->options->decoding.logprobs >= 0;
     g->replies.with_prompt = g->options->decoding.echo;
+    g->replies.with_score = tsr_answers_are_scored(&g->options->answers);
     for (int i = 0; i < g->replies.n; i++) {
         tsr_reply *reply = &g->replies.replies[i];
 
@@ -264,6 +273,7 @@ static tsr_status lead(tsr_engine *engine, void *ctx)
 /* A fault of the line that the table of options cannot see; NULL if there is none. */
 static const char *fault_of_line(const generate_options *options, tsr_decoding *decoding)
 {
+    const char *fault = tsr_answers_fault(&options->answers, options->sampling.temperature);
     const int kinds =
         (options->texts.n > 0 ? 1 : 0) + (options->files.n > 0 ? 1 : 0) + (options->ids.n > 0);
 
@@ -281,6 +291,9 @@ static const char *fault_of_line(const generate_options *options, tsr_decoding *
     }
     if (options->system != NULL && !options->chat) {
         return "--system needs --chat";
+    }
+    if (fault != NULL) {
+        return fault;
     }
     if (options->decoding.logprobs >= 0 && !options->json) {
         return "--logprobs needs --json";
@@ -329,6 +342,8 @@ int tsr_cmd_generate_run(const tsr_call *call)
         {"Answer", answer_table, sizeof(answer_table) / sizeof(answer_table[0]), 0},
         tsr_sampling_group("How a token is chosen", FIELD(sampling)),
         tsr_decoding_group(FIELD(decoding)),
+        tsr_decoding_telling_group(FIELD(decoding)),
+        tsr_answers_group(FIELD(answers)),
         tsr_session_group(FIELD(session)),
     };
     const tsr_args_spec spec = {
@@ -346,8 +361,10 @@ int tsr_cmd_generate_run(const tsr_call *call)
             "  mpirun -n 2 tessera generate --model model.gguf --prompt-file a.txt --prompt-file "
             "b.txt --json\n",
     };
-    generate_options options = {
-        .max_tokens = 256, .sampling = {.top_p = 1.0}, .decoding = tsr_decoding_defaults()};
+    generate_options options = {.max_tokens = 256,
+                                .sampling = {.top_p = 1.0},
+                                .decoding = tsr_decoding_defaults(),
+                                .answers = tsr_answers_defaults()};
     tsr_decoding decoding = {0};
     const char *fault;
     int exit_status;

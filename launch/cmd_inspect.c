@@ -72,6 +72,21 @@ static json_t *encodings_json(const tsr_model *model)
     return array;
 }
 
+static json_t *kv_json(const tsr_model *model)
+{
+    json_t *object = json_object();
+    tsr_model_kv kv;
+
+    for (int i = 0; object != NULL && tsr_model_kv_at(model, i, &kv); i++) {
+        if (json_object_set_new(object, kv.type, json_integer((json_int_t)kv.bytes_per_token)) !=
+            0) {
+            json_decref(object);
+            return NULL;
+        }
+    }
+    return object;
+}
+
 static json_t *metadata_json(const tsr_model *model)
 {
     json_t *array = json_array();
@@ -154,11 +169,12 @@ static tsr_status model_json(const tsr_model *model, const inspect_options *opti
 {
     const tsr_model_facts f = tsr_model_describe(model);
     json_t *root =
-        json_pack("{s:o, s:o, s:o, s:I, s:I, s:i, s:o, s:o, s:o, s:o}", "name", text(f.name),
+        json_pack("{s:o, s:o, s:o, s:I, s:I, s:i, s:o, s:o, s:o, s:o, s:o}", "name", text(f.name),
                   "architecture", text(f.architecture), "shape", shape_json(&f), "file_bytes",
                   (json_int_t)f.file_bytes, "parameters", (json_int_t)f.n_parameters, "n_tensors",
-                  f.n_tensors, "tensors", encodings_json(model), "tokenizer", tokenizer_json(&f),
-                  "chat_form", text(f.chat_form), "chat_template", text(f.chat_template));
+                  f.n_tensors, "tensors", encodings_json(model), "kv_bytes_per_token",
+                  kv_json(model), "tokenizer", tokenizer_json(&f), "chat_form", text(f.chat_form),
+                  "chat_template", text(f.chat_template));
     bool whole = root != NULL;
 
     if (whole && shares != NULL) {
@@ -214,6 +230,7 @@ static void print_model(const tsr_model *model)
 {
     const tsr_model_facts f = tsr_model_describe(model);
     tsr_model_encoding e;
+    tsr_model_kv kv;
 
     tsr_out_words(f.name[0] != '\0' ? f.name : "a model without a name");
     tsr_out_print(": %s, %.1f million parameters in %d tensors, %s\n", f.architecture,
@@ -234,6 +251,10 @@ static void print_model(const tsr_model *model)
     for (int i = 0; tsr_model_encoding_at(model, i, &e); i++) {
         tsr_out_print("  %-10s %5d tensors  %14" PRIu64 " elements  %10s\n", e.name, e.n_tensors,
                       e.n_elements, tsr_out_bytes(e.n_bytes).text);
+    }
+    tsr_out_print("\nkeys and values, bytes a token (--kv-dtype)\n");
+    for (int i = 0; tsr_model_kv_at(model, i, &kv); i++) {
+        tsr_out_print("  %-10s %8" PRIu64 "\n", kv.type, kv.bytes_per_token);
     }
     tsr_out_print("\ntokenizer\n  %s: %d tokens, %d merges", f.tokenizer, f.n_tokens, f.n_merges);
     if (f.bos >= 0) {

@@ -29,6 +29,10 @@ static const tsr_args_option table[] = {
      "token ids such as 1,2,3 that end the answer like an end token"},
     {"--include-stop", NULL, TSR_ARGS_FLAG, FIELD(include_stop), 0, 0, NULL,
      "the stop text or stop id is part of the answer"},
+};
+
+/* What comes with the answer, for commands that give it in JSON. */
+static const tsr_args_option telling_table[] = {
     {"--logprobs", "K", TSR_ARGS_INTEGER, FIELD(logprobs), 0, TSR_MOST_TOP, NULL,
      "with --json: how likely each token was, and the K likeliest at its place; natural "
      "logarithms, "
@@ -47,6 +51,12 @@ tsr_args_group tsr_decoding_group(size_t at)
 {
     return (tsr_args_group){"Which tokens, and where it ends", table,
                             sizeof(table) / sizeof(table[0]), at};
+}
+
+tsr_args_group tsr_decoding_telling_group(size_t at)
+{
+    return (tsr_args_group){"What is told of it", telling_table,
+                            sizeof(telling_table) / sizeof(telling_table[0]), at};
 }
 
 /* One "ID:B" of n_bytes. */

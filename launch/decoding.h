@@ -32,6 +32,7 @@ tsr_decoding_options tsr_decoding_defaults(void);
 
 /* The flags, for a command that keeps the options at `at` of its struct. */
 tsr_args_group tsr_decoding_group(size_t at);
+tsr_args_group tsr_decoding_telling_group(size_t at); /* --logprobs, --echo */
 
 /* The lists that flags spell out. */
 typedef struct tsr_decoding {

@@ -49,16 +49,6 @@ void tsr_likely_clear(tsr_likely *likely)
     *likely = (tsr_likely){0};
 }
 
-double tsr_likely_sum(const tsr_likely *likely)
-{
-    double sum = 0.0;
-
-    for (int i = 0; i < likely->n_tokens; i++) {
-        sum += likely->tokens[i].logprob;
-    }
-    return sum;
-}
-
 static json_t *token_object(const tsr_model *model, int32_t id, double logprob)
 {
     char *text = NULL;

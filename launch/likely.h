@@ -36,8 +36,6 @@ TSR_MUST_CHECK tsr_status tsr_likely_append(tsr_likely *likely, int32_t id, doub
                                             const tsr_top_token *top, int n_top);
 void tsr_likely_clear(tsr_likely *likely);
 
-double tsr_likely_sum(const tsr_likely *likely);
-
 /* [{id, text, logprob, top: [{id, text, logprob}]}]; NULL when memory is short. */
 json_t *tsr_likely_json(const tsr_likely *likely, const tsr_model *model);
 

@@ -4,21 +4,31 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "launch/memory_words.h"
 
 #define FIELD(name) offsetof(tsr_session_options, name)
 
 static const tsr_args_option options_table[] = {
-    {"--model", "M", TSR_ARGS_TEXT, FIELD(model), 0, 0, NULL, "the model: a GGUF file"},
+    {"--model", "M", TSR_ARGS_TEXT, FIELD(model), 0, 0, NULL, "the model: a GGUF file, or a Hugging Face folder (config.json and safetensors)"},
     {"--ctx", "N", TSR_ARGS_INTEGER, FIELD(context), 1, INT32_MAX, NULL,
      "positions a sequence may have, prompt and answer together (default: what the model was made "
      "for)"},
-    {"--kv-dtype", "T", TSR_ARGS_CHOICE, FIELD(kv_dtype), 0, 0, "f32|f16|bf16",
+    {"--dtype", "T", TSR_ARGS_CHOICE, FIELD(dtype), 0, 0, "auto|f32|f16|bf16",
+     "what weights of 16 or 32 bits become; auto: as they are stored (default auto)"},
+    {"--kv-dtype", "T", TSR_ARGS_CHOICE, FIELD(kv_dtype), 0, 0, "f32|f16|bf16|fp8|int8|int4|int2",
      "how keys and values are kept (default f16)"},
     {"--kv-memory", "BYTES", TSR_ARGS_BYTES, FIELD(kv_memory_bytes), 0, 0, NULL,
      "memory for keys and values on each rank, such as 512M or 1.5G (default auto: what the "
      "machine has room for, taken as it fills)"},
+    {"--kv-host", "BYTES", TSR_ARGS_BYTES, FIELD(kv_host_bytes), 0, 0, NULL,
+     "host memory on each rank for blocks of keys and values that --kv-memory has no room for: "
+     "sequences that wait keep theirs there, and those longer than --kv-memory are read there "
+     "(default none)"},
+    {"--kv-disk", "BYTES[:DIR]", TSR_ARGS_PLACE, FIELD(kv_disk), 0, 0, NULL,
+     "a file of that size on each rank, in DIR, for blocks that neither has room for; it has no "
+     "name and goes with the process (default none; DIR: /tmp)"},
     {"--block-tokens", "N", TSR_ARGS_CHOICE, FIELD(block_tokens), 0, 0, "16|32|64",
-     "tokens a block of that memory (default 64)"},
+     "tokens a block of that memory (default 16)"},
     {"--threads", "N", TSR_ARGS_INTEGER, FIELD(n_threads), 1, 1024, NULL,
      "threads of each rank (default: the host's cores divided among its ranks)"},
     {"--device", "D", TSR_ARGS_CHOICE, FIELD(device), 0, 0, "auto|cpu|cuda",
@@ -31,10 +41,18 @@ static const tsr_args_option options_table[] = {
      "sequences that run at once at most (default 64)"},
     {"--max-queue", "N", TSR_ARGS_INTEGER, FIELD(max_queue), 0, INT32_MAX, NULL,
      "prompts that wait at most; one more is refused; 0: any number (default 0)"},
+    {"--no-prefix-cache", NULL, TSR_ARGS_FLAG, FIELD(no_prefix_cache), 0, 0, NULL,
+     "compute every prompt whole, also where the cache still has its beginning"},
+    {"--preempt", "HOW", TSR_ARGS_CHOICE, FIELD(preempt), 0, 0, "auto|swap|recompute",
+     "the cache of a sequence that has to wait for memory: kept in slower memory, computed again, "
+     "or "
+     "whichever is faster (default auto)"},
     {"--target-itl", "MS", TSR_ARGS_REAL, FIELD(target_itl_ms), 0, 1000000, NULL,
      "milliseconds between two tokens of a sequence: while others generate, prompts are read in "
      "pieces that keep it; 0: twice the time without prompts (default for one prompt; several "
      "prompts, and bench, read them at full speed)"},
+    {"--verbose", NULL, TSR_ARGS_FLAG, FIELD(verbose), 0, 0, NULL,
+     "at the end, what each rank's memory for keys and values held and moved, on stderr"},
     {"--quiet", NULL, TSR_ARGS_FLAG, FIELD(quiet), 0, 0, NULL,
      "nothing on stderr but errors: no summary, no bar"},
 };
@@ -55,7 +73,11 @@ static tsr_engine_options engine_options(const tsr_session_options *options)
         .model_path = options->model,
         .context = options->context,
         .kv_dtype = options->kv_dtype,
+        .dtype = options->dtype,
         .kv_memory_bytes = options->kv_memory_bytes,
+        .kv_host_bytes = options->kv_host_bytes,
+        .kv_disk_bytes = options->kv_disk.n_bytes,
+        .kv_disk_folder = options->kv_disk.folder,
         .block_tokens =
             options->block_tokens != NULL ? (int)strtol(options->block_tokens, NULL, 10) : 0,
         .n_threads = (int)options->n_threads,
@@ -64,15 +86,21 @@ static tsr_engine_options engine_options(const tsr_session_options *options)
         .max_batch_tokens = (int)options->max_batch_tokens,
         .max_sequences = (int)options->max_sequences,
         .max_queue = (int)options->max_queue,
+        .no_prefix_cache = options->no_prefix_cache,
+        .preempt = options->preempt,
         .target_itl_ms = options->target_itl_ms,
     };
 }
 
 /* The leader's part. Whatever became of it, the followers are let go. */
-static tsr_status lead_and_stop(tsr_engine *engine,
+static tsr_status lead_and_stop(tsr_engine *engine, const tsr_session_options *options,
                                 tsr_status (*lead)(tsr_engine *engine, void *ctx), void *ctx)
 {
-    const tsr_status st = lead(engine, ctx);
+    tsr_status st = lead(engine, ctx);
+
+    if (st == TSR_OK && options->verbose) {
+        st = tsr_memory_words_say(engine);
+    }
 
     if (st != TSR_OK) {
         char message[512];
@@ -99,7 +127,7 @@ tsr_status tsr_session_run(const tsr_call *call, const tsr_session_options *opti
     TSR_TRY(tsr_world_agree(call->world, ready));
     TSR_TRY(tsr_engine_create(&engine, call->world, &chosen));
     if (tsr_engine_is_leader(engine)) {
-        st = lead_and_stop(engine, lead, ctx);
+        st = lead_and_stop(engine, options, lead, ctx);
     } else {
         st = tsr_engine_follow(engine);
     }

@@ -23,15 +23,21 @@ typedef struct tsr_session_options {
     int64_t context;
     const char *kv_dtype;
     uint64_t kv_memory_bytes;
+    uint64_t kv_host_bytes;
+    tsr_args_place kv_disk;
     const char *block_tokens;
     int64_t n_threads;
     const char *device;
     const char *activations;
+    const char *dtype;
     int64_t max_batch_tokens;
     int64_t max_sequences;
     int64_t max_queue;
+    bool no_prefix_cache;
+    const char *preempt;
     double target_itl_ms;
     bool quiet;
+    bool verbose;
 } tsr_session_options;
 
 /* "--model" first. `at` is where the struct lies in the command's own. */

@@ -3,6 +3,7 @@
 enum {
     GRAIN_COLUMNS = 64, // one load of int8 for the widest vectors; two quantisation groups
     VOCAB_UNIT_LEAST = 16,
+    POSITION_UNIT = 16,
     VOCAB_UNITS_LEAST = 96 // three for every two ranks of the largest world that is swept
 };
 
@@ -12,17 +13,27 @@ static const struct {
     tsr_shard_rule bias;
 } rules[TSR_ROLE_COUNT] = {
     [TSR_ROLE_EMBED] = {TSR_SHARD_VOCAB_ROWS, TSR_SHARD_VOCAB_ROWS},
+    [TSR_ROLE_POSITIONS] = {TSR_SHARD_POSITION_ROWS, TSR_SHARD_POSITION_ROWS},
     [TSR_ROLE_HEAD] = {TSR_SHARD_VOCAB_ROWS, TSR_SHARD_VOCAB_ROWS},
-    [TSR_ROLE_FINAL_NORM] = {TSR_SHARD_WHOLE, TSR_SHARD_WHOLE},
-    [TSR_ROLE_ATTN_NORM] = {TSR_SHARD_WHOLE, TSR_SHARD_WHOLE},
-    [TSR_ROLE_FF_NORM] = {TSR_SHARD_WHOLE, TSR_SHARD_WHOLE},
     [TSR_ROLE_Q] = {TSR_SHARD_HEAD_ROWS, TSR_SHARD_HEAD_ROWS},
     [TSR_ROLE_K] = {TSR_SHARD_KV_ROWS, TSR_SHARD_KV_ROWS},
     [TSR_ROLE_V] = {TSR_SHARD_KV_ROWS, TSR_SHARD_KV_ROWS},
     [TSR_ROLE_O] = {TSR_SHARD_HEAD_COLS, TSR_SHARD_WHOLE},
+    [TSR_ROLE_Q_HEADS_NORM] = {TSR_SHARD_HEAD_ROWS, TSR_SHARD_HEAD_ROWS},
+    [TSR_ROLE_K_HEADS_NORM] = {TSR_SHARD_KV_ROWS, TSR_SHARD_KV_ROWS},
+    [TSR_ROLE_Q_WIDE_NORM] = {TSR_SHARD_HEAD_ROWS, TSR_SHARD_HEAD_ROWS},
+    [TSR_ROLE_K_WIDE_NORM] = {TSR_SHARD_KV_ROWS, TSR_SHARD_KV_ROWS},
+    [TSR_ROLE_SINKS] = {TSR_SHARD_HEADS, TSR_SHARD_HEADS},
     [TSR_ROLE_GATE] = {TSR_SHARD_FF_ROWS, TSR_SHARD_FF_ROWS},
     [TSR_ROLE_UP] = {TSR_SHARD_FF_ROWS, TSR_SHARD_FF_ROWS},
     [TSR_ROLE_DOWN] = {TSR_SHARD_FF_COLS, TSR_SHARD_WHOLE},
+    [TSR_ROLE_EXPERT_GATE] = {TSR_SHARD_EXPERT_ROWS, TSR_SHARD_EXPERT_ROWS},
+    [TSR_ROLE_EXPERT_UP] = {TSR_SHARD_EXPERT_ROWS, TSR_SHARD_EXPERT_ROWS},
+    [TSR_ROLE_EXPERT_DOWN] = {TSR_SHARD_EXPERT_COLS, TSR_SHARD_WHOLE},
+    [TSR_ROLE_SHARED_GATE] = {TSR_SHARD_SHARED_ROWS, TSR_SHARD_SHARED_ROWS},
+    [TSR_ROLE_SHARED_UP] = {TSR_SHARD_SHARED_ROWS, TSR_SHARD_SHARED_ROWS},
+    [TSR_ROLE_SHARED_DOWN] = {TSR_SHARD_SHARED_COLS, TSR_SHARD_WHOLE},
+    // All others are whole on every rank: TSR_SHARD_WHOLE is 0.
 };
 
 static int64_t least(int64_t a, int64_t b)
@@ -46,10 +57,15 @@ static int64_t units_in(int64_t n_items, int64_t unit)
     return (n_items + unit - 1) / unit;
 }
 
+int tsr_shard_value_dim(const tsr_shard_shape *shape)
+{
+    return shape->value_dim > 0 ? shape->value_dim : shape->head_dim;
+}
+
 /* The fewest query heads whose columns are whole quantisation groups. */
 static int64_t smallest_bundle(const tsr_shard_shape *shape)
 {
-    return TSR_SHARD_GROUP / common_divisor(TSR_SHARD_GROUP, shape->head_dim);
+    return TSR_SHARD_GROUP / common_divisor(TSR_SHARD_GROUP, tsr_shard_value_dim(shape));
 }
 
 /* The KV heads that a run of query heads reads. */
@@ -117,7 +133,10 @@ tsr_range tsr_shard_deal(int64_t n_items, int64_t unit, int rank, int n_ranks)
 tsr_status tsr_shard_check(const tsr_shard_shape *shape)
 {
     if (shape->n_heads <= 0 || shape->n_kv_heads <= 0 || shape->head_dim <= 0 || shape->dim <= 0 ||
-        shape->ff_dim <= 0 || shape->n_vocab <= 0) {
+        shape->ff_dim < 0 || (shape->ff_dim == 0 && shape->n_experts == 0) ||
+        shape->n_experts < 0 || (shape->n_experts > 0 && shape->expert_ff <= 0) ||
+        shape->shared_ff < 0 || shape->n_positions < 0 || shape->value_dim < 0 ||
+        shape->n_vocab <= 0) {
         return tsr_fail(
             TSR_ERR_ARG,
             "shard: every size must be positive: %d heads, %d KV heads of %d, dim %lld, "
@@ -132,13 +151,41 @@ tsr_status tsr_shard_check(const tsr_shard_shape *shape)
     return TSR_OK;
 }
 
+/* Experts whole, or all of each by columns. */
+static void deal_experts(tsr_shard *shard, const tsr_shard_shape *shape, int rank, int n_ranks)
+{
+    const int64_t grain = tsr_shard_grain_of(shape->expert_ff);
+    const int64_t most_whole = units_in(shape->n_experts, n_ranks) * shape->expert_ff;
+    const int64_t most_cut =
+        least(units_in(units_in(shape->expert_ff, grain), n_ranks) * grain, shape->expert_ff) *
+        shape->n_experts;
+
+    if (most_whole <= most_cut) {
+        shard->experts = tsr_shard_deal(shape->n_experts, 1, rank, n_ranks);
+        shard->expert_ff = (tsr_range){0, shape->expert_ff};
+    } else {
+        shard->expert_ff = tsr_shard_deal(shape->expert_ff, grain, rank, n_ranks);
+        shard->experts = (tsr_range){0, shard->expert_ff.count > 0 ? shape->n_experts : 0};
+    }
+}
+
 tsr_shard tsr_shard_of(const tsr_shard_shape *shape, int rank, int n_ranks)
 {
-    tsr_shard shard;
+    tsr_shard shard = {0};
 
     shard.heads = tsr_shard_deal(shape->n_heads, heads_a_unit(shape, n_ranks), rank, n_ranks);
     shard.kv_heads = kv_heads_of(shape, shard.heads);
-    shard.ff = tsr_shard_deal(shape->ff_dim, tsr_shard_ff_grain(shape), rank, n_ranks);
+    if (shape->ff_dim > 0) {
+        shard.ff = tsr_shard_deal(shape->ff_dim, tsr_shard_ff_grain(shape), rank, n_ranks);
+    }
+    if (shape->n_experts > 0) {
+        deal_experts(&shard, shape, rank, n_ranks);
+    }
+    if (shape->shared_ff > 0) {
+        shard.shared_ff =
+            tsr_shard_deal(shape->shared_ff, tsr_shard_grain_of(shape->shared_ff), rank, n_ranks);
+    }
+    shard.positions = tsr_shard_deal(shape->n_positions, POSITION_UNIT, rank, n_ranks);
     shard.vocab =
         tsr_shard_deal(shape->n_vocab, tsr_shard_vocab_unit(shape->n_vocab), rank, n_ranks);
     return shard;
@@ -148,15 +195,27 @@ int64_t tsr_shard_attention_grain(const tsr_shard_shape *shape)
 {
     // Every cut of any n_ranks is a multiple of the smallest bundle, and so of a grain that divides
     // it.
-    const int64_t bundle = smallest_bundle(shape) * shape->head_dim;
+    const int64_t bundle = smallest_bundle(shape) * tsr_shard_value_dim(shape);
     const int64_t grain = bundle % GRAIN_COLUMNS == 0 ? GRAIN_COLUMNS : bundle;
 
-    return least(grain, (int64_t)shape->n_heads * shape->head_dim);
+    return least(grain, (int64_t)shape->n_heads * tsr_shard_value_dim(shape));
 }
 
 int64_t tsr_shard_ff_grain(const tsr_shard_shape *shape)
 {
-    return least(GRAIN_COLUMNS, shape->ff_dim);
+    return tsr_shard_grain_of(shape->ff_dim);
+}
+
+int64_t tsr_shard_grain_of(int64_t ff_dim)
+{
+    return least(GRAIN_COLUMNS, ff_dim);
+}
+
+bool tsr_shard_counts_kv_head(const tsr_shard_shape *shape, const tsr_shard *shard, int64_t kv_head)
+{
+    const int64_t head = kv_head * (shape->n_heads / shape->n_kv_heads);
+
+    return head >= shard->heads.first && head < shard->heads.first + shard->heads.count;
 }
 
 int64_t tsr_shard_vocab_unit(int64_t n_vocab)
@@ -197,7 +256,7 @@ void tsr_shard_window(const tsr_shard_shape *shape, const tsr_shard *shard, tsr_
         *rows = columns_of_heads(shard->kv_heads, shape->head_dim);
         break;
     case TSR_SHARD_HEAD_COLS:
-        *cols = columns_of_heads(shard->heads, shape->head_dim);
+        *cols = columns_of_heads(shard->heads, tsr_shard_value_dim(shape));
         break;
     case TSR_SHARD_FF_ROWS:
         *rows = shard->ff;
@@ -207,6 +266,24 @@ void tsr_shard_window(const tsr_shard_shape *shape, const tsr_shard *shard, tsr_
         break;
     case TSR_SHARD_VOCAB_ROWS:
         *rows = shard->vocab;
+        break;
+    case TSR_SHARD_EXPERT_ROWS:
+        *rows = shard->expert_ff;
+        break;
+    case TSR_SHARD_EXPERT_COLS:
+        *cols = shard->expert_ff;
+        break;
+    case TSR_SHARD_SHARED_ROWS:
+        *rows = shard->shared_ff;
+        break;
+    case TSR_SHARD_SHARED_COLS:
+        *cols = shard->shared_ff;
+        break;
+    case TSR_SHARD_POSITION_ROWS:
+        *rows = shard->positions;
+        break;
+    case TSR_SHARD_HEADS:
+        *rows = shard->heads;
         break;
     case TSR_SHARD_WHOLE:
     case TSR_SHARD_RULE_COUNT:

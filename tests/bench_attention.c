@@ -17,8 +17,8 @@ enum {
     N_HEADS = 9,
     N_KV_HEADS = 3,
     HEAD_DIM = 64,
-    CONTEXT = 2048,
-    REPEATS = 7
+    CONTEXT = 4096,
+    REPEATS = 9
 };
 
 typedef struct cache {
@@ -38,11 +38,12 @@ static void must(tsr_status st)
     }
 }
 
-static void open_cache(cache *c, tsr_device *dev, int block_tokens, tsr_dtype dtype)
+static void open_cache(cache *c, tsr_device *dev, int block_tokens, tsr_kv_type type)
 {
     const int blocks = CONTEXT / block_tokens;
 
-    c->layout = (tsr_kv_layout){N_LAYERS, N_KV_HEADS, HEAD_DIM, block_tokens, dtype};
+    c->layout =
+        (tsr_kv_layout){N_LAYERS, N_KV_HEADS, HEAD_DIM, HEAD_DIM, block_tokens, type, false};
     c->view =
         (tsr_kv_view){.block_bytes = tsr_kv_layout_block_bytes(&c->layout), .layout = &c->layout};
     c->n_bytes = c->view.block_bytes * (size_t)blocks;
@@ -64,7 +65,8 @@ static void open_cache(cache *c, tsr_device *dev, int block_tokens, tsr_dtype dt
 /* Seconds of all layers, the best of some. */
 static double attend(tsr_device *dev, cache *c, int first_pos, int n_rows, float *q, float *out)
 {
-    const tsr_attention_shape shape = {N_HEADS, HEAD_DIM, N_HEADS / N_KV_HEADS, 0, 0.125F};
+    const tsr_attention_shape shape = {
+        .n_heads = N_HEADS, .group = N_HEADS / N_KV_HEADS, .scale = 0.125F};
     const tsr_tensor in =
         tsr_tensor_of(q, TSR_DTYPE_F32, TSR_DEVICE_CPU, n_rows, N_HEADS * HEAD_DIM);
     double best = 1e9;
@@ -135,7 +137,6 @@ int main(int argc, char **argv)
     const int n_rows = argc > 2 ? atoi(argv[2]) : 512;
     const tsr_ops_limits limits = {CONTEXT, N_HEADS * HEAD_DIM, N_HEADS, HEAD_DIM, CONTEXT, 1};
     const tsr_device_options options = {.kind = TSR_DEVICE_CPU, .n_threads = n_threads};
-    const double kv_bytes = 2.0 * N_LAYERS * N_KV_HEADS * HEAD_DIM;
     float *q = tsr_alloc(CONTEXT * N_HEADS * HEAD_DIM, sizeof(float));
     float *out = tsr_alloc(CONTEXT * N_HEADS * HEAD_DIM, sizeof(float));
     tsr_device *dev;
@@ -144,9 +145,8 @@ int main(int argc, char **argv)
     must(
         tsr_device_reserve_scratch(dev, tsr_ops_scratch_bytes(TSR_DEVICE_CPU, n_threads, &limits)));
     (void)printf("%s\n", tsr_device_describe(dev));
-    for (int block_tokens = 16; block_tokens <= 64; block_tokens *= 2) {
-        for (int dtype = TSR_DTYPE_F32; dtype <= TSR_DTYPE_BF16; dtype++) {
-            const double elem_bytes = (double)tsr_dtype_bytes((tsr_dtype)dtype);
+    for (int block_tokens = 16; block_tokens <= 64; block_tokens *= 4) {
+        for (int type = TSR_KV_TYPE_F32; type < TSR_KV_TYPE_COUNT; type++) {
             const double macs = 0.5 * n_rows * (n_rows + 1.0) * N_HEADS * HEAD_DIM * 2 * N_LAYERS;
             cache c;
             double read;
@@ -154,7 +154,7 @@ int main(int argc, char **argv)
             double near;
             double prompt;
 
-            open_cache(&c, dev, block_tokens, (tsr_dtype)dtype);
+            open_cache(&c, dev, block_tokens, (tsr_kv_type)type);
             read = plain_read(dev, &c);
             decode = attend(dev, &c, CONTEXT - 1, 1, q, out);
             near = attend(dev, &c, 255, 1, q, out);
@@ -162,9 +162,9 @@ int main(int argc, char **argv)
             (void)printf(
                 "blocks of %d, %s: read %.1f GB/s; decode at %d %.2f ms, %.1f GB/s (%.0f %%); "
                 "at 256 %.3f ms; prompt of %d %.1f ms, %.1f GFLOP/s\n",
-                block_tokens, tsr_dtype_name((tsr_dtype)dtype), (double)c.n_bytes / read * 1e-9,
-                CONTEXT, decode * 1e3, kv_bytes * elem_bytes * CONTEXT / decode * 1e-9,
-                read / decode * 100, near * 1e3, n_rows, prompt * 1e3, 2 * macs / prompt * 1e-9);
+                block_tokens, tsr_kv_type_name((tsr_kv_type)type), (double)c.n_bytes / read * 1e-9,
+                CONTEXT, decode * 1e3, (double)c.n_bytes / decode * 1e-9, read / decode * 100,
+                near * 1e3, n_rows, prompt * 1e3, 2 * macs / prompt * 1e-9);
             tsr_device_free(dev, c.view.pool, c.n_bytes);
         }
     }

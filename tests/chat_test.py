@@ -121,6 +121,19 @@ class Piped(Case):
         self.assertEqual(self.chat(b"Hello\n", *words, "7").stdout, self.chat(b"Hello\n", *words, "7").stdout)
         self.assertNotEqual(self.chat(b"Hello\n", *words, "7").stdout, self.chat(b"Hello\n", *words, "8").stdout)
 
+    def test_penalties_and_stops_decide_too(self):
+        words = ("--temperature", "1.5", "--seed", "7")
+        plain = self.chat(b"Hello\n", *words).stdout
+        for option in (("--logit-bias", "65:900"), ("--repetition-penalty", "50"), ("--typical-p", "0.01")):
+            self.assertNotEqual(self.chat(b"Hello\n", *words, *option).stdout, plain, option)
+        stop = next(plain[i:i + 1] for i in range(2, len(plain)) if 32 < plain[i] < 127 and plain.find(plain[i:i + 1]) == i)
+        stopped = self.chat(b"Hello\n", *words, "--stop", stop.decode()).stdout
+        self.assertEqual(stopped.rstrip(b"\n"), plain[:plain.find(stop)].rstrip(b"\n"))
+        page = run("chat", "--help").stdout
+        self.assertIn(b"--min-tokens", page)
+        for flag in (b"--beams", b"--logprobs", b"--echo"):
+            self.assertNotIn(flag, page)
+
     def test_an_outgrown_context_leaves_the_oldest_turns_out(self):
         turn = b"A line of some length, again.\n"
         done = self.says(r"outgrown the context of 192 tokens: its oldest turn is left out \(1 of ", turn * 12 + b"/stats\n",
@@ -157,13 +170,24 @@ class Words(Case):
 
     def test_stats_count(self):
         said = self.says("answer", b"/stats\nHello\n/stats\n", answers=None).stderr.decode().splitlines()
-        self.assertRegex(said[0], r"^0 answers \| prompts 0 tokens, 0\.0/s \| answers 0 tokens, 0\.0/s \| 1 rank x ")
+        self.assertRegex(said[0], r"^0 answers \| prompts 0 tokens, 0 reused, 0\.0/s \| answers 0 tokens, 0\.0/s \| 1 rank x ")
         self.assertRegex(said[1], r"^context \[-+\] 0 of \d+ tokens$")
         self.assertRegex(said[2], r"^1 answer \| prompts [1-9]\d* tokens, .* \| answers [1-8] tokens, ")
         self.assertRegex(said[3], r"^context \[#*-+\] [1-9]\d* of \d+ tokens$")
 
+    def test_what_was_said_before_is_not_computed_again(self):
+        counts = []
+        for more in ([], ["--no-prefix-cache"]):
+            said = self.says("answer", b"Hello\n/stats\nAnd then?\n/stats\n", *more, answers=None).stderr.decode()
+            counts.append([int(n) for n in re.findall(r"prompts \d+ tokens, (\d+) reused", said)])
+        first = int(re.search(r"prompts (\d+) tokens", said).group(1))
+        self.assertEqual(counts[0][0], 0)
+        self.assertGreaterEqual(counts[0][1], first)
+        self.assertEqual(counts[1], [0, 0])
+
     def test_mistakes_in_the_line_end_with_2(self):
-        for words in (["chat"], CHAT + ["--max-tokens", "0"], CHAT + ["--prompt", "x"], CHAT + ["word"]):
+        for words in (["chat"], CHAT + ["--max-tokens", "0"], CHAT + ["--prompt", "x"], CHAT + ["word"],
+                      CHAT + ["--logit-bias", "5"], CHAT + ["--beams", "2"]):
             done = run(*words)
             self.assertEqual(done.returncode, 2, words)
             self.assertEqual(done.stdout, b"")

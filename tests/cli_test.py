@@ -82,7 +82,7 @@ class HelpAndMistakes(Case):
         for flag in ("model prompt prompt-file prompt-ids chat system max-tokens temperature top-k top-p min-p seed ctx "
                      "kv-dtype kv-memory block-tokens threads activations ignore-eos json quiet max-batch-tokens "
                      "max-sequences typical-p repetition-penalty presence-penalty frequency-penalty logit-bias min-tokens "
-                     "stop stop-ids include-stop logprobs echo").split():
+                     "stop stop-ids include-stop logprobs echo n best-of beams num-return length-penalty early-stopping").split():
             self.assertRegex(page, r"(?m)^  --%s\b" % flag)
 
     def test_mistakes_in_the_line_end_with_2(self):
@@ -103,7 +103,7 @@ class HelpAndMistakes(Case):
                 ("from 1 to", generate + ["--prompt", "x", "--max-tokens", "0"]),
                 ("number", generate + ["--prompt", "x", "--temperature", "nan"]),
                 ("from 0 to 1", generate + ["--prompt", "x", "--top-p", "1.5"]),
-                ("one of f32", generate + ["--prompt", "x", "--kv-dtype", "int4"]),
+                ("one of f32", generate + ["--prompt", "x", "--kv-dtype", "int3"]),
                 ("bytes", generate + ["--prompt", "x", "--kv-memory", "lots"]),
                 ("token ids", generate + ["--prompt-ids", "1,two"]),
                 ("from 0.001 to", generate + ["--prompt", "x", "--repetition-penalty", "0"]),
@@ -117,6 +117,15 @@ class HelpAndMistakes(Case):
                 ("token ids", generate + ["--prompt", "x", "--stop-ids", "1;2"]),
                 ("from 0 to 1024", generate + ["--prompt", "x", "--json", "--logprobs", "2000"]),
                 ("--logprobs needs --json", generate + ["--prompt", "x", "--logprobs", "2"]),
+                ("need --beams", generate + ["--prompt", "x", "--num-return", "2"]),
+                ("need --beams", generate + ["--prompt", "x", "--early-stopping", "yes"]),
+                ("one of yes", generate + ["--prompt", "x", "--beams", "2", "--early-stopping", "maybe"]),
+                ("at most --beams", generate + ["--prompt", "x", "--beams", "2", "--num-return", "3"]),
+                ("not --n", generate + ["--prompt", "x", "--beams", "2", "--n", "2"]),
+                ("not sampled", generate + ["--prompt", "x", "--beams", "2", "--temperature", "1"]),
+                ("at least --n", generate + ["--prompt", "x", "--n", "3", "--best-of", "2"]),
+                ("from 1 to", generate + ["--prompt", "x", "--n", "0"]),
+                ("from -10 to 10", generate + ["--prompt", "x", "--beams", "2", "--length-penalty", "11"]),
                 ("which text", ["perplexity", "--model", MODEL]),
                 ("one word too many", ["inspect", MODEL, MODEL]),
                 ("takes no value", ["inspect", MODEL, "--json=yes"]),
@@ -126,9 +135,29 @@ class HelpAndMistakes(Case):
 
 
 class Generate(Case):
+    def test_what_begins_alike_is_computed_once_and_the_text_is_the_same(self):
+        # Two bytes make a token at most, so 400 of them fill several blocks of 16 tokens.
+        start = "".join(chr(ord("a") + i * i % 23) for i in range(400))
+        words = ["--block-tokens", "16", "--max-sequences", "1", "--max-tokens", "9", "--ignore-eos"]
+        prompts = [start, start + "xyz", start, start[:333] + "Q", "Q" + start]
+        for text in prompts:
+            words += ["--prompt", text]
+        for ranks in (0, 2, 3):
+            known = self.generate(*words, ranks=ranks)
+            plain = self.generate(*words, "--no-prefix-cache", ranks=ranks)
+            self.assertEqual([r["ids"] for r in known], [r["ids"] for r in plain])
+            self.assertEqual([r["cached_tokens"] for r in plain], [0] * 5)
+            first = len(known[0]["prompt_ids"])
+            cached = [r["cached_tokens"] for r in known]
+            self.assertEqual(cached[0], 0)
+            self.assertIn(cached[1], range(first - 2, first + 1))
+            self.assertEqual(cached[2], first - 1)
+            self.assertGreater(cached[3], first // 2)
+            self.assertLess(cached[4], 16)
+
     def test_json_is_one_object_a_prompt(self):
         reply, = self.generate("--prompt", "ab", "--max-tokens", "5", "--ignore-eos")
-        self.assertEqual(list(reply), ["prompt_ids", "ids", "text", "finish_reason", "timings", "choices"])
+        self.assertEqual(list(reply), ["prompt_ids", "cached_tokens", "ids", "text", "finish_reason", "timings", "choices"])
         self.assertEqual(reply["finish_reason"], "length")
         self.assertEqual(len(reply["ids"]), 5)
         self.assertEqual(sorted(reply["timings"]), ["generation_tok_per_s", "itl_max_ms", "itl_ms", "load_ms",
@@ -293,6 +322,51 @@ class Decoding(Case):
         self.says(1, "stop id 99999", *generate, "--stop-ids", "99999")
         self.says(1, "empty", *generate, "--stop", "")
         self.says(1, "10000 stop strings", *generate, *["--stop", "x"] * 10000)
+
+    def test_n_answers_are_sampled_apart_and_the_first_is_the_one_alone(self):
+        words = ("--temperature", "1.2", "--seed", "5")
+        alone = self.choice(*words)
+        choices = self.generate(*self.WORDS, *words, "--n", "3")[0]["choices"]
+        self.assertEqual([choice["index"] for choice in choices], [0, 1, 2])
+        self.assertEqual(choices[0], alone)
+        self.assertEqual(len({tuple(choice["ids"]) for choice in choices}), 3)
+        greedy = self.generate(*self.WORDS, "--n", "3")[0]["choices"]
+        self.assertEqual(len({tuple(choice["ids"]) for choice in greedy}), 1)
+
+    def test_the_best_of_some_come_with_scores(self):
+        words = ("--temperature", "1.2", "--seed", "5")
+        every = self.generate(*self.WORDS, *words, "--n", "4")[0]["choices"]
+        best = self.generate(*self.WORDS, *words, "--n", "2", "--best-of", "4", "--logprobs", "2")[0]["choices"]
+        every.sort(key=lambda choice: -choice["logprob"] / len(choice["ids"]))
+        for index, (choice, other) in enumerate(zip(best, every)):
+            self.assertEqual((choice["index"], choice["ids"], choice["text"]), (index, other["ids"], other["text"]))
+            self.assertAlmostEqual(choice["score"], choice["logprob"] / 12, places=12)
+            self.assertEqual([place["id"] for place in choice["logprobs"]], choice["ids"])
+
+    def test_beams_are_ordered_by_score_and_better_than_greed(self):
+        words = ("--beams", "4", "--num-return", "3", "--length-penalty", "0", "--early-stopping", "never")
+        choices = self.generate(*self.WORDS, *words, "--logprobs", "1")[0]["choices"]
+        scores = [choice["score"] for choice in choices]
+        self.assertEqual(len(scores), 3)
+        self.assertEqual(scores, sorted(scores, reverse=True))
+        self.assertGreaterEqual(scores[0], self.choice()["logprob"])
+        for choice in choices:
+            self.assertEqual(choice["score"], choice["logprob"])
+            self.assertAlmostEqual(sum(place["logprob"] for place in choice["logprobs"]), choice["logprob"], places=9)
+        one = self.choice("--beams", "1")
+        self.assertEqual(one["ids"], self.choice()["ids"])
+        two = self.generate(*self.WORDS, *words, "--logprobs", "1", ranks=2)[0]["choices"]
+        self.assertEqual(two, choices)
+
+    def test_answers_are_shown_under_their_numbers(self):
+        words = ["generate", "--model", MODEL, "--quiet", "--prompt", "ab", "--max-tokens", "6", "--ignore-eos",
+                 "--temperature", "1", "--seed", "4"]
+        shown = self.good(*words, "--n", "2").stdout
+        one = self.good(*words).stdout
+        self.assertTrue(shown.startswith(b"==> answer 1 <==\n" + one + b"\n==> answer 2 <==\n"), shown)
+        both = self.good(*words, "--n", "2", "--prompt", "abc").stdout
+        self.assertTrue(both.startswith(b"==> prompt 1, answer 1 <==\n" + one), both)
+        self.assertIn(b"\n==> prompt 2, answer 2 <==\n", both)
 
     def test_two_ranks_decode_the_same(self):
         words = ("--logprobs", "4", "--temperature", "0.9", "--typical-p", "0.8", "--repetition-penalty", "1.2",

@@ -140,6 +140,28 @@ static void tables_that_come_and_go_never_share_a_block(void **state)
     assert_int_equal(tsr_block_pool_n_free(*state), 40);
 }
 
+static void a_shared_block_is_free_when_the_last_of_its_owners_is_gone(void **state)
+{
+    tsr_block_table parent = {0};
+    tsr_block_table child = {0};
+
+    assert_int_equal(tsr_block_table_grow(&parent, *state, 3 * BLOCK_TOKENS, BLOCK_TOKENS), TSR_OK);
+    assert_int_equal(tsr_block_table_share(&child, *state, parent.ids, 3), TSR_OK);
+    assert_int_equal(tsr_block_pool_n_free(*state), 37); // nothing was taken for it
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(child.ids[i], parent.ids[i]);
+        assert_int_equal(tsr_block_pool_n_owners(*state, parent.ids[i]), 2);
+    }
+    assert_int_equal(tsr_block_table_grow(&child, *state, 41 * BLOCK_TOKENS, BLOCK_TOKENS),
+                     TSR_ERR_FULL);
+    assert_int_equal(tsr_block_table_cut(&parent, *state, 0, NULL), 0);
+    assert_int_equal(tsr_block_pool_n_free(*state), 37);
+    tsr_block_table_clear(&child, *state);
+    tsr_block_table_clear(&parent, *state);
+    assert_int_equal(tsr_block_pool_n_free(*state), 40);
+    assert_true(tsr_block_pool_verify(*state));
+}
+
 static tsr_status grow_and_clear(void *pool)
 {
     tsr_block_table table = {0};
@@ -169,6 +191,7 @@ int main(void)
         WITH_POOL(a_table_that_cannot_grow_is_as_it_was),
         WITH_POOL(a_cut_gives_back_the_end_and_names_what_became_free),
         WITH_POOL(tables_that_come_and_go_never_share_a_block),
+        WITH_POOL(a_shared_block_is_free_when_the_last_of_its_owners_is_gone),
         WITH_POOL(running_out_of_memory_takes_no_block),
     };
 

@@ -176,13 +176,14 @@ static void scratch_for_larger_operands_is_no_smaller(void **state)
 
 static void layouts_that_kernels_do_not_know_are_refused(void **state)
 {
-    const tsr_kv_layout good = {30, 3, 64, 16, TSR_DTYPE_F16};
+    const tsr_kv_layout good = {30, 3, 64, 64, 16, TSR_KV_TYPE_F16, false};
     const tsr_kv_layout bad[] = {
-        {0, 3, 64, 16, TSR_DTYPE_F16},  {30, -1, 64, 16, TSR_DTYPE_F16},
-        {30, 3, 60, 16, TSR_DTYPE_F16}, {30, 3, 264, 16, TSR_DTYPE_F16},
-        {30, 3, 0, 16, TSR_DTYPE_F16},  {30, 3, 64, 8, TSR_DTYPE_F16},
-        {30, 3, 64, 48, TSR_DTYPE_F16}, {30, 3, 64, 128, TSR_DTYPE_F16},
-        {30, 3, 64, 16, TSR_DTYPE_F64}, {30, 3, 64, 16, TSR_DTYPE_I32},
+        {0, 3, 64, 64, 16, TSR_KV_TYPE_F16, false},   {30, -1, 64, 64, 16, TSR_KV_TYPE_F16, false},
+        {30, 3, 577, 64, 16, TSR_KV_TYPE_F16, false}, {30, 3, 64, 577, 16, TSR_KV_TYPE_F16, false},
+        {30, 3, 0, 64, 16, TSR_KV_TYPE_F16, false},   {30, 3, 64, 0, 16, TSR_KV_TYPE_F16, false},
+        {30, 3, 64, 64, 8, TSR_KV_TYPE_F16, false},   {30, 3, 64, 64, 48, TSR_KV_TYPE_F16, false},
+        {30, 3, 64, 64, 128, TSR_KV_TYPE_F16, false}, {30, 3, 64, 64, 16, TSR_KV_TYPE_COUNT, false},
+        {30, 3, 64, 64, 16, (tsr_kv_type)-1, false},  {30, 3, 64, 65, 16, TSR_KV_TYPE_F16, true},
     };
 
     (void)state;
@@ -194,8 +195,8 @@ static void layouts_that_kernels_do_not_know_are_refused(void **state)
 
 static void a_block_is_as_large_as_its_heads(void **state)
 {
-    const tsr_kv_layout even = {30, 3, 64, 16, TSR_DTYPE_F16};
-    const tsr_kv_layout padded = {2, 5, 40, 32, TSR_DTYPE_F32};
+    const tsr_kv_layout even = {30, 3, 64, 64, 16, TSR_KV_TYPE_F16, false};
+    const tsr_kv_layout padded = {2, 5, 40, 40, 32, TSR_KV_TYPE_F32, false};
 
     (void)state;
     assert_int_equal(tsr_kv_layout_block_bytes(&even), 30 * 3 * 2 * 64 * 16 * 2);

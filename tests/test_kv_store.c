@@ -18,9 +18,10 @@
 static const tsr_kv_layout small = {
     .n_layers = 2,
     .n_kv_heads = 3,
-    .head_dim = 24,
+    .key_dim = 24,
+    .value_dim = 24,
     .block_tokens = 16,
-    .dtype = TSR_DTYPE_BF16,
+    .type = TSR_KV_TYPE_BF16,
 };
 
 static int open_cpu(void **state)
@@ -36,11 +37,33 @@ static int close_cpu(void **state)
     return 0;
 }
 
+enum {
+    N_TABLES = 3,
+    MAX_BLOCKS = 7
+};
+
+static tsr_status create(tsr_kv_store **out, tsr_device *dev, const tsr_kv_layout *layout,
+                         int n_slots, int n_ids)
+{
+    const tsr_kv_store_options options = {
+        .layout = *layout,
+        .n_ids = n_ids,
+        .n_device = n_slots,
+        .n_tables = N_TABLES,
+        .max_blocks = MAX_BLOCKS,
+    };
+
+    return tsr_kv_store_create(out, dev, &options);
+}
+
+/* Where block `id` lies, by the entry of a table that it is told to. */
 static int32_t place(tsr_kv_store *store, int32_t id)
 {
-    int32_t slot = -1;
+    const int32_t *tables = tsr_kv_store_tables(store).data;
+    int32_t slot;
 
-    assert_int_equal(tsr_kv_store_place(store, id, &slot), TSR_OK);
+    assert_int_equal(tsr_kv_store_append(store, 2, 5, id), TSR_OK);
+    slot = tables[2 * MAX_BLOCKS + 5];
     assert_in_range(slot, 0, tsr_kv_store_n_slots(store) - 1);
     return slot;
 }
@@ -50,7 +73,7 @@ static void a_block_keeps_its_slot_until_it_is_dropped(void **state)
     tsr_kv_store *store = NULL;
     int32_t first, second;
 
-    assert_int_equal(tsr_kv_store_create(&store, *state, &small, 5, 100), TSR_OK);
+    assert_int_equal(create(&store, *state, &small, 5, 100), TSR_OK);
     first = place(store, 99);
     second = place(store, 0);
     assert_int_not_equal(first, second);
@@ -70,7 +93,7 @@ static void the_slot_given_back_last_is_taken_first(void **state)
     tsr_kv_store *store = NULL;
     int32_t slots[4];
 
-    assert_int_equal(tsr_kv_store_create(&store, *state, &small, 8, 20), TSR_OK);
+    assert_int_equal(create(&store, *state, &small, 8, 20), TSR_OK);
     for (int i = 0; i < 4; i++) {
         slots[i] = place(store, i);
         assert_int_equal(slots[i], i); // from the front of the pool
@@ -86,14 +109,13 @@ static void the_slot_given_back_last_is_taken_first(void **state)
 static void a_full_store_says_so_and_takes_blocks_again_after_a_drop(void **state)
 {
     tsr_kv_store *store = NULL;
-    int32_t slot = -7;
+    int32_t slot;
 
-    assert_int_equal(tsr_kv_store_create(&store, *state, &small, 3, 9), TSR_OK);
+    assert_int_equal(create(&store, *state, &small, 3, 9), TSR_OK);
     for (int i = 0; i < 3; i++) {
         (void)place(store, i);
     }
-    assert_int_equal(tsr_kv_store_place(store, 5, &slot), TSR_ERR_FULL);
-    assert_int_equal(slot, -7);
+    assert_int_equal(tsr_kv_store_append(store, 0, 0, 5), TSR_ERR_FULL);
     assert_non_null(strstr(tsr_status_message(), "all 3"));
     // A block dropped and given out again in one step: first the drop, then the place.
     slot = place(store, 1);
@@ -106,13 +128,15 @@ static void a_full_store_says_so_and_takes_blocks_again_after_a_drop(void **stat
 static void ids_out_of_range_are_refused(void **state)
 {
     tsr_kv_store *store = NULL;
-    int32_t slot;
 
-    assert_int_equal(tsr_kv_store_create(&store, *state, &small, 3, 9), TSR_OK);
-    assert_int_equal(tsr_kv_store_place(store, 9, &slot), TSR_ERR_ARG);
-    assert_int_equal(tsr_kv_store_place(store, -1, &slot), TSR_ERR_ARG);
+    assert_int_equal(create(&store, *state, &small, 3, 9), TSR_OK);
+    assert_int_equal(tsr_kv_store_append(store, 0, 0, 9), TSR_ERR_ARG);
+    assert_int_equal(tsr_kv_store_append(store, 0, 0, -1), TSR_ERR_ARG);
     assert_int_equal(tsr_kv_store_drop(store, 9), TSR_ERR_ARG);
     assert_int_equal(tsr_kv_store_drop(store, -1), TSR_ERR_ARG);
+    assert_int_equal(tsr_kv_store_append(store, N_TABLES, 0, 1), TSR_ERR_ARG);
+    assert_int_equal(tsr_kv_store_append(store, 0, MAX_BLOCKS, 1), TSR_ERR_ARG);
+    assert_int_equal(tsr_kv_store_leave(store, -1), TSR_ERR_ARG);
     tsr_kv_store_destroy(store);
 }
 
@@ -127,7 +151,7 @@ static void random_blocks_never_share_a_slot(void **state)
     uint64_t dice = 2;
     int n_used = 0;
 
-    assert_int_equal(tsr_kv_store_create(&store, *state, &small, N_SLOTS, N_IDS), TSR_OK);
+    assert_int_equal(create(&store, *state, &small, N_SLOTS, N_IDS), TSR_OK);
     for (int i = 0; i < N_IDS; i++) {
         slot_of[i] = -1;
     }
@@ -147,9 +171,8 @@ static void random_blocks_never_share_a_slot(void **state)
                 assert_true(k == id || slot_of[k] != slot_of[id]);
             }
         } else {
-            int32_t slot;
 
-            assert_int_equal(tsr_kv_store_place(store, id, &slot), TSR_ERR_FULL);
+            assert_int_equal(tsr_kv_store_append(store, 0, 0, id), TSR_ERR_FULL);
         }
         assert_int_equal(tsr_kv_store_n_used(store), n_used);
         assert_true(tsr_kv_store_verify(store));
@@ -164,13 +187,13 @@ static void a_view_shows_one_layer_of_the_whole_pool(void **state)
     const size_t block_bytes = (size_t)2 * 3 * (24 + 32) * 16 * 2;
     unsigned char *pool;
 
-    assert_int_equal(tsr_kv_store_create(&store, *state, &small, 5, 5), TSR_OK);
+    assert_int_equal(create(&store, *state, &small, 5, 5), TSR_OK);
     for (int layer = 0; layer < 2; layer++) {
         const tsr_kv_view view = tsr_kv_store_view(store, layer);
 
         assert_int_equal(view.layer, layer);
         assert_int_equal(view.block_bytes, block_bytes);
-        assert_int_equal(view.layout->head_dim, 24);
+        assert_int_equal(view.layout->key_dim, 24);
         assert_ptr_not_equal(view.layout, &small); // a copy
         assert_ptr_equal(view.pool, tsr_kv_store_view(store, 0).pool);
     }
@@ -200,7 +223,7 @@ static size_t resident_bytes(void *at, size_t n_bytes)
 static void memory_is_taken_up_only_where_blocks_were_written(void **state)
 {
     /* 32 layers * 8 heads * (128 + 128) * 16 tokens * 2 bytes: 2 MiB a block, 2 GB in all */
-    const tsr_kv_layout large = {32, 8, 128, 16, TSR_DTYPE_F16};
+    const tsr_kv_layout large = {32, 8, 128, 128, 16, TSR_KV_TYPE_F16, false};
     enum {
         N_SLOTS = 1000,
         HUGE_BYTES = 2 << 20
@@ -208,7 +231,7 @@ static void memory_is_taken_up_only_where_blocks_were_written(void **state)
     tsr_kv_store *store = NULL;
     tsr_kv_view view;
 
-    assert_int_equal(tsr_kv_store_create(&store, *state, &large, N_SLOTS, 4 * N_SLOTS), TSR_OK);
+    assert_int_equal(create(&store, *state, &large, N_SLOTS, 4 * N_SLOTS), TSR_OK);
     view = tsr_kv_store_view(store, 0);
     assert_int_equal(view.block_bytes, 2 << 20);
     assert_int_equal(resident_bytes(view.pool, N_SLOTS * view.block_bytes), 0);
@@ -230,31 +253,51 @@ static void a_rank_without_heads_keeps_the_books_all_the_same(void **state)
 {
     tsr_kv_layout none = small;
     tsr_kv_store *store = NULL;
-    int32_t slot;
 
     none.n_kv_heads = 0;
-    assert_int_equal(tsr_kv_store_create(&store, *state, &none, 2, 4), TSR_OK);
+    assert_int_equal(create(&store, *state, &none, 2, 4), TSR_OK);
     assert_int_equal(tsr_kv_store_view(store, 1).block_bytes, 0);
     assert_int_not_equal(place(store, 3), place(store, 1));
-    assert_int_equal(tsr_kv_store_place(store, 2, &slot), TSR_ERR_FULL);
+    assert_int_equal(tsr_kv_store_append(store, 0, 0, 2), TSR_ERR_FULL);
     assert_int_equal(tsr_kv_store_drop(store, 3), TSR_OK);
     (void)place(store, 2);
     assert_true(tsr_kv_store_verify(store));
     tsr_kv_store_destroy(store);
 }
 
+static void a_copied_block_has_all_bytes_of_the_other(void **state)
+{
+    tsr_kv_store *store = NULL;
+    size_t block_bytes;
+    unsigned char *pool;
+
+    assert_int_equal(create(&store, *state, &small, 5, 9), TSR_OK);
+    pool = tsr_kv_store_view(store, 0).pool;
+    block_bytes = tsr_kv_store_view(store, 0).block_bytes;
+    memset(pool + (size_t)place(store, 4) * block_bytes, 7, block_bytes);
+    memset(pool + (size_t)place(store, 8) * block_bytes, 9, block_bytes);
+    assert_int_equal(tsr_kv_store_copy(store, 4, 8), TSR_OK);
+    assert_memory_equal(pool + (size_t)place(store, 8) * block_bytes,
+                        pool + (size_t)place(store, 4) * block_bytes, block_bytes);
+    assert_int_equal(tsr_kv_store_copy(store, 4, 1), TSR_ERR_ARG); // 1 is not here
+    assert_int_equal(tsr_kv_store_copy(store, 4, 4), TSR_ERR_ARG);
+    assert_int_equal(tsr_kv_store_copy(store, 9, 4), TSR_ERR_ARG);
+    tsr_kv_store_destroy(store);
+}
+
 static void impossible_stores_are_refused(void **state)
 {
     tsr_kv_layout bad = small;
-    tsr_kv_layout vast = {1 << 20, 1 << 12, 256, 64, TSR_DTYPE_F32}; /* 2^49 bytes a block */
+    tsr_kv_layout vast = {1 << 20, 1 << 12,         256,  256,
+                          64,      TSR_KV_TYPE_F32, false}; /* 2^49 bytes a block */
     tsr_kv_store *store = NULL;
 
     bad.block_tokens = 17;
-    assert_int_equal(tsr_kv_store_create(&store, *state, &bad, 2, 4), TSR_ERR_ARG);
-    assert_int_equal(tsr_kv_store_create(&store, *state, &small, 0, 4), TSR_ERR_ARG);
-    assert_int_equal(tsr_kv_store_create(&store, *state, &small, 2, 0), TSR_ERR_ARG);
-    assert_int_equal(tsr_kv_store_create(&store, *state, &vast, 1 << 10, 4), TSR_ERR_NOMEM);
-    assert_int_equal(tsr_kv_store_create(&store, *state, &vast, 1 << 20, 4), TSR_ERR_NOMEM);
+    assert_int_equal(create(&store, *state, &bad, 2, 4), TSR_ERR_ARG);
+    assert_int_equal(create(&store, *state, &small, 0, 4), TSR_ERR_ARG);
+    assert_int_equal(create(&store, *state, &small, 2, 0), TSR_ERR_ARG);
+    assert_int_equal(create(&store, *state, &vast, 1 << 10, 4), TSR_ERR_NOMEM);
+    assert_int_equal(create(&store, *state, &vast, 1 << 20, 4), TSR_ERR_NOMEM);
     assert_null(store);
     tsr_kv_store_destroy(NULL);
 }
@@ -263,14 +306,15 @@ static tsr_status make_and_drop(void *dev)
 {
     tsr_kv_store *store = NULL;
 
-    TSR_TRY(tsr_kv_store_create(&store, dev, &small, 4, 4));
+    TSR_TRY(create(&store, dev, &small, 4, 4));
     tsr_kv_store_destroy(store);
     return TSR_OK;
 }
 
 static void running_out_of_memory_leaks_nothing(void **state)
 {
-    assert_int_equal(torture(make_and_drop, *state), 5); // the record, three maps, the pool
+    // The record, the tables with three lists and their place on the device, the pool, three maps.
+    assert_int_equal(torture(make_and_drop, *state), 10);
 }
 
 #define ON_CPU(test) cmocka_unit_test_setup_teardown(test, open_cpu, close_cpu)
@@ -286,6 +330,7 @@ int main(void)
         ON_CPU(a_view_shows_one_layer_of_the_whole_pool),
         ON_CPU(memory_is_taken_up_only_where_blocks_were_written),
         ON_CPU(a_rank_without_heads_keeps_the_books_all_the_same),
+        ON_CPU(a_copied_block_has_all_bytes_of_the_other),
         ON_CPU(impossible_stores_are_refused),
         ON_CPU(running_out_of_memory_leaks_nothing),
     };

@@ -1,5 +1,7 @@
 #include "tests/support/device.h"
 
+#include <math.h>
+
 /*
  * What kernels/ops.c refuses: for every op a call that is right, and the same with one thing wrong.
  * A refused call writes nothing.
@@ -81,8 +83,8 @@ static void make_operands(operands *o)
     o->product = (tsr_product){&o->weight, o->out, o->vector};
     o->n_products = 1;
     o->activations = TSR_ACTIVATIONS_F32;
-    o->layout = (tsr_kv_layout){2, N_KV_HEADS, HEAD_DIM, 16, TSR_DTYPE_F16};
-    o->kv = (tsr_kv_view){NULL, tsr_kv_layout_block_bytes(&o->layout), &o->layout, 1};
+    o->layout = (tsr_kv_layout){2, N_KV_HEADS, HEAD_DIM, HEAD_DIM, 16, TSR_KV_TYPE_F16, false};
+    o->kv = (tsr_kv_view){NULL, NULL, tsr_kv_layout_block_bytes(&o->layout), &o->layout, 1};
     o->kv.pool = tsr_alloc(N_BLOCKS, o->kv.block_bytes);
     assert_non_null(o->kv.pool);
     o->batch = (tsr_batch){.n_seqs = 1,
@@ -92,7 +94,7 @@ static void make_operands(operands *o)
                            .tables = zeros(TSR_DTYPE_I32, 1, N_BLOCKS),
                            .longest = ROWS};
     i32_row(o->batch.row_start, 0)[1] = ROWS;
-    o->shape = (tsr_attention_shape){N_HEADS, HEAD_DIM, 2, 0, 0.25F};
+    o->shape = (tsr_attention_shape){.n_heads = N_HEADS, .group = 2, .scale = 0.25F};
     o->head_dim = HEAD_DIM;
     o->unit_cols = 16;
 }
@@ -138,11 +140,11 @@ typedef tsr_status op_fn(operands *o);
 
 static tsr_status embed(operands *o)
 {
-    return tsr_embed(o->dev, o->sums, o->ids, &o->weight, 0);
+    return tsr_embed(o->dev, o->sums, o->ids, &o->weight, 0, false);
 }
 static tsr_status narrow(operands *o)
 {
-    return tsr_narrow(o->dev, o->x, &o->sums, 1);
+    return tsr_narrow(o->dev, o->x, &o->sums, 1, (tsr_tensor){0});
 }
 static tsr_status add_sums(operands *o)
 {
@@ -163,9 +165,9 @@ static tsr_status matmul(operands *o)
     }
     return tsr_matmul(o->dev, products, o->n_products, o->x, o->activations);
 }
-static tsr_status swiglu(operands *o)
+static tsr_status activate(operands *o)
 {
-    return tsr_swiglu(o->dev, o->out, o->x, o->x);
+    return tsr_activate(o->dev, o->out, o->x, o->x, (tsr_tensor){0}, TSR_ACTIVATION_SILU);
 }
 static tsr_status rope_angles(operands *o)
 {
@@ -173,7 +175,7 @@ static tsr_status rope_angles(operands *o)
 }
 static tsr_status rope(operands *o)
 {
-    return tsr_rope(o->dev, o->q, o->angles, o->head_dim, o->pairs);
+    return tsr_rope(o->dev, o->q, o->angles, o->head_dim, 0, o->pairs);
 }
 static tsr_status kv_write(operands *o)
 {
@@ -224,8 +226,8 @@ static const struct {
     WINDOW(matmul, x),
     WINDOW(matmul, out),
     WINDOW(matmul, vector),
-    WINDOW(swiglu, x),
-    WINDOW(swiglu, out),
+    WINDOW(activate, x),
+    WINDOW(activate, out),
     WINDOW(rope_angles, angles),
     WINDOW(rope_angles, positions),
     WINDOW(rope_angles, frequencies),
@@ -346,7 +348,7 @@ static void row_ops_refuse_shapes_that_do_not_fit(void **state)
     REFUSES(add_sums, o->vector.n_cols = COLS - 1);
     REFUSES(rmsnorm, o->vector.n_cols = COLS - 1);
     REFUSES(rmsnorm, o->out.n_rows = ROWS - 1);
-    REFUSES(swiglu, o->out.n_cols = COLS - 1);
+    REFUSES(activate, o->out.n_cols = COLS - 1);
     REFUSES(adjust_logits, o->before.n_cols = 1);
     REFUSES(adjust_logits, o->entry_ids.n_cols = 1);
     REFUSES(adjust_logits, o->factors.n_cols = 1);
@@ -413,9 +415,15 @@ static void the_cache_is_refused_when_it_does_not_fit(void **state)
     REFUSES(kv_write, o->batch.longest = N_BLOCKS * 16 + 1);
     REFUSES(kv_write, o->batch.longest = 0);
     REFUSES(attention, o->kv.layer = 2);
-    REFUSES(attention, o->layout.dtype = TSR_DTYPE_I32);
+    REFUSES(attention, o->layout.type = TSR_KV_TYPE_COUNT);
     REFUSES(attention, o->batch.longest = N_BLOCKS * 16 + 1);
-    REFUSES(attention, o->shape.head_dim = 8);
+    REFUSES(attention, o->shape.softcap = -1);
+    REFUSES(attention, o->shape.softcap = INFINITY);
+    REFUSES(attention, o->shape.window = -1);
+    REFUSES(attention, o->shape.stride = -1);
+    REFUSES(attention, o->shape.local = 4); // without a stride
+    REFUSES(attention, o->shape.slopes = o->q);
+    REFUSES(attention, o->shape.sinks = o->q);
     REFUSES(attention, o->shape.group = 0);
     REFUSES(attention, o->shape.group = 1); // four KV heads would be read
     REFUSES(attention, o->shape.first_head = 1);
@@ -465,10 +473,11 @@ static void operands_of_no_rows_need_no_memory(void **state)
 
     (void)state;
     make_operands(&o);
-    assert_int_equal(tsr_narrow(o.dev, f32, &f64, 1), TSR_OK);
+    assert_int_equal(tsr_narrow(o.dev, f32, &f64, 1, (tsr_tensor){0}), TSR_OK);
     assert_int_equal(tsr_add_sums(o.dev, f32, &f64, 1, none), TSR_OK);
     assert_int_equal(tsr_rmsnorm(o.dev, f32, f32, o.vector, 0), TSR_OK);
-    assert_int_equal(tsr_swiglu(o.dev, f32, f32, f32), TSR_OK);
+    assert_int_equal(tsr_activate(o.dev, f32, f32, f32, (tsr_tensor){0}, TSR_ACTIVATION_SILU),
+                     TSR_OK);
     assert_int_equal(tsr_attention(o.dev, heads, heads, &o.kv, &batch, &o.shape), TSR_OK);
     clear_operands(&o);
 }

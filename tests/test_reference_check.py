@@ -82,6 +82,8 @@ class ReferenceCheck(unittest.TestCase):
         for activations in ("f32", "int8"):
             for kv_dtype in ("f32", "f16"):
                 self.passes("none", "--activations", activations, "--kv-dtype", kv_dtype)
+        for kv_dtype in ("bf16", "fp8", "int8", "int4", "int2"):
+            self.passes("none", "--only", "textA", "--kv-dtype", kv_dtype)
 
     def test_without_a_model_it_is_skipped(self):
         done = self.run_check("none", model="")

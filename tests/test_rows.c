@@ -73,7 +73,7 @@ static void check_narrow(tsr_device *dev, int64_t n_rows, int64_t n_cols)
         const tsr_tensor x = make_window(TSR_DTYPE_F32, n_rows, n_cols);
 
         make_parts(parts, n_parts, n_rows, n_cols, &seed);
-        assert_int_equal(tsr_narrow(dev, x, parts, n_parts), TSR_OK);
+        assert_int_equal(tsr_narrow(dev, x, parts, n_parts, (tsr_tensor){0}), TSR_OK);
         for (int64_t r = 0; r < n_rows; r++) {
             for (int64_t c = 0; c < n_cols; c++) {
                 assert_true(f32_row(x, r)[c] == (float)whole_sum(parts, n_parts, r, c));
@@ -185,7 +185,8 @@ static void check_swiglu(tsr_device *dev, int64_t n_rows, int64_t n_cols)
             f32_row(gate, r)[c] *= c % 3 == 0 ? 8 : 1;
         }
     }
-    assert_int_equal(tsr_swiglu(dev, out, gate, up), TSR_OK);
+    assert_int_equal(tsr_activate(dev, out, gate, up, (tsr_tensor){0}, TSR_ACTIVATION_SILU),
+                     TSR_OK);
     for (int64_t r = 0; r < n_rows; r++) {
         for (int64_t c = 0; c < n_cols; c++) {
             const double g = (double)f32_row(gate, r)[c];
@@ -193,10 +194,12 @@ static void check_swiglu(tsr_device *dev, int64_t n_rows, int64_t n_cols)
             assert_true(near((double)f32_row(out, r)[c],
                              g / (1 + exp(-g)) * (double)f32_row(up, r)[c], 10));
         }
-        tsr_row_loops_plain.swiglu(f32_row(plain, r), f32_row(gate, r), f32_row(up, r), n_cols);
+        tsr_row_loops_plain.activate(f32_row(plain, r), f32_row(gate, r), f32_row(up, r), n_cols, 1,
+                                     TSR_ACTIVATION_SILU);
     }
     assert_same_rows(out, plain);
-    assert_int_equal(tsr_swiglu(dev, gate, gate, up), TSR_OK); // in place
+    assert_int_equal(tsr_activate(dev, gate, gate, up, (tsr_tensor){0}, TSR_ACTIVATION_SILU),
+                     TSR_OK); // in place
     assert_same_rows(gate, plain);
     free_window(gate);
     free_window(up);
@@ -218,9 +221,10 @@ static void swiglu_of_large_gates_stays_finite(void **state)
     tsr_device *dev = open_device(1, &limits);
 
     (void)state;
-    assert_int_equal(tsr_swiglu(dev, tsr_tensor_of(out, TSR_DTYPE_F32, TSR_DEVICE_CPU, 1, 5),
-                                tsr_tensor_of(gates, TSR_DTYPE_F32, TSR_DEVICE_CPU, 1, 5),
-                                tsr_tensor_of(ones, TSR_DTYPE_F32, TSR_DEVICE_CPU, 1, 5)),
+    assert_int_equal(tsr_activate(dev, tsr_tensor_of(out, TSR_DTYPE_F32, TSR_DEVICE_CPU, 1, 5),
+                                  tsr_tensor_of(gates, TSR_DTYPE_F32, TSR_DEVICE_CPU, 1, 5),
+                                  tsr_tensor_of(ones, TSR_DTYPE_F32, TSR_DEVICE_CPU, 1, 5),
+                                  (tsr_tensor){0}, TSR_ACTIVATION_SILU),
                      TSR_OK);
     assert_true(fabsf(out[0]) < 1e-30F);
     assert_true(fabsf(out[1]) < 1e-30F);
@@ -268,7 +272,7 @@ static void check_rope(tsr_device *dev, int64_t n_rows, int n_heads, int head_di
     uint64_t again = 6;
     const tsr_tensor before = make_random(TSR_DTYPE_F32, n_rows, n_heads * head_dim, &again);
 
-    assert_int_equal(tsr_rope(dev, x, angles, head_dim, pairs), TSR_OK);
+    assert_int_equal(tsr_rope(dev, x, angles, head_dim, 0, pairs), TSR_OK);
     for (int64_t r = 0; r < n_rows; r++) {
         const float *turn = f32_row(angles, r);
 
@@ -386,7 +390,7 @@ static void tokens_of_this_rank_get_their_row_and_others_zeros(void **state)
             tiles[(r / 16 * 2 + c / 32) * 512 + c % 32 * 16 + r % 16] = (float)(r * 1000 + c);
         }
     }
-    assert_int_equal(tsr_embed(dev, sums, ids, &table, FIRST), TSR_OK);
+    assert_int_equal(tsr_embed(dev, sums, ids, &table, FIRST, false), TSR_OK);
     for (int i = 0; i < 7; i++) {
         const int row = wanted[i] - FIRST;
 
@@ -418,11 +422,11 @@ static void every_set_rounds_to_the_cache_as_the_host_does(void **state)
         x[i] = next_random(&seed) * exp2f((float)(i % 60 - 35));
         x[i] = i % 7 == 0 ? tsr_dtype_from_f16((uint16_t)i) * (1 + 0x1p-11F) : x[i];
     }
-    loops->round(got, x, N, TSR_DTYPE_F16);
+    loops->round(got, x, N, TSR_KV_TYPE_F16);
     for (int i = 0; i < N; i++) {
         assert_int_equal(got[i], tsr_dtype_to_f16(x[i]));
     }
-    loops->round(got, x, N, TSR_DTYPE_BF16);
+    loops->round(got, x, N, TSR_KV_TYPE_BF16);
     for (int i = 0; i < N; i++) {
         assert_int_equal(got[i], tsr_dtype_to_bf16(x[i]));
     }

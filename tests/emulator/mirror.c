@@ -210,26 +210,28 @@ static void prepare_scratch(const tsr_device *dev)
  * ----------------------------------------------------------------------------------------- */
 
 static tsr_status embed(tsr_device *dev, tsr_tensor sums, tsr_tensor ids, const tsr_weight *table,
-                        int64_t first_id)
+                        int64_t first_id, bool add)
 {
-    ON_PLAIN_C(embed, dev, sums, ids, table, first_id);
+    ON_PLAIN_C(embed, dev, sums, ids, table, first_id, add);
     const tsr_weight w = put_weight(table);
     const tsr_tensor out = put_window(sums, true);
     const tsr_tensor which = put_window(ids, false);
 
-    RUN_TWICE(dev, tsr_embed(gpu, out, which, &w, first_id));
+    RUN_TWICE(dev, tsr_embed(gpu, out, which, &w, first_id, add));
 }
 
-static tsr_status narrow(tsr_device *dev, tsr_tensor x, const tsr_tensor *parts, int n_parts)
+static tsr_status narrow(tsr_device *dev, tsr_tensor x, const tsr_tensor *parts, int n_parts,
+                         tsr_tensor bias)
 {
-    ON_PLAIN_C(narrow, dev, x, parts, n_parts);
+    ON_PLAIN_C(narrow, dev, x, parts, n_parts, bias);
     const tsr_tensor out = put_window(x, true);
+    const tsr_tensor added = put_window(bias, false);
     tsr_tensor on_gpu[TSR_MAX_PARTS];
 
     for (int i = 0; i < n_parts; i++) {
         on_gpu[i] = put_window(parts[i], false);
     }
-    RUN_TWICE(dev, tsr_narrow(gpu, out, on_gpu, n_parts));
+    RUN_TWICE(dev, tsr_narrow(gpu, out, on_gpu, n_parts, added));
 }
 
 static tsr_status add_sums(tsr_device *dev, tsr_tensor x, const tsr_tensor *parts, int n_parts,
@@ -274,14 +276,99 @@ static tsr_status matmul(tsr_device *dev, const tsr_product *products, int n_pro
     RUN_TWICE(dev, tsr_matmul(gpu, on_gpu, n_products, from, activations));
 }
 
-static tsr_status swiglu(tsr_device *dev, tsr_tensor out, tsr_tensor gate, tsr_tensor up)
+static tsr_status activate(tsr_device *dev, tsr_tensor out, tsr_tensor gate, tsr_tensor up,
+                           tsr_tensor weights, tsr_activation activation)
 {
-    ON_PLAIN_C(swiglu, dev, out, gate, up);
+    ON_PLAIN_C(activate, dev, out, gate, up, weights, activation);
     const tsr_tensor to = put_window(out, true);
     const tsr_tensor g = out.data == gate.data ? to : put_window(gate, false);
     const tsr_tensor u = put_window(up, false);
+    const tsr_tensor w = put_window(weights, false);
 
-    RUN_TWICE(dev, tsr_swiglu(gpu, to, g, u));
+    RUN_TWICE(dev, tsr_activate(gpu, to, g, u, w, activation));
+}
+
+static tsr_status add_scaled(tsr_device *dev, tsr_tensor x, tsr_tensor y, float factor)
+{
+    ON_PLAIN_C(add_scaled, dev, x, y, factor);
+    const tsr_tensor out = put_window(x, true);
+    const tsr_tensor from = put_window(y, false);
+
+    RUN_TWICE(dev, tsr_add_scaled(gpu, out, from, factor));
+}
+
+static tsr_status scale(tsr_device *dev, tsr_tensor x, float factor, float cap)
+{
+    ON_PLAIN_C(scale, dev, x, factor, cap);
+    const tsr_tensor out = put_window(x, true);
+
+    RUN_TWICE(dev, tsr_scale(gpu, out, factor, cap));
+}
+
+static tsr_status layernorm(tsr_device *dev, tsr_tensor out, tsr_tensor x, tsr_tensor weight,
+                            tsr_tensor bias, float eps)
+{
+    ON_PLAIN_C(layernorm, dev, out, x, weight, bias, eps);
+    const tsr_tensor to = put_window(out, true);
+    const tsr_tensor from = out.data == x.data ? to : put_window(x, false);
+    const tsr_tensor w = put_window(weight, false);
+    const tsr_tensor b = put_window(bias, false);
+
+    RUN_TWICE(dev, tsr_layernorm(gpu, to, from, w, b, eps));
+}
+
+static tsr_status square_sums(tsr_device *dev, tsr_tensor sums, tsr_tensor x, int head_dim)
+{
+    ON_PLAIN_C(square_sums, dev, sums, x, head_dim);
+    const tsr_tensor out = put_window(sums, true);
+    const tsr_tensor from = put_window(x, false);
+
+    RUN_TWICE(dev, tsr_square_sums(gpu, out, from, head_dim));
+}
+
+static tsr_status rmsnorm_shared(tsr_device *dev, tsr_tensor x, const tsr_tensor *parts,
+                                 int n_parts, tsr_tensor weight, int64_t n_whole, float eps)
+{
+    ON_PLAIN_C(rmsnorm_shared, dev, x, parts, n_parts, weight, n_whole, eps);
+    const tsr_tensor out = put_window(x, true);
+    const tsr_tensor w = put_window(weight, false);
+    tsr_tensor on_gpu[TSR_MAX_PARTS];
+
+    for (int i = 0; i < n_parts; i++) {
+        on_gpu[i] = put_window(parts[i], false);
+    }
+    RUN_TWICE(dev, tsr_rmsnorm_shared(gpu, out, on_gpu, n_parts, w, n_whole, eps));
+}
+
+static tsr_status clear(tsr_device *dev, tsr_tensor x)
+{
+    ON_PLAIN_C(clear, dev, x);
+    const tsr_tensor out = put_window(x, true);
+
+    RUN_TWICE(dev, tsr_clear(gpu, out));
+}
+
+static tsr_status scatter_sums(tsr_device *dev, tsr_tensor sums, tsr_tensor parts, tsr_tensor rows,
+                               tsr_tensor weights, tsr_tensor bias)
+{
+    ON_PLAIN_C(scatter_sums, dev, sums, parts, rows, weights, bias);
+    const tsr_tensor out = put_window(sums, true);
+    const tsr_tensor from = put_window(parts, false);
+    const tsr_tensor r = put_window(rows, false);
+    const tsr_tensor w = put_window(weights, false);
+    const tsr_tensor b = put_window(bias, false);
+
+    RUN_TWICE(dev, tsr_scatter_sums(gpu, out, from, r, w, b));
+}
+
+static tsr_status copy_heads(tsr_device *dev, tsr_tensor out, int out_dim, int to, tsr_tensor x,
+                             int x_dim, int from, int n)
+{
+    ON_PLAIN_C(copy_heads, dev, out, out_dim, to, x, x_dim, from, n);
+    const tsr_tensor target = put_window(out, true);
+    const tsr_tensor source = put_window(x, false);
+
+    RUN_TWICE(dev, tsr_copy_heads(gpu, target, out_dim, to, source, x_dim, from, n));
 }
 
 static tsr_status rope_angles(tsr_device *dev, tsr_tensor angles, tsr_tensor positions,
@@ -295,14 +382,14 @@ static tsr_status rope_angles(tsr_device *dev, tsr_tensor angles, tsr_tensor pos
     RUN_TWICE(dev, tsr_rope_angles(gpu, out, at, f, scale));
 }
 
-static tsr_status rope(tsr_device *dev, tsr_tensor x, tsr_tensor angles, int head_dim,
+static tsr_status rope(tsr_device *dev, tsr_tensor x, tsr_tensor angles, int head_dim, int first,
                        tsr_rope_pairs pairs)
 {
-    ON_PLAIN_C(rope, dev, x, angles, head_dim, pairs);
+    ON_PLAIN_C(rope, dev, x, angles, head_dim, first, pairs);
     const tsr_tensor heads = put_window(x, true);
     const tsr_tensor turns = put_window(angles, false);
 
-    RUN_TWICE(dev, tsr_rope(gpu, heads, turns, head_dim, pairs));
+    RUN_TWICE(dev, tsr_rope(gpu, heads, turns, head_dim, first, pairs));
 }
 
 static tsr_status kv_write(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor k, tsr_tensor v,
@@ -399,7 +486,15 @@ tsr_status __wrap_tsr_device_open(tsr_device **out, const tsr_device_options *op
     mirrored.add_sums = add_sums;
     mirrored.rmsnorm = rmsnorm;
     mirrored.matmul = matmul;
-    mirrored.swiglu = swiglu;
+    mirrored.activate = activate;
+    mirrored.add_scaled = add_scaled;
+    mirrored.scale = scale;
+    mirrored.layernorm = layernorm;
+    mirrored.square_sums = square_sums;
+    mirrored.rmsnorm_shared = rmsnorm_shared;
+    mirrored.clear = clear;
+    mirrored.scatter_sums = scatter_sums;
+    mirrored.copy_heads = copy_heads;
     mirrored.rope_angles = rope_angles;
     mirrored.rope = rope;
     mirrored.kv_write = kv_write;

@@ -11,55 +11,22 @@
 
 #include <cmocka.h>
 
+#include "engine/leader.h"
+#include "tests/support/dice.h"
 #include "tests/support/tiny_model.h"
 
+enum {
+    FEW_BLOCKS = 256 // so few that looking at all of them after each step costs little
+};
+
 tsr_world *world;
+const char *golden_path;
 char model_path[64];
-int32_t prompts[N_PROMPTS][LONGEST];
-int prompt_tokens[N_PROMPTS];
+int32_t prompts[MOST_PROMPTS][MOST_PROMPT_TOKENS];
+int prompt_tokens[MOST_PROMPTS];
 int n_vocab;
 
-static void keep_text(outcome *o, const tsr_event *event)
-{
-    assert_true(o->n_text + (int)event->text_bytes <= MOST_TEXT);
-    if (event->text_bytes > 0) {
-        memcpy(o->text + o->n_text, event->text, event->text_bytes);
-    }
-    o->n_text += (int)event->text_bytes;
-}
-
-static void keep_likely(likely *into, const tsr_event *event)
-{
-    into->logprob = event->logprob;
-    into->n_top = event->n_top;
-    assert_in_range(event->n_top, 0, N_TOP);
-    for (int i = 0; i < event->n_top; i++) {
-        into->top[i].id = event->top[i].id; // not what lies between the fields
-        into->top[i].logprob = event->top[i].logprob;
-    }
-}
-
-void note_event(void *ctx, const tsr_event *event)
-{
-    outcome *o = ctx;
-
-    switch (event->kind) {
-    case TSR_EVENT_TOKEN:
-        assert_true(o->n_ids < N_NEW);
-        o->ids[o->n_ids] = event->token;
-        keep_likely(&o->tokens[o->n_ids++], event);
-        keep_text(o, event);
-        break;
-    case TSR_EVENT_SCORE:
-        keep_likely(&o->prompt[event->position], event);
-        o->n_scores++;
-        break;
-    default:
-        keep_text(o, event);
-        (void)snprintf(o->reason, sizeof(o->reason), "%s", event->reason);
-        break;
-    }
-}
+static FILE *golden;
 
 void must(tsr_status st)
 {
@@ -68,63 +35,21 @@ void must(tsr_status st)
     }
 }
 
-static void run_to_the_end(tsr_engine *engine)
-{
-    bool busy = true;
+/* ---- models and prompts ---- */
 
-    while (busy) {
-        must(tsr_engine_step(engine, &busy));
-    }
-}
-
-tsr_engine_stats run_way(const way *w, wish_fn *wish, outcome *into)
-{
-    tsr_engine_options options = w->options;
-    tsr_engine *engine = NULL;
-    tsr_engine_stats stats;
-    int64_t id;
-
-    options.model_path = model_path;
-    options.n_threads = options.n_threads == 0 ? 1 : options.n_threads;
-    must(tsr_engine_create(&engine, world, &options));
-    if (tsr_engine_is_leader(engine)) {
-        memset(into, 0, N_PROMPTS * sizeof(*into));
-        for (int i = 0; i < N_PROMPTS; i++) {
-            tsr_generation g = wish(i);
-
-            g.prompt = prompts[i];
-            g.n_prompt = prompt_tokens[i];
-            g.on_event = note_event;
-            g.ctx = &into[i];
-            must(tsr_engine_submit(engine, &g, &id));
-            if (!w->together) {
-                run_to_the_end(engine);
-            }
-        }
-        run_to_the_end(engine);
-        stats = tsr_engine_describe(engine);
-        must(tsr_engine_stop(engine));
-    } else {
-        must(tsr_engine_follow(engine));
-        stats = tsr_engine_describe(engine);
-    }
-    tsr_engine_destroy(engine);
-    return stats;
-}
-
-void make_model(const char *name, uint64_t seed)
+void make_model(const char *name, uint64_t seed, int n_prompts, int longest)
 {
     const tiny_model *m = tiny_model_preset(name);
     uint64_t state = seed;
 
     n_vocab = m->vocab;
-    (void)snprintf(model_path, sizeof(model_path), "/tmp/tsr_test_decoding_%d.gguf", (int)getpid());
+    (void)snprintf(model_path, sizeof(model_path), "/tmp/tsr_generations_%d.gguf", (int)getpid());
     must(tsr_world_broadcast(world, model_path, sizeof(model_path)));
     if (tsr_world_is_leader(world)) {
         tiny_model_save(m, seed, model_path);
     }
-    for (int i = 0; i < N_PROMPTS; i++) {
-        prompt_tokens[i] = 1 + (i * 37) % LONGEST;
+    for (int i = 0; i < n_prompts; i++) {
+        prompt_tokens[i] = 1 + (i * 37) % longest;
         for (int t = 0; t < prompt_tokens[i]; t++) {
             state = state * 6364136223846793005U + 1442695040888963407U;
             prompts[i][t] = (int32_t)((state >> 33) % (uint64_t)m->vocab);
@@ -139,4 +64,108 @@ void drop_model(void)
     if (tsr_world_is_leader(world)) {
         (void)unlink(model_path);
     }
+}
+
+/* ---- runs ---- */
+
+static void run_to_the_end(tsr_engine *engine)
+{
+    const bool is_small = tsr_engine_describe(engine).n_blocks <= FEW_BLOCKS;
+    bool busy = true;
+
+    while (busy) {
+        must(tsr_engine_step(engine, &busy));
+        assert_true(!is_small || tsr_scheduler_verify(engine->leader->scheduler));
+    }
+}
+
+static void lead(tsr_engine *engine, const way *w, int n, wish_fn *wish)
+{
+    int order[MOST_PROMPTS];
+    uint64_t dice = w->together;
+    int64_t id;
+
+    for (int i = 0; i < n; i++) {
+        const int at = w->together > 1 ? dice_below(&dice, i + 1) : i;
+
+        order[i] = order[at];
+        order[at] = i;
+    }
+    for (int i = 0; i < n; i++) {
+        tsr_generation g = wish(order[i]);
+
+        if (g.prompt == NULL) {
+            g.prompt = prompts[order[i]];
+            g.n_prompt = prompt_tokens[order[i]];
+        }
+        must(tsr_engine_submit(engine, &g, &id));
+        if (w->together == 0) {
+            run_to_the_end(engine);
+        }
+    }
+    run_to_the_end(engine);
+}
+
+tsr_engine_stats run_way(const way *w, int n, wish_fn *wish)
+{
+    tsr_engine_options options = w->options;
+    tsr_engine *engine = NULL;
+    tsr_engine_stats stats;
+
+    options.model_path = model_path;
+    options.n_threads = options.n_threads == 0 ? 1 : options.n_threads;
+    must(tsr_engine_create(&engine, world, &options));
+    if (tsr_engine_is_leader(engine)) {
+        lead(engine, w, n, wish);
+        stats = tsr_engine_describe(engine);
+        must(tsr_engine_stop(engine));
+    } else {
+        must(tsr_engine_follow(engine));
+        stats = tsr_engine_describe(engine);
+    }
+    tsr_engine_destroy(engine);
+    return stats;
+}
+
+/* ---- the file ---- */
+
+bool writes_golden(void)
+{
+    return tsr_world_size(world) == 1;
+}
+
+void open_golden(void)
+{
+    golden = fopen(golden_path, writes_golden() ? "wb" : "rb");
+    if (golden == NULL) {
+        must(tsr_fail(TSR_ERR_IO, "%s: the run on one rank writes it", golden_path));
+    }
+}
+
+void pass_golden(void *got, void *to, size_t n_bytes)
+{
+    const size_t n =
+        writes_golden() ? fwrite(got, n_bytes, 1, golden) : fread(to, n_bytes, 1, golden);
+
+    assert_int_equal(n, 1);
+}
+
+void close_golden(void)
+{
+    assert_int_equal(fclose(golden), 0);
+}
+
+int run_generations(int argc, char **argv, const char *name, const struct CMUnitTest *tests,
+                    size_t n_tests)
+{
+    if (argc != 2 || tsr_world_open(&world) != TSR_OK) {
+        (void)fprintf(stderr, "usage: [mpirun -n N] %s GOLDEN_FILE\n", argv[0]);
+        return 2;
+    }
+    golden_path = argv[1];
+    if (_cmocka_run_group_tests(name, tests, n_tests, NULL, NULL) > 0) {
+        _exit(1); // ranks that wait for this one are ended by the launcher
+    }
+    tsr_world_close(world);
+    return 0;
 }

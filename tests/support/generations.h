@@ -1,6 +1,6 @@
 /*
- * tests/support/generations.h - sixteen generations by an engine on all ranks, and all that they
- * give.
+ * tests/support/generations.h - many generations by an engine on all ranks, in any way that must
+ * give the same, and a file that runs on other numbers of ranks are held to.
  *
  * Whatever goes wrong ends the job: ranks must not be left waiting for one that has failed.
  */
@@ -10,57 +10,47 @@
 #include "engine/tessera.h"
 #include "parallel/world.h"
 
+struct CMUnitTest;
+
 enum {
-    N_PROMPTS = 16,
-    N_NEW = 48,
-    N_TOP = 5,
-    LONGEST = 90,
-    MOST_TEXT = 512,
+    MOST_PROMPTS = 200,
+    MOST_PROMPT_TOKENS = 150,
     END_TOKEN = 2 /* of tiny models */
 };
-
-typedef struct likely {
-    double logprob;
-    tsr_top_token top[N_TOP];
-    int n_top;
-} likely;
-
-/* What one generation gave. */
-typedef struct outcome {
-    int32_t ids[N_NEW];
-    likely tokens[N_NEW];
-    int n_ids;
-    likely prompt[LONGEST]; /* of the token behind each position */
-    int n_scores;
-    char text[MOST_TEXT];
-    int n_text;
-    char reason[16];
-} outcome;
 
 typedef struct way {
     const char *name;
     tsr_engine_options options;
-    bool together; /* all at once, or one after the other */
+    uint64_t together; /* 0: one after the other; 1: all at once; other: and shuffled by that */
 } way;
 
-/* What the i-th generation asks for: all but its prompt and its events. */
+/* What the i-th generation asks for, and where its events go. */
 typedef tsr_generation wish_fn(int i);
 
-extern tsr_world *world; /* the test's */
+extern tsr_world *world;
+extern const char *golden_path;
 extern char model_path[64];
-extern int32_t prompts[N_PROMPTS][LONGEST];
-extern int prompt_tokens[N_PROMPTS];
+extern int32_t prompts[MOST_PROMPTS][MOST_PROMPT_TOKENS];
+extern int prompt_tokens[MOST_PROMPTS];
 extern int n_vocab;
 
 void must(tsr_status st);
 
-/* Prompts of 1 to LONGEST tokens and a tiny model, made by the leader for all. */
-void make_model(const char *name, uint64_t seed);
+/* Prompts of 1 to `longest` tokens and a tiny model, made by the leader for all. */
+void make_model(const char *name, uint64_t seed, int n_prompts, int longest);
 void drop_model(void);
 
-void note_event(void *ctx, const tsr_event *event); /* ctx is an outcome */
+/* All ranks together: n generations, with the prompts above unless they bring their own. */
+tsr_engine_stats run_way(const way *w, int n, wish_fn *wish);
 
-/* All ranks together. On the leader `into` [N_PROMPTS] holds what came out. */
-tsr_engine_stats run_way(const way *w, wish_fn *wish, outcome *into);
+/* On the leader: the run on one rank writes, the others read. */
+bool writes_golden(void);
+void open_golden(void);
+void pass_golden(void *got, void *golden, size_t n_bytes); /* written, or read into `golden` */
+void close_golden(void);
+
+/* A whole test program: [mpirun -n N] test_x GOLDEN_FILE. Returns its exit status. */
+int run_generations(int argc, char **argv, const char *name, const struct CMUnitTest *tests,
+                    size_t n_tests);
 
 #endif

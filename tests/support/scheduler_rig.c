@@ -33,6 +33,7 @@ void rig_init(rig *g, const tsr_scheduler_options *options)
     limits = tsr_scheduler_step_limits(g->scheduler);
     assert_int_equal(tsr_step_init(&g->step, &limits), TSR_OK);
     fake_ranks_init(&g->ranks, &limits, options->context);
+    g->ranks.is_tiered = options->n_device_blocks > 0;
 }
 
 void rig_clear(rig *g)
@@ -48,14 +49,24 @@ bool rig_plan(rig *g)
 
     assert_true(tsr_scheduler_verify(g->scheduler));
     assert_true(g->step.n_rows <= g->options.max_batch_tokens);
-    assert_int_equal(busy, g->step.n_seqs > 0 || g->step.n_dropped > 0);
+    assert_int_equal(busy, g->step.n_seqs > 0 || g->step.n_dropped > 0 || g->step.n_appended > 0 ||
+                               g->step.waits != 0);
+    assert_true(g->step.n_seqs > 0 || g->step.n_rows == 0);
     return busy;
 }
 
 void rig_run(rig *g)
 {
     fake_ranks_run(&g->ranks, g->scheduler, &g->step);
-    tsr_scheduler_commit(g->scheduler, &g->step, g->ranks.next, ends, NULL, ++g->now_ns);
+    g->now_ns++;
+    if (g->ranks.report.is_spoilt) {
+        tsr_scheduler_void(g->scheduler, g->now_ns);
+    } else {
+        tsr_scheduler_commit(g->scheduler, &g->step, g->ranks.next, ends, NULL, g->now_ns);
+    }
+    if (g->ranks.is_tiered) {
+        tsr_scheduler_note_report(g->scheduler, &g->ranks.report);
+    }
     assert_true(tsr_scheduler_verify(g->scheduler));
 }
 

@@ -1,0 +1,47 @@
+/*
+ * engine/weight_pack.h - one weight's rows from the file into panels that kernels compute with.
+ *
+ * Rows that lie in the file as kernels/weight.h can read them are packed from there. Others, of
+ * transposed tensors and of plain ones that are to become another type, pass through f32.
+ */
+#ifndef TSR_ENGINE_WEIGHT_PACK_H
+#define TSR_ENGINE_WEIGHT_PACK_H
+
+#include "engine/weight_place.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct tsr_weight_pack {
+    tsr_weight_place place;
+    tsr_encoding to; /* what tsr_weight_pack_encoding() said */
+    char *panels;    /* destination */
+    size_t panel_bytes;
+    tsr_range rows, cols; /* of the weight */
+} tsr_weight_pack;
+
+/* A thread's memory between calls; begins as {0}. */
+typedef struct tsr_weight_pack_bench {
+    float *values; /* [TSR_PANEL_ROWS, n_cols] */
+    int64_t n_cols;
+} tsr_weight_pack_bench;
+
+/* What a weight is packed as: plain ones as `as` says (TSR_ENCODING_COUNT: as they are), quantised
+ * ones as they are, or F32 when they lie transposed. */
+tsr_encoding tsr_weight_pack_encoding(const tsr_weight_place *place, tsr_encoding as);
+
+/* The bytes of the file that rows x cols of a weight are. */
+uint64_t tsr_weight_pack_file_bytes(const tsr_weight_place *place, int64_t n_rows, int64_t n_cols);
+
+/* Pack one panel of 16 rows. Errors: FORMAT, NOMEM. */
+TSR_MUST_CHECK tsr_status tsr_weight_pack_one(const tsr_weight_pack *pack,
+                                              tsr_weight_pack_bench *bench, int64_t panel);
+
+void tsr_weight_pack_clear(tsr_weight_pack_bench *bench);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

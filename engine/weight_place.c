@@ -1,0 +1,356 @@
+#include "engine/weight_place.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/family.h"
+
+enum {
+    NAME_BYTES = TSR_WEIGHT_PLACE_NAME_BYTES
+};
+
+void tsr_weight_place_shape(const tsr_config *c, tsr_shard_role role, int64_t *n_rows,
+                            int64_t *n_cols)
+{
+    const tsr_shard_shape *s = &c->shape;
+    const int64_t q_dim = (int64_t)s->n_heads * s->head_dim;
+    const int64_t kv_dim = (int64_t)s->n_kv_heads * s->head_dim;
+    const int64_t o_dim = (int64_t)s->n_heads * tsr_shard_value_dim(s);
+    const int64_t shapes[TSR_ROLE_COUNT][2] = {
+        [TSR_ROLE_EMBED] = {s->n_vocab, s->dim},
+        [TSR_ROLE_POSITIONS] = {s->n_positions, s->dim},
+        [TSR_ROLE_EMBED_NORM] = {1, s->dim},
+        [TSR_ROLE_HEAD] = {s->n_vocab, s->dim},
+        [TSR_ROLE_FINAL_NORM] = {1, s->dim},
+        [TSR_ROLE_ATTN_NORM] = {1, s->dim},
+        [TSR_ROLE_FF_NORM] = {1, s->dim},
+        [TSR_ROLE_ATTN_POST_NORM] = {1, s->dim},
+        [TSR_ROLE_FF_POST_NORM] = {1, s->dim},
+        [TSR_ROLE_Q] = {q_dim, c->q_low > 0 ? c->q_low : s->dim},
+        [TSR_ROLE_K] = {kv_dim, s->dim},
+        [TSR_ROLE_V] = {kv_dim, s->dim},
+        [TSR_ROLE_O] = {s->dim, o_dim},
+        [TSR_ROLE_Q_HEAD_NORM] = {1, s->head_dim},
+        [TSR_ROLE_K_HEAD_NORM] = {1, s->head_dim},
+        [TSR_ROLE_Q_HEADS_NORM] = {s->n_heads, s->head_dim},
+        [TSR_ROLE_K_HEADS_NORM] = {s->n_kv_heads, s->head_dim},
+        [TSR_ROLE_Q_WIDE_NORM] = {1, q_dim},
+        [TSR_ROLE_K_WIDE_NORM] = {1, kv_dim},
+        [TSR_ROLE_SINKS] = {1, s->n_heads},
+        [TSR_ROLE_Q_LOW] = {c->q_low, s->dim},
+        [TSR_ROLE_Q_LOW_NORM] = {1, c->q_low},
+        [TSR_ROLE_KV_LOW] = {c->kv_low + c->n_rot, s->dim},
+        [TSR_ROLE_KV_LOW_NORM] = {1, c->kv_low},
+        [TSR_ROLE_K_UP] = {c->kv_low, c->n_nope},
+        [TSR_ROLE_V_UP] = {tsr_shard_value_dim(s), c->kv_low},
+        [TSR_ROLE_GATE] = {s->ff_dim, s->dim},
+        [TSR_ROLE_UP] = {s->ff_dim, s->dim},
+        [TSR_ROLE_DOWN] = {s->dim, s->ff_dim},
+        [TSR_ROLE_ROUTER] = {s->n_experts, s->dim},
+        [TSR_ROLE_EXPERT_GATE] = {s->expert_ff, s->dim},
+        [TSR_ROLE_EXPERT_UP] = {s->expert_ff, s->dim},
+        [TSR_ROLE_EXPERT_DOWN] = {s->dim, s->expert_ff},
+        [TSR_ROLE_SHARED_SCALE] = {1, s->dim},
+        [TSR_ROLE_SHARED_GATE] = {s->shared_ff, s->dim},
+        [TSR_ROLE_SHARED_UP] = {s->shared_ff, s->dim},
+        [TSR_ROLE_SHARED_DOWN] = {s->dim, s->shared_ff},
+    };
+
+    *n_rows = shapes[role][0];
+    *n_cols = shapes[role][1];
+}
+
+bool tsr_weight_place_is_vector(tsr_shard_role role)
+{
+    switch (role) {
+    case TSR_ROLE_EMBED_NORM:
+    case TSR_ROLE_FINAL_NORM:
+    case TSR_ROLE_ATTN_NORM:
+    case TSR_ROLE_FF_NORM:
+    case TSR_ROLE_ATTN_POST_NORM:
+    case TSR_ROLE_FF_POST_NORM:
+    case TSR_ROLE_Q_HEAD_NORM:
+    case TSR_ROLE_K_HEAD_NORM:
+    case TSR_ROLE_Q_HEADS_NORM:
+    case TSR_ROLE_K_HEADS_NORM:
+    case TSR_ROLE_Q_WIDE_NORM:
+    case TSR_ROLE_K_WIDE_NORM:
+    case TSR_ROLE_SINKS:
+    case TSR_ROLE_Q_LOW_NORM:
+    case TSR_ROLE_KV_LOW_NORM:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* ---- names ----------------------------------------------------------------------------------- */
+
+/* The name with %l and %e filled in, and what belongs behind it. */
+static void spell(char *name, const char *pattern, int layer, int64_t number, bool bias)
+{
+    size_t used = 0;
+
+    for (const char *at = pattern; *at != '\0' && used + 24 < NAME_BYTES; at++) {
+        if (at[0] == '%' && (at[1] == 'l' || at[1] == 'e')) {
+            used += (size_t)snprintf(name + used, NAME_BYTES - used, "%lld",
+                                     at[1] == 'l' ? (long long)layer : (long long)number);
+            at++;
+        } else if (*at != '=') {
+            name[used++] = *at;
+        }
+    }
+    name[used] = '\0';
+    if (strchr(pattern, '=') == NULL) {
+        (void)snprintf(name + used, NAME_BYTES - used, "%s", bias ? ".bias" : ".weight");
+    } else if (bias) {
+        (void)snprintf(name + used, NAME_BYTES - used, "_bias");
+    }
+}
+
+/* Files of the bare model, without its head, leave out the first part of every name. */
+static const tsr_stored_tensor *look_up(const tsr_checkpoint *checkpoint, const char *name)
+{
+    const tsr_stored_tensor *found = tsr_checkpoint_find(checkpoint, name);
+    const char *behind = strchr(name, '.');
+
+    if (found == NULL && tsr_checkpoint_gguf(checkpoint) == NULL && behind != NULL) {
+        found = tsr_checkpoint_find(checkpoint, behind + 1);
+    }
+    return found;
+}
+
+/* The first table that lists the role is the one that counts. */
+static const tsr_tensor_name *find_name(const tsr_stored_tensor **source,
+                                        const tsr_checkpoint *checkpoint, const tsr_config *config,
+                                        tsr_shard_role role, int layer, int64_t number, bool bias,
+                                        char *name)
+{
+    const tsr_tensor_name *first = NULL;
+
+    *source = NULL;
+    for (int t = 0; t < 3 && config->family->names[t] != NULL && first == NULL; t++) {
+        for (const tsr_tensor_name *at = config->family->names[t]; at->name != NULL; at++) {
+            if (at->role == role) {
+                spell(name, at->name, layer, number, bias);
+                *source = look_up(checkpoint, name);
+                if (*source != NULL) {
+                    return at;
+                }
+                first = first == NULL ? at : first;
+            }
+        }
+    }
+    if (first != NULL) {
+        spell(name, first->name, layer, number, bias);
+    } else {
+        (void)snprintf(name, NAME_BYTES, "(role %d)", (int)role);
+    }
+    return first;
+}
+
+/* ---- layouts --------------------------------------------------------------------------------- */
+
+/* What a layout says of the tensor: its lines and their length, the stack, the place of row 0. */
+typedef struct form {
+    int64_t n_lines;
+    int64_t length;  /* of a line */
+    int64_t n_stack; /* 0: no stack */
+    tsr_weight_place place;
+} form;
+
+/* In [Q; K; V], or in such a group for every KV head: where the rows of q, k or v begin. */
+static int64_t before_in_qkv(tsr_shard_role role, int64_t q, int64_t kv)
+{
+    return role == TSR_ROLE_Q ? 0 : role == TSR_ROLE_K ? q : q + kv;
+}
+
+static form qkv_form(const tsr_config *c, tsr_shard_role role, int64_t n_rows, int64_t n_cols,
+                     bool by_head)
+{
+    const tsr_shard_shape *s = &c->shape;
+    const int64_t heads = by_head ? s->n_kv_heads : 1;
+    const int64_t q = (int64_t)s->n_heads * s->head_dim / heads;
+    const int64_t kv = (int64_t)s->n_kv_heads * s->head_dim / heads;
+
+    return (form){.n_lines = (q + 2 * kv) * heads,
+                  .length = n_cols,
+                  .place = {.base = before_in_qkv(role, q, kv),
+                            .run = n_rows / heads,
+                            .pitch = q + 2 * kv,
+                            .step = 1}};
+}
+
+/* Each head's rows of K without rotary dimensions, then its rows of V. */
+static form latent_form(const tsr_config *c, tsr_shard_role role, int64_t number)
+{
+    const int64_t a_head = c->n_nope + tsr_shard_value_dim(&c->shape);
+    form f = {.n_lines = a_head * c->shape.n_heads,
+              .length = c->kv_low,
+              .place = {.run = INT64_MAX, .step = 1}};
+
+    if (role == TSR_ROLE_V_UP) {
+        f.place.base = number * a_head + c->n_nope;
+    } else { // rows of K_UP are dimensions of the latent: the tensor's columns
+        f.place.skip = number * a_head;
+        f.place.transposed = true;
+        f.n_lines = c->kv_low;
+        f.length = a_head * c->shape.n_heads;
+    }
+    return f;
+}
+
+static form form_of(const tsr_config *c, tsr_shard_role role, tsr_layout layout, int64_t number)
+{
+    const bool is_up = role == TSR_ROLE_UP || role == TSR_ROLE_EXPERT_UP;
+    int64_t n_rows;
+    int64_t n_cols;
+    form f;
+
+    tsr_weight_place_shape(c, role, &n_rows, &n_cols);
+    f = (form){.n_lines = n_rows, .length = n_cols, .place = {.run = INT64_MAX, .step = 1}};
+    switch (layout) {
+    case TSR_LAYOUT_QKV:
+    case TSR_LAYOUT_QKV_TRANSPOSED:
+        f = qkv_form(c, role, n_rows, n_cols, false);
+        f.place.transposed = layout == TSR_LAYOUT_QKV_TRANSPOSED;
+        break;
+    case TSR_LAYOUT_QKV_BY_HEAD:
+        f = qkv_form(c, role, n_rows, n_cols, true);
+        break;
+    case TSR_LAYOUT_GATE_UP:
+    case TSR_LAYOUT_STACK_GATE_UP:
+        f.n_lines = 2 * n_rows;
+        f.place.base = is_up ? n_rows : 0;
+        break;
+    case TSR_LAYOUT_STACK_PAIRS:
+        f.n_lines = 2 * n_rows;
+        f.place.base = is_up ? 1 : 0;
+        f.place.step = 2;
+        f.place.transposed = true;
+        break;
+    case TSR_LAYOUT_TRANSPOSED:
+    case TSR_LAYOUT_STACK_TRANSPOSED:
+        f.place.transposed = true;
+        break;
+    case TSR_LAYOUT_LATENT:
+        f = latent_form(c, role, number);
+        break;
+    default:
+        break;
+    }
+    if (layout == TSR_LAYOUT_HEADS) {
+        f.n_stack = c->shape.n_heads;
+    } else if (layout == TSR_LAYOUT_STACK || layout == TSR_LAYOUT_STACK_TRANSPOSED ||
+               layout == TSR_LAYOUT_STACK_GATE_UP || layout == TSR_LAYOUT_STACK_PAIRS) {
+        f.n_stack = c->shape.n_experts;
+    }
+    f.place.matrix = f.n_stack > 0 ? number : 0;
+    return f;
+}
+
+static tsr_status wrong_shape(const tsr_stored_tensor *t, const char *name, int n_dims,
+                              const int64_t want[3])
+{
+    char is[96] = "";
+    char wanted[96] = "";
+    size_t used = 0;
+
+    for (int d = t->n_dims - 1; d >= 0 && used < sizeof(is) - 24; d--) {
+        used += (size_t)snprintf(is + used, sizeof(is) - used, "%lld%s", (long long)t->shape[d],
+                                 d > 0 ? ", " : "");
+    }
+    used = 0;
+    for (int d = n_dims - 1; d >= 0; d--) {
+        used += (size_t)snprintf(wanted + used, sizeof(wanted) - used, "%lld%s", (long long)want[d],
+                                 d > 0 ? ", " : "");
+    }
+    return tsr_fail(TSR_ERR_FORMAT, "%s is [%s]; the model's sizes want [%s]", name, is, wanted);
+}
+
+/* A matrix [lines, length], the other way round when transposed, in a stack or not; a bias has the
+ * lines alone. */
+static tsr_status check_matrix(const form *f, const tsr_stored_tensor *t, const char *name,
+                               bool bias)
+{
+    const int64_t columns = f->place.transposed ? f->n_lines : f->length;
+    const int64_t rows = f->place.transposed ? f->length : f->n_lines;
+    const int64_t of_matrix[3] = {columns, rows, f->n_stack};
+    const int64_t of_bias[3] = {f->n_lines, f->n_stack, 1};
+    const int64_t *want = bias ? of_bias : of_matrix;
+    const int n_dims = (bias ? 1 : 2) + (f->n_stack > 0 ? 1 : 0);
+
+    for (int d = 0; d < n_dims; d++) {
+        if (t->shape[d] != want[d] || t->n_dims != n_dims) {
+            return wrong_shape(t, name, n_dims, want);
+        }
+    }
+    return TSR_OK;
+}
+
+/* A vector may be stored with one more dimension of size 1, or a norm a head as [heads, head_dim].
+ */
+static tsr_status check_vector(const form *f, const tsr_stored_tensor *t, const char *name)
+{
+    const int64_t n = t->shape[0] * t->shape[1];
+    const int64_t want[3] = {f->length, f->n_lines, 1};
+
+    if (t->n_dims < 1 || t->n_dims > 2 || t->shape[0] > f->n_lines * f->length ||
+        t->shape[1] > f->n_lines * f->length || n != f->n_lines * f->length) {
+        return wrong_shape(t, name, f->n_lines > 1 ? 2 : 1, want);
+    }
+    return TSR_OK;
+}
+
+tsr_status tsr_weight_place_find(tsr_weight_place *place, const tsr_checkpoint *checkpoint,
+                                 const tsr_config *config, tsr_shard_role role, int layer,
+                                 int64_t number, bool bias, char *name)
+{
+    const tsr_stored_tensor *source;
+    const tsr_tensor_name *at =
+        find_name(&source, checkpoint, config, role, layer, number, bias, name);
+    form f;
+
+    *place = (tsr_weight_place){0};
+    if (source == NULL) {
+        return TSR_OK;
+    }
+    f = form_of(config, role, at->layout, number);
+    if (source->encoding == TSR_ENCODING_COUNT) {
+        return tsr_fail(TSR_ERR_UNSUPPORTED, "%s is of a type that weights cannot have", name);
+    }
+    TSR_TRY(tsr_weight_place_is_vector(role) ? check_vector(&f, source, name)
+                                             : check_matrix(&f, source, name, bias));
+    *place = f.place;
+    place->source = source;
+    return TSR_OK;
+}
+
+static bool ends_with(const tsr_stored_tensor *t, const char *ending)
+{
+    const size_t n = strlen(ending);
+
+    return t->name.n_bytes >= n && memcmp(t->name.bytes + t->name.n_bytes - n, ending, n) == 0;
+}
+
+bool tsr_weight_place_is_ignored(const tsr_stored_tensor *t, const tsr_config *config)
+{
+    static const char *const endings[] = {
+        ".rotary_emb.inv_freq", ".attn.masked_bias",        ".attention.masked_bias",
+        "rope_freqs.weight",    "rope_factors_long.weight", "rope_factors_short.weight",
+    };
+    // Old files keep the triangle of the causal mask as a bias of attention itself.
+    static const char *const masks[] = {".attn.bias", ".attention.bias"};
+
+    for (size_t i = 0; i < sizeof(endings) / sizeof(endings[0]); i++) {
+        if (ends_with(t, endings[i])) {
+            return true;
+        }
+    }
+    for (size_t i = 0; i < sizeof(masks) / sizeof(masks[0]); i++) {
+        if (ends_with(t, masks[i]) && t->shape[0] == t->shape[1] && t->shape[0] > 1) {
+            return true;
+        }
+    }
+    return config->tied_head && ends_with(t, "lm_head.weight");
+}

@@ -1,0 +1,297 @@
+#include "kernels/attention_tile.h"
+
+#include <string.h>
+
+#include "kernels/kv_code.h"
+#include "kernels/rows_cpu.h"
+
+enum {
+    WIDEN_FROM = 12 // queries that pay for converting a run to f32 once
+};
+
+/* ---- what there is --------------------------------------------------------------------------- */
+
+tsr_attention_sequence tsr_attention_tile_sequence(const tsr_attention_call *c, int seq)
+{
+    const int32_t *row_start = c->batch->row_start.data;
+    const int32_t *first_pos = c->batch->first_pos.data;
+    const int32_t *lanes = c->batch->lanes.data;
+
+    return (tsr_attention_sequence){row_start[seq], row_start[seq + 1] - row_start[seq],
+                                    first_pos[seq], tsr_rows_cpu_i32(c->batch->tables, lanes[seq])};
+}
+
+tsr_attention_rows tsr_attention_tile_at(const tsr_attention_call *c, int seq, int64_t row_tile,
+                                         int64_t tile_rows, int strip)
+{
+    const tsr_attention_shape *shape = c->shape;
+    const int64_t kv_head = strip / c->strips_a_head;
+    const int64_t piece = strip % c->strips_a_head;
+    const int64_t group = kv_head * shape->group - shape->first_head; // its first head, may be < 0
+    const int64_t start = group + piece * TSR_ATTENTION_STRIP_HEADS;
+    const int64_t end = tsr_least(tsr_least(shape->n_heads, group + shape->group),
+                                  start + TSR_ATTENTION_STRIP_HEADS);
+    tsr_attention_rows t = {.seq = seq, .in = tsr_attention_tile_sequence(c, seq)};
+
+    t.first_row = row_tile * tile_rows;
+    t.n_rows = (int)tsr_least(tile_rows, t.in.n_rows - t.first_row);
+    t.kv_head = (int)kv_head;
+    t.first_head = (int)tsr_most(0, start);
+    t.n_heads = (int)tsr_most(0, end - t.first_head);
+    return t;
+}
+
+/* ---- what is seen ---------------------------------------------------------------------------- */
+
+/* The first position that a window lets the row at `position` see. */
+static int64_t window_start(const tsr_attention_shape *shape, int64_t position)
+{
+    return shape->window == 0 ? 0 : tsr_most(0, position - shape->window + 1);
+}
+
+int64_t tsr_attention_tile_first_run(const tsr_attention_call *c, const tsr_attention_sequence *in)
+{
+    return window_start(c->shape, in->first_pos) / TSR_ATTENTION_RUN;
+}
+
+int64_t tsr_attention_tile_end_run(const tsr_attention_sequence *in)
+{
+    return tsr_ceil_div(in->first_pos + in->n_rows, TSR_ATTENTION_RUN);
+}
+
+/* What the row at `position` sees of the run that starts at `start`, without a stride. */
+static tsr_attention_range seen(const tsr_attention_shape *shape, int64_t position, int64_t start)
+{
+    return (tsr_attention_range){
+        (int)tsr_most(0, tsr_least(window_start(shape, position) - start, TSR_ATTENTION_RUN)),
+        (int)tsr_most(0, tsr_least(position + 1 - start, TSR_ATTENTION_RUN))};
+}
+
+/* The same with a stride: ranges in ascending order. Returns how many. */
+static int seen_by_stride(tsr_attention_range *ranges, const tsr_attention_shape *shape,
+                          int64_t position, int64_t start)
+{
+    const tsr_attention_range all = seen(shape, position, start);
+    // From here on everything is near.
+    const int64_t near = tsr_most(all.first, position - shape->local + 1 - start);
+    int64_t t = all.first + (position - start - all.first) % shape->stride;
+    int n = 0;
+
+    if (all.first >= all.end) {
+        return 0;
+    }
+    if (shape->stride == 1) {
+        t = all.end; // one range, below
+    }
+    for (; t < all.end && t < near; t += shape->stride) {
+        ranges[n++] = (tsr_attention_range){(int)t, (int)t + 1};
+    }
+    if (shape->stride == 1 || near < all.end) {
+        ranges[n++] = (tsr_attention_range){shape->stride == 1 ? all.first : (int)near, all.end};
+    }
+    return n;
+}
+
+/* ---- where it lies --------------------------------------------------------------------------- */
+
+static const char *block_at(const tsr_kv_view *kv, int32_t slot)
+{
+    return slot >= 0 ? (const char *)kv->pool + (size_t)slot * kv->block_bytes
+                     : (const char *)kv->host_pool + (size_t)~slot * kv->block_bytes;
+}
+
+/* Tokens [from, to) of a run; groups of 16 that hold none of them stay NULL. */
+static tsr_attention_run run_at(const tsr_attention_call *c, const tsr_attention_rows *t,
+                                int64_t index, int from, int to)
+{
+    const tsr_kv_layout *layout = c->kv->layout;
+    const size_t offset = tsr_kv_layout_offset(layout, c->kv->layer, t->kv_head);
+    const size_t key_bytes = tsr_kv_layout_key_bytes(layout);
+    const size_t key_elem_bytes = ((size_t)tsr_kv_type_key_bits(layout->type) + 7) / 8;
+    const size_t value_row_bytes =
+        (size_t)c->padded_dim * (size_t)tsr_kv_type_value_bits(layout->type) / 8;
+    tsr_attention_run run = {.type = layout->type,
+                             .key_dim = layout->key_dim,
+                             .padded_dim = c->padded_dim,
+                             .key_stride = layout->block_tokens};
+
+    for (int first = from / 16 * 16; first < to; first += 16) {
+        const int64_t token = index * TSR_ATTENTION_RUN + first;
+        const size_t within = (size_t)(token % layout->block_tokens);
+        const char *keys = block_at(c->kv, t->in.slots[token / layout->block_tokens]) + offset;
+
+        run.keys[first / 16] = keys + within * key_elem_bytes;
+        run.values[first / 16] =
+            layout->latent ? NULL : keys + key_bytes + within * value_row_bytes;
+    }
+    return run;
+}
+
+/* What the codes of tokens [from, to) stand for. */
+static void add_scales(const tsr_attention_call *c, tsr_attention_run *run,
+                       const tsr_attention_bench *b, int from, int to)
+{
+    const tsr_kv_layout *layout = c->kv->layout;
+    const size_t key_codes = tsr_kv_layout_key_codes(layout);
+    const size_t value_codes = tsr_kv_layout_value_codes(layout);
+    const size_t value_row_bytes =
+        (size_t)c->padded_dim * (size_t)tsr_kv_type_value_bits(layout->type) / 8;
+    const size_t mean_floats = ((size_t)layout->key_dim + 15) / 16 * 16;
+    float *value_scales = b->scales + TSR_ATTENTION_RUN;
+    float *centred = value_scales + TSR_ATTENTION_RUN;
+
+    for (int g = from / 16; g * 16 < to; g++) {
+        const size_t within = (size_t)((int64_t)g * 16 % layout->block_tokens);
+        const char *keys = (const char *)run->keys[g] - within; // bytes of a token apart
+
+        c->loops->widen_scales(b->scales + g * 16, centred + g * 16,
+                               (const uint16_t *)(const void *)(keys + key_codes) + within);
+        if (!layout->latent) {
+            const char *values = (const char *)run->values[g] - within * value_row_bytes;
+
+            c->loops->widen_scales(value_scales + g * 16, NULL,
+                                   (const uint16_t *)(const void *)(values + value_codes) + within);
+        }
+        if (tsr_kv_layout_is_centred(layout)) {
+            float scale;
+            const int8_t *codes = tsr_kv_code_mean_at(&scale, keys, layout, (int)within);
+
+            c->loops->widen_mean(b->means + (size_t)g * mean_floats, codes, layout->key_dim, scale);
+            run->means = b->means;
+        }
+    }
+    run->key_scales = b->scales;
+    run->value_scales = layout->latent ? b->scales : value_scales;
+    run->centred = centred;
+}
+
+/* ---- a tile over a run ----------------------------------------------------------------------- */
+
+void tsr_attention_tile_queries(const tsr_attention_call *c, const tsr_attention_rows *t, float *q)
+{
+    const tsr_kv_layout *layout = c->kv->layout;
+    const int key_dim = layout->key_dim;
+
+    for (int r = 0; r < t->n_rows; r++) {
+        const float *row = tsr_rows_cpu_f32(c->q, t->in.first_row + t->first_row + r);
+
+        for (int h = 0; h < t->n_heads; h++) {
+            c->loops->scale(q, row + (int64_t)(t->first_head + h) * key_dim, key_dim,
+                            c->shape->scale);
+            if (tsr_kv_type_is_turned(layout->type)) {
+                tsr_kv_code_turn(q, key_dim, tsr_kv_code_key_unit(layout));
+            }
+            q += key_dim;
+        }
+    }
+}
+
+/* The whole of what any query of the tile sees of a run; end <= first when that is nothing. */
+static tsr_attention_range seen_by_tile(const tsr_attention_call *c, const tsr_attention_rows *t,
+                                        int64_t run)
+{
+    const int64_t start = run * TSR_ATTENTION_RUN;
+    const int64_t first = t->in.first_pos + t->first_row;
+
+    return (tsr_attention_range){seen(c->shape, first, start).first,
+                                 seen(c->shape, first + t->n_rows - 1, start).end};
+}
+
+void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_rows *t,
+                               int64_t run, const tsr_attention_bench *b, const float *q,
+                               float *parts, const tsr_attention_rows *later, int64_t later_run)
+{
+    const int n_queries = t->n_rows * t->n_heads;
+    const int64_t start = run * TSR_ATTENTION_RUN;
+    const int64_t first_pos = t->in.first_pos + t->first_row;
+    const tsr_attention_range all = seen_by_tile(c, t, run);
+    const float *slopes = c->shape->slopes.data;
+    tsr_attention_range seen_by[TSR_ATTENTION_QUERIES];
+    tsr_attention_range pattern[TSR_ATTENTION_RUN];
+    tsr_attention_run then;
+    tsr_attention_run what;
+    tsr_attention_tile queries = {
+        .seen = seen_by, .softcap = c->shape->softcap, .scores = b->scores};
+    int first = 0;
+    int end = 0;
+
+    for (int i = 0; i < n_queries; i++) { // those that see anything follow one another
+        seen_by[i] = seen(c->shape, first_pos + i / t->n_heads, start);
+        *tsr_attention_tile_sum(c, parts + (int64_t)i * c->part_floats) = 0;
+        if (seen_by[i].first < seen_by[i].end) {
+            first = end == 0 ? i : first;
+            end = i + 1;
+        }
+    }
+    if (c->shape->stride > 0 && end > 0) { // a tile has one row
+        queries.pattern = pattern;
+        queries.n_pattern = seen_by_stride(pattern, c->shape, first_pos, start);
+        end = queries.n_pattern == 0 ? 0 : end;
+    }
+    if (end == 0) {
+        return;
+    }
+    what = run_at(c, t, run, all.first, all.end);
+    if (tsr_kv_type_is_coded(what.type)) {
+        add_scales(c, &what, b, all.first, all.end);
+    }
+    queries.n_queries = end - first;
+    queries.seen = seen_by + first;
+    queries.q = q + (int64_t)first * c->kv->layout->key_dim;
+    queries.parts = parts + (int64_t)first * c->part_floats;
+    queries.n_heads = t->n_heads;
+    queries.slopes = slopes == NULL ? NULL : slopes + t->first_head; // first is a multiple of heads
+    queries.slopes_scale = c->shape->slopes_scale;
+    queries.first_token = (float)start;
+    queries.distance = (float)(start - (first_pos + first / t->n_heads));
+    queries.from_memory =
+        queries.n_queries < WIDEN_FROM && queries.pattern == NULL && !c->kv->layout->latent;
+    if (queries.from_memory && later != NULL) {
+        const tsr_attention_range next = seen_by_tile(c, later, later_run);
+
+        if (next.first < next.end) {
+            then = run_at(c, later, later_run, next.first, next.end);
+            queries.then = &then;
+        }
+    }
+    if (c->kv->layout->latent ||
+        (queries.n_queries >= WIDEN_FROM && what.type != TSR_KV_TYPE_F32)) {
+        const tsr_attention_run narrow = what;
+
+        c->loops->widen(&what, b->keys, b->values, &narrow, all.first, all.end);
+    }
+    c->loops->attend(&what, &queries);
+}
+
+void tsr_attention_tile_merge(const tsr_attention_call *c, float *state, const float *part)
+{
+    if (part[c->padded_dim + 1] == 0) {
+        return; // nothing was seen; a sum that is NaN goes on
+    }
+    if (state[c->padded_dim + 1] == 0) {
+        memcpy(state, part, (size_t)c->part_floats * sizeof(*part));
+    } else {
+        c->loops->merge(state, part, c->padded_dim);
+    }
+}
+
+void tsr_attention_tile_finish(const tsr_attention_call *c, tsr_tensor out, int64_t row, int head,
+                               float *state)
+{
+    const tsr_kv_layout *layout = c->kv->layout;
+    const int value_dim = layout->value_dim;
+    float *to = tsr_rows_cpu_f32(out, row) + (int64_t)head * value_dim;
+    const float *sinks = c->shape->sinks.data;
+
+    if (sinks != NULL) {
+        float sink[TSR_ATTENTION_MOST_PART] = {0};
+
+        sink[c->padded_dim] = sinks[head];
+        sink[c->padded_dim + 1] = 1;
+        c->loops->merge(state, sink, c->padded_dim);
+    }
+    c->loops->finish(to, state, value_dim);
+    if (tsr_kv_type_is_turned(layout->type)) {
+        tsr_kv_code_turn(to, value_dim, tsr_kv_code_value_unit(layout));
+    }
+}

@@ -1,0 +1,40 @@
+/*
+ * kernels/ops_check.h - how ops look at their operands before anything is computed. Private to the
+ * room.
+ */
+#ifndef TSR_KERNELS_OPS_CHECK_H
+#define TSR_KERNELS_OPS_CHECK_H
+
+#include "kernels/backend.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+    TSR_OPS_ANY = -1 /* a number of rows or columns that is not prescribed */
+};
+
+static inline bool tsr_ops_check_empty(tsr_tensor t)
+{
+    return t.n_rows == 0 || t.n_cols == 0;
+}
+
+/* Type, device, shape and memory of one operand. Errors: ARG. */
+TSR_MUST_CHECK tsr_status tsr_ops_check_tensor(const tsr_device *dev, const char *op,
+                                               const char *name, tsr_tensor t, tsr_dtype dtype,
+                                               int64_t n_rows, int64_t n_cols);
+
+/* The same of one that may be absent. */
+TSR_MUST_CHECK tsr_status tsr_ops_check_optional(const tsr_device *dev, const char *op,
+                                                 const char *name, tsr_tensor t, tsr_dtype dtype,
+                                                 int64_t n_rows, int64_t n_cols);
+
+TSR_MUST_CHECK tsr_status tsr_ops_check_weight(const tsr_device *dev, const char *op,
+                                               const tsr_weight *w);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

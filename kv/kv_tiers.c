@@ -1,0 +1,550 @@
+#include "kv/kv_tiers.h"
+
+#include <assert.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "kv/kv_tiers_state.h"
+
+enum {
+    MOST_FAILURES = 3,      // reads of a block, writes of the disk: one after the other
+    MOST_COPY_FAILURES = 16 // a device that cannot copy any more is no device
+};
+
+/* ---- life ---- */
+
+static tsr_status make_pools(tsr_kv_tiers *t, const tsr_kv_tiers_options *o)
+{
+    if (o->n_host > 0) {
+        const size_t n_slots = (size_t)o->n_host + TSR_KV_TIERS_EXCHANGE;
+
+        if (__builtin_mul_overflow(n_slots, o->block_bytes, &t->host_bytes)) {
+            return tsr_fail(TSR_ERR_NOMEM, "%zu blocks of %zu bytes are beyond any memory", n_slots,
+                            o->block_bytes);
+        }
+        t->ground.host_pool = tsr_device_alloc_host(t->ground.dev, t->host_bytes);
+        if (t->ground.host_pool == NULL) {
+            return tsr_fail(TSR_ERR_NOMEM, "no host memory for %zu cache blocks of %zu bytes",
+                            n_slots, o->block_bytes);
+        }
+    }
+    return o->n_disk == 0 ? TSR_OK
+                          : tsr_kv_disk_create(&t->ground.disk, o->folder,
+                                               o->n_disk + TSR_KV_TIERS_EXCHANGE, o->block_bytes,
+                                               TSR_KV_MOVER_DEPTH, tsr_device_pool(t->ground.dev));
+}
+
+static tsr_status make_lists(tsr_kv_tiers *t, const tsr_kv_tiers_options *o)
+{
+    const size_t n_tables = (size_t)t->tables->n_tables;
+    const int n_slots[TSR_KV_TIER_COUNT] = {
+        [TSR_KV_DEVICE] = o->n_device,
+        [TSR_KV_HOST] = o->n_host > 0 ? o->n_host + TSR_KV_TIERS_EXCHANGE : 0,
+        [TSR_KV_DISK] = o->n_disk > 0 ? o->n_disk + TSR_KV_TIERS_EXCHANGE : 0,
+    };
+
+    TSR_TRY(tsr_kv_places_init(&t->places, o->n_ids, n_slots));
+    t->tickets = tsr_alloc(n_tables, sizeof(*t->tickets));
+    t->fresh = tsr_alloc(n_tables, sizeof(*t->fresh));
+    t->spoilt = tsr_alloc(n_tables, sizeof(*t->spoilt));
+    if (t->tickets == NULL || t->fresh == NULL || t->spoilt == NULL) {
+        return tsr_fail(TSR_ERR_NOMEM, "kv store: no memory for lists of %zu tables", n_tables);
+    }
+    return TSR_OK;
+}
+
+tsr_status tsr_kv_tiers_create(tsr_kv_tiers **out, tsr_device *dev, void *device_pool,
+                               tsr_kv_tables *tables, const tsr_kv_tiers_options *options)
+{
+    tsr_status st = TSR_OK;
+    tsr_kv_tiers *t;
+
+    if (options->n_device < 1 || options->n_ids < 1 || options->n_host < 0 || options->n_disk < 0 ||
+        (options->n_disk > 0 && options->folder == NULL)) {
+        return tsr_fail(TSR_ERR_ARG, "kv store: %d block ids in %d + %d + %d blocks",
+                        options->n_ids, options->n_device, options->n_host, options->n_disk);
+    }
+    t = tsr_alloc(1, sizeof(*t));
+    if (t == NULL) {
+        return tsr_fail(TSR_ERR_NOMEM, "kv tiers");
+    }
+    t->ground = (tsr_kv_ground){
+        .dev = dev, .block_bytes = options->block_bytes, .device_pool = device_pool};
+    t->tables = tables;
+    TSR_TRY_GOTO(st, fail, make_pools(t, options));
+    TSR_TRY_GOTO(st, fail, make_lists(t, options));
+    TSR_TRY_GOTO(st, fail, tsr_kv_mover_create(&t->mover, &t->ground));
+    *out = t;
+    return TSR_OK;
+
+fail:
+    tsr_kv_tiers_destroy(t);
+    return st;
+}
+
+void tsr_kv_tiers_destroy(tsr_kv_tiers *t)
+{
+    if (t == NULL) {
+        return;
+    }
+    tsr_kv_mover_destroy(t->mover); // first: what is under way uses the others
+    tsr_free(t->copies);
+    tsr_free(t->spoilt);
+    tsr_free(t->fresh);
+    tsr_free(t->tickets);
+    tsr_kv_places_clear(&t->places);
+    tsr_kv_disk_destroy(t->ground.disk);
+    tsr_device_free_host(t->ground.dev, t->ground.host_pool, t->host_bytes);
+    tsr_free(t);
+}
+
+const void *tsr_kv_tiers_host_pool(const tsr_kv_tiers *t)
+{
+    return t->ground.host_pool;
+}
+
+/* ---- moves ---- */
+
+void tsr_kv_tiers_lose(tsr_kv_tiers *t, int32_t id)
+{
+    tsr_kv_places_lose(&t->places, id);
+    t->n_ever_lost++;
+}
+
+static tsr_status note_failure(tsr_kv_tiers *t, const tsr_kv_move *move)
+{
+    tsr_kv_place *b = move->id < 0 ? NULL : &t->places.places[move->id];
+
+    if (move->to == TSR_KV_DISK) {
+        if (++t->n_write_failures == MOST_FAILURES) {
+            t->disk_is_closed = true;
+            tsr_log_warn("the disk tier takes no more blocks: %s", tsr_status_message());
+        }
+    } else if (move->from == TSR_KV_DISK) {
+        if (b != NULL && ++b->n_failed >= MOST_FAILURES) {
+            tsr_log_warn("a cache block is lost and will be computed again: %s",
+                         tsr_status_message());
+            tsr_kv_places_remove(&t->places, move->id, TSR_KV_DISK);
+            if (b->slot[TSR_KV_DEVICE] == 0 && b->slot[TSR_KV_HOST] == 0) {
+                tsr_kv_tiers_lose(t, move->id);
+            }
+        }
+    } else if (++t->n_copy_failures >= MOST_COPY_FAILURES) {
+        return tsr_fail(TSR_ERR_DEVICE, "%d copies of cache blocks failed in a row: %s",
+                        t->n_copy_failures, tsr_status_message());
+    }
+    return TSR_OK;
+}
+
+static tsr_status end_move(tsr_kv_tiers *t, const tsr_kv_move *move, tsr_status ended)
+{
+    tsr_kv_slots *to = &t->places.slots[move->to];
+
+    if (move->id >= 0) {
+        tsr_kv_places_set_move(&t->places, move->id, -1);
+    } else {
+        tsr_kv_slots_give(&t->places.slots[move->from], move->from_slot);
+    }
+    if (ended != TSR_OK || move->id < 0) {
+        tsr_kv_slots_give(to, move->to_slot);
+    } else {
+        tsr_kv_places_put(&t->places, move->id, move->to, move->to_slot);
+    }
+    if (ended != TSR_OK) {
+        return note_failure(t, move);
+    }
+    if (move->to == TSR_KV_DISK) {
+        t->n_write_failures = 0;
+    } else if (move->from != TSR_KV_DISK) {
+        t->n_copy_failures = 0;
+    }
+    if (move->id >= 0 && move->from == TSR_KV_DISK) {
+        t->places.places[move->id].n_failed = 0;
+    }
+    return TSR_OK;
+}
+
+tsr_status tsr_kv_tiers_take_back(tsr_kv_tiers *t, int waits_for)
+{
+    tsr_kv_move move;
+    tsr_status ended;
+
+    if (waits_for >= 0 && t->stalled_at == 0) {
+        t->stalled_at = tsr_clock_ns();
+    }
+    while (tsr_kv_mover_take(t->mover, waits_for, &move, &ended)) {
+        waits_for = -1; // that one has ended by now
+        TSR_TRY(end_move(t, &move, ended));
+    }
+    return TSR_OK;
+}
+
+tsr_status tsr_kv_tiers_start(tsr_kv_tiers *t, int32_t id, tsr_kv_tier from, tsr_kv_tier to,
+                              int32_t slot, bool may_wait)
+{
+    const tsr_kv_move move = {
+        .id = id,
+        .from = from,
+        .to = to,
+        .from_slot = t->places.places[id].slot[from] - 1,
+        .to_slot = slot,
+    };
+    tsr_status st;
+    int place;
+
+    for (;;) {
+        st = tsr_kv_mover_start(t->mover, &move, &place);
+        if (st != TSR_ERR_FULL || !may_wait) {
+            break;
+        }
+        TSR_TRY_GOTO(st, fail, tsr_kv_tiers_take_back(t, tsr_kv_mover_oldest(t->mover)));
+    }
+    if (st == TSR_OK) {
+        tsr_kv_places_set_move(&t->places, id, place);
+        return TSR_OK;
+    }
+
+fail:
+    tsr_kv_slots_give(&t->places.slots[to], slot);
+    return st;
+}
+
+tsr_status tsr_kv_tiers_settle(tsr_kv_tiers *t)
+{
+    while (tsr_kv_mover_n_moves(t->mover) > 0) {
+        TSR_TRY(tsr_kv_tiers_take_back(t, tsr_kv_mover_oldest(t->mover)));
+    }
+    return TSR_OK;
+}
+
+/* ---- changes ---- */
+
+void tsr_kv_tiers_drop(tsr_kv_tiers *t, int32_t id)
+{
+    const tsr_kv_place *b = &t->places.places[id];
+    tsr_kv_tier kept = TSR_KV_TIER_COUNT;
+
+    if (b->n_tables > 0) {
+        t->places.n_moved++; // whoever still has it in a table is to see that it is gone
+    }
+    if (b->move != 0) {
+        tsr_kv_move *move = tsr_kv_mover_at(t->mover, b->move - 1);
+
+        // What is being read stays the move's until it has ended.
+        kept = move->from;
+        move->id = -1;
+    }
+    tsr_kv_places_drop(&t->places, id, kept);
+}
+
+/* The table's entry is of no block any more. */
+static void empty_entry(tsr_kv_tiers *t, int table, int index)
+{
+    const int32_t id = tsr_kv_tiers_id_at(t, table, index);
+
+    if (id >= 0) {
+        tsr_kv_places_let_go(&t->places, id);
+    }
+}
+
+static void close_ticket(tsr_kv_tiers *t, int table)
+{
+    for (int i = 0; i < t->n_tickets; i++) {
+        if (t->tickets[i].table == table) {
+            t->n_tickets--;
+            for (; i < t->n_tickets; i++) {
+                t->tickets[i] = t->tickets[i + 1];
+            }
+        }
+    }
+}
+
+void tsr_kv_tiers_leave(tsr_kv_tiers *t, int table)
+{
+    tsr_kv_table *tb = &t->tables->tables[table];
+
+    for (int i = 0; i < tb->n; i++) {
+        empty_entry(t, table, i);
+    }
+    *tb = (tsr_kv_table){.runs_at = tb->runs_at};
+    close_ticket(t, table);
+    for (int i = 0; i < t->n_fresh; i++) {
+        if (t->fresh[i] == table) {
+            t->n_fresh--;
+            for (; i < t->n_fresh; i++) {
+                t->fresh[i] = t->fresh[i + 1];
+            }
+        }
+    }
+}
+
+static void note_asked(tsr_kv_tiers *t, int32_t id)
+{
+    for (int tier = 0; tier < TSR_KV_TIER_COUNT; tier++) {
+        if (tsr_kv_places_has(&t->places, id, (tsr_kv_tier)tier)) {
+            t->n_asked[tier]++;
+            return;
+        }
+    }
+}
+
+void tsr_kv_tiers_append(tsr_kv_tiers *t, int table, int index, int32_t id)
+{
+    tsr_kv_table *tb = &t->tables->tables[table];
+    const size_t at = tsr_kv_tables_at(t->tables, table, index);
+
+    if (tb->n == 0) {
+        t->fresh[t->n_fresh++] = table;
+    }
+    if (index < tb->n) {
+        empty_entry(t, table, index);
+    }
+    for (; tb->n < index; tb->n++) { // entries that nobody told: no block has that life
+        t->tables->lives[tsr_kv_tables_at(t->tables, table, tb->n)] = -1;
+    }
+    note_asked(t, id);
+    tsr_kv_places_hold(&t->places, id);
+    t->tables->ids[at] = id;
+    t->tables->lives[at] = t->places.places[id].life;
+    tb->n = index < tb->n ? tb->n : index + 1;
+    if (index < tb->n_known) {
+        tb->n_known = index;
+        tb->seen = -1; // look at all of it again
+    }
+}
+
+tsr_status tsr_kv_tiers_copy(tsr_kv_tiers *t, int32_t from, int32_t to)
+{
+    if (t->n_copies == t->copies_room) {
+        const int room = t->copies_room == 0 ? 16 : 2 * t->copies_room;
+        int32_t *grown = tsr_alloc_resize(t->copies, 2 * (size_t)room, sizeof(*grown));
+
+        if (grown == NULL) {
+            return tsr_fail(TSR_ERR_NOMEM, "kv store: no memory for %d copies", room);
+        }
+        t->copies = grown;
+        t->copies_room = room;
+    }
+    t->copies[2 * t->n_copies] = from;
+    t->copies[2 * t->n_copies + 1] = to;
+    t->n_copies++;
+    return TSR_OK;
+}
+
+/* ---- visits ---- */
+
+static void note_tickets(tsr_kv_tiers *t)
+{
+    for (int i = 0; i < t->n_fresh; i++) {
+        const int table = t->fresh[i];
+
+        if (!tsr_kv_tiers_runs(t, table)) {
+            t->tickets[t->n_tickets++] = (tsr_kv_ticket){table, t->n_ticketed++};
+        }
+    }
+    t->n_fresh = 0;
+}
+
+static tsr_status copy_block(tsr_kv_tiers *t, int32_t from, int32_t to)
+{
+    const tsr_kv_ground *g = &t->ground;
+    tsr_kv_place *source = &t->places.places[from];
+    tsr_kv_place *target = &t->places.places[to];
+    char *at;
+
+    target->write_at = t->step;
+    TSR_TRY(tsr_kv_fetch_to_write(t, to));
+    TSR_TRY(tsr_kv_fetch_to_read(t, from));
+    at = (char *)g->device_pool + (size_t)(target->slot[TSR_KV_DEVICE] - 1) * g->block_bytes;
+    if (source->is_lost) {
+        tsr_kv_tiers_lose(t, to);
+        return TSR_OK;
+    }
+    if (source->slot[TSR_KV_DEVICE] != 0) {
+        return tsr_device_copy(g->dev, at,
+                               (char *)g->device_pool +
+                                   (size_t)(source->slot[TSR_KV_DEVICE] - 1) * g->block_bytes,
+                               g->block_bytes);
+    }
+    return tsr_device_upload(
+        g->dev, at, (char *)g->host_pool + (size_t)(source->slot[TSR_KV_HOST] - 1) * g->block_bytes,
+        g->block_bytes);
+}
+
+static tsr_status check_visit(const tsr_kv_tiers *t)
+{
+    const tsr_kv_visit *v = &t->visit;
+
+    for (int s = 0; s < v->n_seqs; s++) {
+        const tsr_kv_table *tb = &t->tables->tables[v->tables[s]];
+
+        if (tsr_kv_tiers_n_seen(t, s) > tb->n) {
+            return tsr_fail(TSR_ERR_ARG, "kv store: table %d has %d blocks, its rows need %d",
+                            v->tables[s], tb->n, tsr_kv_tiers_n_seen(t, s));
+        }
+    }
+    return TSR_OK;
+}
+
+static tsr_status find_id(const tsr_kv_tiers *t, int table, int index, int32_t *id)
+{
+    *id = tsr_kv_tiers_id_at(t, table, index);
+    return *id >= 0
+               ? TSR_OK
+               : tsr_fail(TSR_ERR_ARG, "kv store: block %d of table %d was dropped", index, table);
+}
+
+/* What rows write comes to the device; all of it is known before anything has to give way. */
+static tsr_status prepare_writes(tsr_kv_tiers *t)
+{
+    const tsr_kv_visit *v = &t->visit;
+    int32_t id;
+
+    for (int s = 0; s < v->n_seqs; s++) {
+        for (int b = v->first_pos[s] / v->block_tokens; b < tsr_kv_tiers_n_seen(t, s); b++) {
+            TSR_TRY(find_id(t, v->tables[s], b, &id));
+            t->places.places[id].write_at = t->step;
+        }
+    }
+    for (int s = 0; s < v->n_seqs; s++) {
+        for (int b = v->first_pos[s] / v->block_tokens; b < tsr_kv_tiers_n_seen(t, s); b++) {
+            TSR_TRY(tsr_kv_fetch_to_write(t, tsr_kv_tiers_id_at(t, v->tables[s], b)));
+        }
+    }
+    return TSR_OK;
+}
+
+static bool is_known(const tsr_kv_tiers *t, int s)
+{
+    const tsr_kv_table *tb = &t->tables->tables[t->visit.tables[s]];
+
+    return tb->seen == t->places.n_moved && tb->n_known >= tsr_kv_tiers_n_seen(t, s);
+}
+
+static tsr_status prepare_reads(tsr_kv_tiers *t)
+{
+    const tsr_kv_visit *v = &t->visit;
+
+    for (int s = 0; s < v->n_seqs; s++) {
+        for (int b = 0; !is_known(t, s) && b < tsr_kv_tiers_n_seen(t, s); b++) {
+            int32_t id;
+
+            TSR_TRY(find_id(t, v->tables[s], b, &id));
+            if (!tsr_kv_places_has(&t->places, id, TSR_KV_DEVICE) &&
+                !tsr_kv_places_has(&t->places, id, TSR_KV_HOST)) {
+                TSR_TRY(tsr_kv_fetch_to_read(t, id));
+            }
+        }
+    }
+    return TSR_OK;
+}
+
+/* The entries of one table that are not what the device has. */
+static tsr_status write_table(tsr_kv_tiers *t, int s)
+{
+    const int table = t->visit.tables[s];
+    const int n_seen = tsr_kv_tiers_n_seen(t, s);
+    tsr_kv_table *tb = &t->tables->tables[table];
+    int32_t *mirror = t->tables->mirror + tsr_kv_tables_at(t->tables, table, 0);
+    const bool moved = tb->seen != t->places.n_moved;
+    int first = -1; // of a run of entries that changed
+
+    tb->n_away = moved ? 0 : tb->n_away;
+    for (int b = moved ? 0 : tb->n_known; b < n_seen; b++) {
+        const tsr_kv_place *p = &t->places.places[tsr_kv_tiers_id_at(t, table, b)];
+        // A lost block lies nowhere: the one that is being written stands for it, and what comes of
+        // that is not to be trusted.
+        const tsr_kv_place *shown =
+            p->is_lost && b < n_seen - 1
+                ? &t->places.places[tsr_kv_tiers_id_at(t, table, n_seen - 1)]
+                : p;
+        const bool here = shown->slot[TSR_KV_DEVICE] != 0;
+        const int32_t entry = here ? shown->slot[TSR_KV_DEVICE] - 1 : -shown->slot[TSR_KV_HOST];
+        const bool changed = b >= tb->n_known || mirror[b] != entry;
+
+        tb->n_away += here ? 0 : 1;
+        if (!changed && first >= 0) {
+            TSR_TRY(tsr_kv_tables_write(t->tables, table, first, b, mirror + first));
+        }
+        first = !changed ? -1 : first < 0 ? b : first;
+        mirror[b] = entry;
+    }
+    if (first >= 0) {
+        TSR_TRY(tsr_kv_tables_write(t->tables, table, first, n_seen, mirror + first));
+    }
+    tb->n_known = n_seen > tb->n_known || moved ? n_seen : tb->n_known;
+    tb->seen = t->places.n_moved;
+    return TSR_OK;
+}
+
+static void find_spoilt(tsr_kv_tiers *t)
+{
+    const bool any = t->places.n_listed[TSR_KV_DEVICE][TSR_KV_LOST] > 0;
+
+    t->n_spoilt = 0;
+    for (int s = 0; s < t->visit.n_seqs; s++) {
+        t->spoilt[s] = false;
+        for (int b = 0; any && b < tsr_kv_tiers_n_seen(t, s); b++) {
+            tsr_kv_place *p = &t->places.places[tsr_kv_tiers_id_at(t, t->visit.tables[s], b)];
+
+            if (p->is_lost) {
+                p->read_at = t->step;
+                t->spoilt[s] = true;
+            }
+        }
+        t->n_spoilt += t->spoilt[s] ? 1 : 0;
+    }
+}
+
+static void note_most(tsr_kv_tiers *t)
+{
+    for (int tier = 0; tier < TSR_KV_TIER_COUNT; tier++) {
+        const tsr_kv_slots *slots = &t->places.slots[tier];
+        const int n = slots->n - tsr_kv_slots_n_free(slots);
+
+        t->most_blocks[tier] = n > t->most_blocks[tier] ? n : t->most_blocks[tier];
+    }
+}
+
+tsr_status tsr_kv_tiers_visit(tsr_kv_tiers *t, const tsr_kv_visit *visit)
+{
+    t->step++;
+    t->is_stamped = false;
+    t->visit = *visit;
+    t->stalled_at = 0;
+    for (int s = 0; s < visit->n_seqs; s++) {
+        t->tables->tables[visit->tables[s]].runs_at = t->step;
+        close_ticket(t, visit->tables[s]);
+    }
+    note_tickets(t);
+    TSR_TRY(tsr_kv_tiers_take_back(t, -1));
+    TSR_TRY(check_visit(t));
+    for (int i = 0; i < t->n_copies; i++) {
+        TSR_TRY(copy_block(t, t->copies[2 * i], t->copies[2 * i + 1]));
+    }
+    t->n_copies = 0;
+    TSR_TRY(prepare_writes(t));
+    TSR_TRY(prepare_reads(t));
+    for (int s = 0; s < visit->n_seqs; s++) {
+        TSR_TRY(write_table(t, s));
+    }
+    find_spoilt(t);
+    TSR_TRY(tsr_kv_fetch_ahead(t));
+    if (visit->waits) {
+        TSR_TRY(tsr_kv_fetch_ticket(t));
+    }
+    if (t->stalled_at != 0) {
+        t->n_stalls++;
+        t->stall_us += (tsr_clock_ns() - t->stalled_at) / 1000;
+    }
+    note_most(t);
+    return TSR_OK;
+}
+
+/* ---- questions ---- */
+
+bool tsr_kv_tiers_is_spoilt(const tsr_kv_tiers *t, int s)
+{
+    return t->spoilt[s];
+}

@@ -1,0 +1,416 @@
+/*
+ * Every family, from a Hugging Face folder, against an independent implementation: logits, greedy
+ * tokens and log-probabilities of tests/data/models/<folder>/reference.json (README.md there says
+ * how closely), with f32 activations and an f32 cache, in the old and the new style of config.json;
+ * and the same bit for bit on every number of ranks.
+ *
+ * argv[1]: what the run on one rank writes and the others are held to. Further arguments: only
+ * these folders.
+ */
+#include "engine/tessera.h"
+
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <sys/stat.h>
+
+#include <jansson.h>
+
+#include "parallel/world.h"
+
+enum {
+    N_VOCAB = 512,
+    N_SEQUENCES = 3,
+    N_RUNS = N_SEQUENCES + 1, // the last is the prompt of text
+    MOST_PROMPT = 256,
+    MOST_NEW = 32,
+    MOST_FOLDERS = 64,
+    NAME_BYTES = 64,
+    PATH_BYTES = 512
+};
+
+#define LOGIT_TOLERANCE 5e-4
+#define SUM_TOLERANCE 2e-3
+#define CLEAR_MARGIN 1e-3
+
+/* What one prompt gave. */
+typedef struct outcome {
+    int32_t prompt[MOST_PROMPT];
+    int32_t n_prompt;
+    int32_t ids[MOST_NEW];
+    int32_t n_ids;
+    int32_t n_scores;
+    float logits[N_VOCAB]; /* of the last prompt position */
+    double logprobs[MOST_PROMPT];
+} outcome;
+
+static tsr_world *world;
+static outcome got[N_RUNS];
+static int n_failed;
+
+static void note_event(void *ctx, const tsr_event *event)
+{
+    outcome *o = ctx;
+
+    switch (event->kind) {
+    case TSR_EVENT_TOKEN:
+        if (o->n_ids < MOST_NEW) {
+            o->ids[o->n_ids++] = event->token;
+        }
+        break;
+    case TSR_EVENT_LOGITS:
+        if (event->position == o->n_prompt - 1) {
+            memcpy(o->logits, event->logits, sizeof(o->logits));
+        }
+        break;
+    case TSR_EVENT_SCORE:
+        if (event->position < MOST_PROMPT) {
+            o->logprobs[event->position] = event->logprob;
+            o->n_scores++;
+        }
+        break;
+    default:
+        if (strcmp(event->reason, "length") != 0) {
+            (void)printf("a generation ended for \"%s\": %s\n", event->reason,
+                         event->message == NULL ? "" : event->message);
+            n_failed++;
+        }
+        break;
+    }
+}
+
+static void must(tsr_status st)
+{
+    if (st != TSR_OK) {
+        tsr_world_abort(world, st);
+    }
+}
+
+/* All ranks together: runs whose prompts are in got[]. False, in words, when the model is refused.
+ */
+static bool run_model(const char *path, int64_t chunk)
+{
+    const tsr_engine_options options = {.model_path = path,
+                                        .kv_dtype = "f32",
+                                        .activations = "f32",
+                                        .context = MOST_PROMPT,
+                                        .n_threads = 1,
+                                        .max_sequences = N_RUNS,
+                                        .max_batch_tokens = (int)chunk,
+                                        .block_tokens = 16};
+    tsr_engine *engine = NULL;
+    bool busy = true;
+    int64_t id;
+
+    if (tsr_engine_create(&engine, world, &options) != TSR_OK) {
+        (void)printf("%s: %s\n", path, tsr_tessera_message());
+        return false;
+    }
+    if (!tsr_engine_is_leader(engine)) {
+        must(tsr_engine_follow(engine));
+        tsr_engine_destroy(engine);
+        return true;
+    }
+    for (int i = 0; i < N_RUNS && got[i].n_prompt > 0; i++) { // some folders have no text
+        const tsr_generation g = {.prompt = got[i].prompt,
+                                  .n_prompt = got[i].n_prompt,
+                                  .max_tokens = i < N_SEQUENCES ? MOST_NEW : MOST_NEW / 2,
+                                  .ignore_end = true,
+                                  .score = true,
+                                  .want_logits = true,
+                                  .on_event = note_event,
+                                  .ctx = &got[i]};
+
+        must(tsr_engine_submit(engine, &g, &id));
+    }
+    while (busy) {
+        must(tsr_engine_step(engine, &busy));
+    }
+    must(tsr_engine_stop(engine));
+    tsr_engine_destroy(engine);
+    return true;
+}
+
+/* ---- against the reference --------------------------------------------------------------------
+ */
+
+static int read_ids(int32_t *ids, const json_t *list, int most)
+{
+    const int n = (int)json_array_size(list);
+
+    for (int i = 0; i < n && i < most; i++) {
+        ids[i] = (int32_t)json_integer_value(json_array_get(list, (size_t)i));
+    }
+    return n < most ? n : most;
+}
+
+static const json_t *run_of(const json_t *reference, int i)
+{
+    return i < N_SEQUENCES ? json_array_get(json_object_get(reference, "sequences"), (size_t)i)
+                           : json_object_get(reference, "text");
+}
+
+static void read_prompts(const json_t *reference)
+{
+    memset(got, 0, sizeof(got));
+    for (int i = 0; i < N_RUNS; i++) {
+        got[i].n_prompt =
+            read_ids(got[i].prompt, json_object_get(run_of(reference, i), "ids"), MOST_PROMPT);
+    }
+}
+
+static double number_at(const json_t *list, int i)
+{
+    return json_number_value(json_array_get(list, (size_t)i));
+}
+
+/* The largest distance of logits and log-probabilities; ids that differ are counted. */
+static double compare(const json_t *reference, double *worst_sum, int *n_wrong_ids)
+{
+    double worst = 0;
+
+    *worst_sum = 0;
+    *n_wrong_ids = 0;
+    for (int i = 0; i < N_RUNS; i++) {
+        const json_t *run = run_of(reference, i);
+        const json_t *logits = json_object_get(run, "last_logits");
+        const json_t *logprobs = json_object_get(run, "token_logprobs");
+        const json_t *ids = json_object_get(run, "greedy_ids");
+        const json_t *margins = json_object_get(run, "greedy_margins");
+        double sum = 0;
+
+        for (int t = 0; t < (int)json_array_size(logits); t++) {
+            worst = fmax(worst, fabs((double)got[i].logits[t] - number_at(logits, t)));
+        }
+        for (int t = 0; t < (int)json_array_size(logprobs); t++) {
+            worst = fmax(worst, fabs(got[i].logprobs[t] - number_at(logprobs, t)));
+            sum += got[i].logprobs[t];
+        }
+        if (logprobs != NULL) {
+            *worst_sum = fmax(*worst_sum,
+                              fabs(sum - json_number_value(json_object_get(run, "logprob_sum"))));
+        }
+        for (int t = 0; t < (int)json_array_size(ids); t++) {
+            if (margins != NULL && number_at(margins, t) < CLEAR_MARGIN) {
+                break;
+            }
+            *n_wrong_ids += t >= got[i].n_ids || got[i].ids[t] != (int32_t)number_at(ids, t);
+        }
+    }
+    return worst;
+}
+
+/* ---- folders ----------------------------------------------------------------------------------
+ */
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(a, b);
+}
+
+/* The folders of tests/data/models, sorted. */
+static int list_folders(char names[][NAME_BYTES])
+{
+    DIR *dir = opendir(TSR_TEST_DATA "/models");
+    const struct dirent *entry;
+    int n = 0;
+
+    while (dir != NULL && (entry = readdir(dir)) != NULL && n < MOST_FOLDERS) {
+        if (strchr(entry->d_name, '.') == NULL && strlen(entry->d_name) < NAME_BYTES) {
+            (void)snprintf(names[n++], NAME_BYTES, "%.63s", entry->d_name);
+        }
+    }
+    if (dir != NULL) {
+        (void)closedir(dir);
+    }
+    qsort(names, (size_t)n, NAME_BYTES, by_name);
+    return n;
+}
+
+/* A folder beside with config_v5.json as config.json and links to the rest; or take it away. */
+static void make_v5(const char *from, const char *to, bool make)
+{
+    DIR *dir = opendir(make ? from : to);
+    const struct dirent *entry;
+    char old_path[PATH_BYTES];
+    char new_path[PATH_BYTES];
+
+    if (make) {
+        (void)mkdir(to, 0700);
+    }
+    while (dir != NULL && (entry = readdir(dir)) != NULL) {
+        const bool is_v5 = strcmp(entry->d_name, "config_v5.json") == 0;
+
+        (void)snprintf(old_path, sizeof(old_path), "%s/%s", from, entry->d_name);
+        (void)snprintf(new_path, sizeof(new_path), "%s/%s", to,
+                       is_v5 ? "config.json" : entry->d_name);
+        if (entry->d_name[0] == '.' || (make && strcmp(entry->d_name, "config.json") == 0)) {
+            continue;
+        }
+        if (make ? symlink(old_path, new_path) != 0 : unlink(new_path) != 0) {
+            (void)printf("%s cannot be %s\n", new_path, make ? "linked" : "taken away");
+            n_failed++;
+        }
+    }
+    if (dir != NULL) {
+        (void)closedir(dir);
+    }
+    if (!make) {
+        (void)rmdir(to);
+    }
+}
+
+/* *path is what follows the name's '=', or NULL. */
+static bool is_wanted(const char *name, const char **path, int argc, char **argv)
+{
+    const size_t n = strlen(name);
+
+    *path = NULL;
+    for (int i = 2; i < argc; i++) {
+        if (strncmp(argv[i], name, n) == 0 && (argv[i][n] == '\0' || argv[i][n] == '=')) {
+            *path = argv[i][n] == '=' ? argv[i] + n + 1 : NULL;
+            return true;
+        }
+    }
+    return argc <= 2;
+}
+
+/* Is what the ranks gave what one rank gave? On one rank it is written down. */
+static bool is_golden(FILE *golden)
+{
+    static outcome one[N_RUNS];
+
+    if (golden == NULL) {
+        return true; // only some folders
+    }
+    if (tsr_world_size(world) == 1) {
+        return fwrite(got, sizeof(got), 1, golden) == 1;
+    }
+    return fread(one, sizeof(one), 1, golden) == 1 && memcmp(one, got, sizeof(got)) == 0;
+}
+
+/* One folder on all ranks, in one piece and again in chunks of 48 rows, in both styles of
+ * config.json. */
+static void test_folder(const char *name, const char *model, FILE *golden)
+{
+    static outcome whole[N_RUNS];
+    const bool leader = tsr_world_is_leader(world);
+    const bool alone = tsr_world_size(world) == 1;
+    char path[PATH_BYTES];
+    char v5[PATH_BYTES + 16];
+    json_t *reference = NULL;
+    double worst;
+    double sum;
+    int n_wrong;
+    bool same;
+    bool same_chunked;
+
+    (void)snprintf(path, sizeof(path), "%s/models/%s/reference.json", TSR_TEST_DATA, name);
+    reference = json_load_file(path, 0, NULL);
+    (void)snprintf(path, sizeof(path), "%s/models/%s", TSR_TEST_DATA, name);
+    model = model == NULL ? path : model;
+    read_prompts(reference);
+    if (!run_model(model, 512)) {
+        (void)printf("%-14s %d ranks  not opened\n", name, tsr_world_size(world));
+        n_failed++;
+        json_decref(reference);
+        return;
+    }
+    worst = compare(reference, &sum, &n_wrong);
+    same = !leader || is_golden(golden);
+    memcpy(whole, got, sizeof(got));
+    read_prompts(reference);
+    (void)run_model(model, 48);
+    same_chunked = memcmp(whole, got, sizeof(got)) == 0;
+    (void)snprintf(v5, sizeof(v5), "%s/config_v5.json", path);
+    if (alone && model == path && access(v5, F_OK) == 0) {
+        (void)snprintf(v5, sizeof(v5), "/tmp/tsr_test_models_%d", (int)getpid());
+        make_v5(path, v5, true);
+        read_prompts(reference);
+        same_chunked = run_model(v5, 512) && memcmp(whole, got, sizeof(got)) == 0 && same_chunked;
+        make_v5(path, v5, false);
+    }
+    if (leader) {
+        const bool good = worst <= LOGIT_TOLERANCE && sum <= SUM_TOLERANCE && n_wrong == 0 &&
+                          same && same_chunked;
+
+        (void)printf("%-14s %d ranks  logits %.1e  sum %.1e  %d tokens differ  %s%s%s\n", name,
+                     tsr_world_size(world), worst, sum, n_wrong, good ? "ok" : "WRONG",
+                     same ? "" : ", not as on one rank",
+                     same_chunked ? "" : ", not the same in chunks or from config_v5.json");
+        n_failed += good ? 0 : 1;
+    }
+    json_decref(reference);
+}
+
+/* Positions of long texts turn otherwise: a generation that grows beyond the limit of 128 goes on
+ * as if all of it had been the prompt. */
+static void test_growing_long(void)
+{
+    static outcome grown[N_RUNS];
+    const char *path = TSR_TEST_DATA "/models/phi3_longrope";
+    const int first = 112;
+    int n_wrong = 0;
+
+    memset(got, 0, sizeof(got));
+    got[0].n_prompt = first;
+    for (int t = 0; t < first; t++) {
+        got[0].prompt[t] = 3 + t * 37 % 480;
+    }
+    (void)run_model(path, 512);
+    memcpy(grown, got, sizeof(got));
+    for (int n = 12; n < 24; n += N_RUNS) {
+        memset(got, 0, sizeof(got));
+        for (int i = 0; i < N_RUNS; i++) {
+            got[i].n_prompt = first + n + i;
+            memcpy(got[i].prompt, grown[0].prompt, (size_t)first * sizeof(int32_t));
+            memcpy(got[i].prompt + first, grown[0].ids, (size_t)(n + i) * sizeof(int32_t));
+        }
+        (void)run_model(path, 48);
+        for (int i = 0; i < N_RUNS; i++) {
+            n_wrong += got[i].ids[0] != grown[0].ids[n + i];
+        }
+    }
+    if (tsr_world_is_leader(world)) {
+        (void)printf("growing beyond 128 tokens: %d of 12 tokens differ\n", n_wrong);
+        n_failed += n_wrong > 0;
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static char names[MOST_FOLDERS][NAME_BYTES];
+    const int n = list_folders(names);
+    FILE *golden = NULL;
+    const char *path;
+    int n_tested = 0;
+
+    if (tsr_world_open(&world) != TSR_OK) {
+        return EXIT_FAILURE;
+    }
+    if (argc == 2 && tsr_world_is_leader(world)) {
+        golden = fopen(argv[1], tsr_world_size(world) == 1 ? "wb" : "rb");
+    }
+    for (int i = 0; i < n; i++) {
+        if (strncmp(names[i], "q_", 2) != 0 && is_wanted(names[i], &path, argc, argv)) {
+            test_folder(names[i], path, golden);
+            n_tested++;
+        }
+    }
+    if (is_wanted("phi3_longrope", &path, argc, argv) && path == NULL) {
+        test_growing_long();
+    }
+    if (golden != NULL) {
+        (void)fclose(golden);
+    }
+    if (tsr_world_is_leader(world)) {
+        (void)printf("%d folders, %d wrong\n", n_tested, n_failed);
+    }
+    n_failed += n_tested == 0 ? 1 : 0;
+    tsr_world_close(world);
+    return n_failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
