@@ -2,6 +2,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 enum {
     MESSAGE_BYTES = 512,
@@ -13,11 +14,13 @@ static _Thread_local char place[PLACE_BYTES];
 
 tsr_status tsr_status_fail(const char *file, int line, tsr_status code, const char *format, ...)
 {
+    char made[MESSAGE_BYTES]; // the message before may be part of this one
     va_list args;
 
     va_start(args, format);
-    (void)vsnprintf(message, sizeof(message), format, args);
+    (void)vsnprintf(made, sizeof(made), format, args);
     va_end(args);
+    memcpy(message, made, strlen(made) + 1);
     (void)snprintf(place, sizeof(place), "%s:%d", file, line);
     return code;
 }

@@ -175,8 +175,7 @@ tsr_status tsr_group_create(tsr_group **out, const tsr_engine *e, const tsr_gene
         goto fail;
     }
     for (int i = 0; i < g->n_members; i++) {
-        // Its text goes on behind the prompt.
-        g->members[i] = (tsr_member){.group = g, .index = i, .stream = {.begun = true}};
+        g->members[i] = (tsr_member){.group = g, .index = i, .writing = TSR_WRITING_BEGINS};
         TSR_TRY_GOTO(st, fail, make_top(&g->members[i]));
     }
     TSR_TRY_GOTO(st, fail, make_first(e, g, wish));

@@ -26,6 +26,15 @@ extern "C" {
 typedef struct tsr_group tsr_group;
 typedef struct tsr_search tsr_search; /* search.h */
 
+/* How far a text has been written: what decoding and the search for stop strings remember. */
+typedef struct tsr_writing {
+    tsr_token_stream stream;
+    int stop_state;
+} tsr_writing;
+
+/* Behind a prompt. */
+#define TSR_WRITING_BEGINS ((tsr_writing){.stream = {.begun = true}})
+
 /* A sample or a beam; request->user. */
 typedef struct tsr_member {
     tsr_group *group;
@@ -34,7 +43,7 @@ typedef struct tsr_member {
     bool is_over;         /* the scheduler has handed it back, or never got it */
     char error[160];      /* why it ended, if the scheduler does not know; else "" */
     tsr_adjust *adjust;   /* owned; NULL: no logit is changed */
-    int stop_state;       /* of the text so far */
+    tsr_writing writing;  /* of the text so far */
 
     /* Samples only. */
     int32_t next;       /* held: the token that it will get */

@@ -68,11 +68,11 @@ struct tsr_scheduler {
     int32_t *copied; /* blocks that are copied from, held until it has */
     int n_planned;
     int n_copied;
-    int n_decoding;    /* of these */
+    int n_decoding;           /* of these */
     int64_t n_held_tokens;    /* of all sequences in all steps so far: in the cache, */
     int64_t n_held_positions; /* and that their blocks have room for */
-    int n_prompt_rows; /* of the others */
-    bool is_out;       /* planned and not committed */
+    int n_prompt_rows;        /* of the others */
+    bool is_out;              /* planned and not committed */
 };
 
 /* ---- scheduler.c -------------------------------------------------------------------------------

@@ -3,38 +3,34 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/log.h"
 #include "engine/leader.h"
 #include "engine/tell.h"
 
 /* ---- which tokens end an answer -------------------------------------------------------------- */
 
-/* Does the text of the n-th token complete a stop string when it is put behind beam i? *state: of
+/* Does the text of the n-th token complete a stop string when it is put behind beam i? *writing: of
  * the text that far. */
-static bool completes_stop(tsr_search *s, int i, int64_t n, int32_t token, int *state)
+static bool completes_stop(tsr_search *s, int i, int64_t n, int32_t token, tsr_writing *writing)
 {
     const tsr_group *g = s->group;
     size_t used, match_bytes;
 
-    *state = g->members[s->live[i]].stop_state;
-    if (g->stops == NULL || n <= g->min_tokens) {
-        return false;
+    *writing = g->members[s->live[i]].writing;
+    if (g->stops == NULL) {
+        return false; // nobody reads the text before the end
     }
     s->scratch.n_bytes = 0;
-    if (s->tokenizer != NULL && token < tsr_tokenizer_n_vocab(s->tokenizer) &&
-        tsr_tokenizer_decode(s->tokenizer, NULL, &s->scratch, token, false) != TSR_OK) {
-        tsr_log_error("a token's text is lost: %s", tsr_status_message());
-        return false;
-    }
-    return s->scratch.n_bytes > 0 && tsr_stops_feed(g->stops, state, s->scratch.bytes,
-                                                    s->scratch.n_bytes, &used, &match_bytes);
+    tsr_tell_decode(s->tokenizer, writing, &s->scratch, token);
+    return n > g->min_tokens && s->scratch.n_bytes > 0 &&
+           tsr_stops_feed(g->stops, &writing->stop_state, s->scratch.bytes, s->scratch.n_bytes,
+                          &used, &match_bytes);
 }
 
 static tsr_beam_end ends(void *ctx, int i, int32_t token)
 {
     tsr_search *s = ctx;
     const tsr_request *r = s->group->members[s->live[i]].request;
-    int state;
+    tsr_writing writing;
 
     if (tsr_request_stops_at(r, token)) {
         return r->keep_stop ? TSR_BEAM_ENDS_WITH : TSR_BEAM_ENDS;
@@ -42,8 +38,9 @@ static tsr_beam_end ends(void *ctx, int i, int32_t token)
     if (!r->ignore_end && tsr_model_is_end(s->model, token)) {
         return TSR_BEAM_ENDS;
     }
-    return completes_stop(s, i, tsr_beam_n_tokens(s->beam) + 1, token, &state) ? TSR_BEAM_ENDS_WITH
-                                                                               : TSR_BEAM_GOES_ON;
+    return completes_stop(s, i, tsr_beam_n_tokens(s->beam) + 1, token, &writing)
+               ? TSR_BEAM_ENDS_WITH
+               : TSR_BEAM_GOES_ON;
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -80,9 +77,9 @@ tsr_status tsr_search_create(tsr_search **out, const tsr_engine *e, tsr_group *g
     s->next_live = tsr_alloc(width, sizeof(*s->next_live));
     s->steps = tsr_alloc(width, sizeof(*s->steps));
     s->is_taken = tsr_alloc(width, sizeof(*s->is_taken));
-    s->stop_states = tsr_alloc(width, sizeof(*s->stop_states));
+    s->writings = tsr_alloc(width, sizeof(*s->writings));
     if (s->offers == NULL || s->live == NULL || s->next_live == NULL || s->steps == NULL ||
-        s->is_taken == NULL || s->stop_states == NULL) {
+        s->is_taken == NULL || s->writings == NULL) {
         st = tsr_fail(TSR_ERR_NOMEM, "no memory for %d beams", wish->beams);
         goto fail;
     }
@@ -100,7 +97,7 @@ void tsr_search_destroy(tsr_search *s)
         return;
     }
     tsr_text_clear(&s->scratch);
-    tsr_free(s->stop_states);
+    tsr_free(s->writings);
     tsr_free(s->is_taken);
     tsr_free(s->steps);
     tsr_free(s->next_live);
@@ -218,7 +215,7 @@ static tsr_status begin_round(tsr_engine *e, tsr_search *s)
     }
     for (int k = 0; k < n_live; k++) {
         (void)completes_stop(s, s->steps[k].parent, tsr_beam_n_tokens(s->beam), s->steps[k].token,
-                             &s->stop_states[k]);
+                             &s->writings[k]);
     }
     place_first_children(s, n_live);
     TSR_TRY(place_others(e, s, n_live));
@@ -229,7 +226,7 @@ static tsr_status begin_round(tsr_engine *e, tsr_search *s)
     for (int k = 0; k < n_live; k++) {
         tsr_member *m = beam_at(s, k);
 
-        m->stop_state = s->stop_states[k];
+        m->writing = s->writings[k];
         tsr_group_give(e, m, s->steps[k].token);
     }
     return TSR_OK;

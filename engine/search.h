@@ -28,7 +28,7 @@ struct tsr_search {
     int *next_live;                 /* owned, [width]: in the round that begins */
     tsr_beam_step *steps;           /* owned, [width] */
     bool *is_taken;                 /* owned, [width]: members that live on */
-    int *stop_states;               /* owned, [width]: of the beams of a round */
+    tsr_writing *writings;          /* owned, [width]: of the beams of a round */
     tsr_text scratch;               /* a token's text */
     int64_t first_ns;               /* of its rounds; 0: none yet */
     int64_t last_ns;

@@ -17,6 +17,16 @@ void tsr_tell(const tsr_group *g, tsr_event *event)
 
 /* ---- text ------------------------------------------------------------------------------------ */
 
+void tsr_tell_decode(const tsr_tokenizer *tokenizer, tsr_writing *writing, tsr_text *text,
+                     int32_t token)
+{
+    // A vocabulary may be padded: beyond the tokens there is nothing to be shown.
+    if (tokenizer != NULL && token < tsr_tokenizer_n_vocab(tokenizer) &&
+        tsr_tokenizer_decode(tokenizer, &writing->stream, text, token, false) != TSR_OK) {
+        tsr_log_error("a token's text is lost: %s", tsr_status_message());
+    }
+}
+
 /* The last bytes of a text, from `first` on, are new. Returns how many of all may be shown now;
  * *stops: a stop string is complete, and the text ends before it or with it. */
 static size_t search_stops(const tsr_group *g, int *state, tsr_text *text, size_t first,
@@ -36,19 +46,15 @@ static size_t search_stops(const tsr_group *g, int *state, tsr_text *text, size_
 
 /* The n-th token of an answer behind its text. Returns how many bytes of all may be shown now. */
 static size_t put_token(const tsr_engine *e, const tsr_group *g, tsr_text *text,
-                        tsr_token_stream *stream, int *state, int32_t token, int64_t n, bool *stops)
+                        tsr_writing *writing, int32_t token, int64_t n, bool *stops)
 {
-    const tsr_tokenizer *tokenizer = tsr_model_tokenizer(e->model);
     const size_t n_before = text->n_bytes;
     size_t whole;
 
     *stops = false;
-    // A vocabulary may be padded: beyond the tokens there is nothing to be shown.
-    if (tokenizer != NULL && token < tsr_tokenizer_n_vocab(tokenizer) &&
-        tsr_tokenizer_decode(tokenizer, stream, text, token, false) != TSR_OK) {
-        tsr_log_error("a token's text is lost: %s", tsr_status_message());
-    }
-    whole = n > g->min_tokens ? search_stops(g, state, text, n_before, stops) : text->n_bytes;
+    tsr_tell_decode(tsr_model_tokenizer(e->model), writing, text, token);
+    whole = n > g->min_tokens ? search_stops(g, &writing->stop_state, text, n_before, stops)
+                              : text->n_bytes;
     return tsr_tokenizer_whole_utf8(text->bytes, whole);
 }
 
@@ -119,8 +125,7 @@ void tsr_tell_tokens(tsr_engine *e, tsr_member *m)
                            .n_top = m->n_top_found};
         bool stops;
 
-        event.text_bytes =
-            put_token(e, g, &m->text, &m->stream, &m->stop_state, event.token, at + 1, &stops);
+        event.text_bytes = put_token(e, g, &m->text, &m->writing, event.token, at + 1, &stops);
         event.text = m->text.bytes != NULL ? m->text.bytes : "";
         sum_up(m);
         if (stops) {
@@ -271,9 +276,8 @@ static tsr_status tell_answer(const tsr_engine *e, tsr_group *g, int i, tsr_requ
     const tsr_beam_answer answer = tsr_beam_answer_at(s->beam, i);
     tsr_beam_place *places = tsr_alloc((size_t)answer.n_tokens, sizeof(*places));
     tsr_text text = {0};
-    tsr_token_stream stream = {.begun = true}; // behind the prompt
     tsr_event end = end_of(g, r, answer.n_tokens);
-    int state = 0;
+    tsr_writing writing = TSR_WRITING_BEGINS;
     bool stops = false;
 
     if (places == NULL) {
@@ -289,7 +293,7 @@ static tsr_status tell_answer(const tsr_engine *e, tsr_group *g, int i, tsr_requ
                            .top = places[t].top,
                            .n_top = places[t].n_top};
 
-        (void)put_token(e, g, &text, &stream, &state, event.token, t + 1, &stops);
+        (void)put_token(e, g, &text, &writing, event.token, t + 1, &stops);
         tsr_tell(g, &event);
     }
     end.choice = i;

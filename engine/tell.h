@@ -16,6 +16,11 @@ extern "C" {
 /* Calls the generation's on_event; fills in whose event it is. */
 void tsr_tell(const tsr_group *group, tsr_event *event);
 
+/* The text of one more token, behind what is there; the stream goes on. A token without text gives
+ * none. */
+void tsr_tell_decode(const tsr_tokenizer *tokenizer, tsr_writing *writing, tsr_text *text,
+                     int32_t token);
+
 /* Tokens that a sample has got since: their text is searched for stop strings, which may end it. */
 void tsr_tell_tokens(tsr_engine *e, tsr_member *member);
 

@@ -394,6 +394,37 @@ static void widen(tsr_attention_run *out, float *keys, float *values, const tsr_
     }
 }
 
+static void turn(float *x, int dim, int unit)
+{
+    const v16 norm = v16_set1(1.0F / sqrtf((float)unit));
+
+    if (unit < TSR_LANES) {
+        tsr_kv_code_turn(x, dim, unit);
+        return;
+    }
+    for (int d = 0; d < dim; d += TSR_LANES) {
+        v16 u = v16_load(x + d);
+
+        UNROLL
+        for (int half = 1; half < TSR_LANES; half *= 2) {
+            u = v16_butterfly(u, half);
+        }
+        v16_store(x + d, unit == TSR_LANES ? v16_mul(u, norm) : u);
+    }
+    for (int half = TSR_LANES; half < unit; half *= 2) {
+        for (int i = 0; i < dim; i += 2 * half) {
+            for (int k = i; k < i + half; k += TSR_LANES) {
+                const v16 a = v16_load(x + k);
+                const v16 b = v16_load(x + k + half);
+                const v16 factor = 2 * half == unit ? norm : v16_set1(1.0F);
+
+                v16_store(x + k, v16_mul(v16_add(a, b), factor));
+                v16_store(x + k + half, v16_mul(v16_sub(a, b), factor));
+            }
+        }
+    }
+}
+
 static void scale_query(float *out, const float *q, int key_dim, float scale)
 {
     for (int d = 0; d < key_dim; d++) {
@@ -446,6 +477,7 @@ const tsr_attention_loops TSR_ISA_NAME(tsr_attention_loops) = {
     .widen = widen,
     .widen_scales = widen_scales,
     .widen_mean = widen_mean,
+    .turn = turn,
     .scale = scale_query,
     .merge = merge,
     .finish = finish,

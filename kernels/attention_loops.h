@@ -86,6 +86,9 @@ typedef struct tsr_attention_loops {
     /* codes * scale, zeros up to a multiple of 16. */
     void (*widen_mean)(float *mean, const int8_t *codes, int key_dim, float scale);
 
+    /* tsr_kv_code_turn, the same bits. */
+    void (*turn)(float *x, int dim, int unit);
+
     void (*scale)(float *out, const float *q, int key_dim, float scale);
 
     /* state = state merged with a part of the run that follows it. */

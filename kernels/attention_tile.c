@@ -6,7 +6,8 @@
 #include "kernels/rows_cpu.h"
 
 enum {
-    WIDEN_FROM = 12 // queries that pay for converting a run to f32 once
+    WIDEN_FROM = 12, // queries that pay for converting a run to f32 once
+    LINE_BYTES = 64
 };
 
 /* ---- what there is --------------------------------------------------------------------------- */
@@ -165,6 +166,30 @@ static void add_scales(const tsr_attention_call *c, tsr_attention_run *run,
     run->centred = centred;
 }
 
+/* Ask for the scales and means of tokens [from, to) of a run that is attended next; its codes are
+ * asked for by the loops. */
+static void ask_for_scales(const tsr_attention_call *c, const tsr_attention_run *run, int from,
+                           int to)
+{
+    const tsr_kv_layout *layout = c->kv->layout;
+    const size_t key_codes = tsr_kv_layout_key_codes(layout);
+    const size_t key_bytes = tsr_kv_layout_key_bytes(layout);
+    const size_t value_bytes = tsr_kv_layout_value_bytes(layout);
+
+    for (int t = from / layout->block_tokens * layout->block_tokens; t < to;
+         t += layout->block_tokens) {
+        const int g = (t > from ? t : from) / 16;
+        const char *keys = (const char *)run->keys[g] - g * 16 % layout->block_tokens;
+
+        for (size_t i = key_codes; i < key_bytes; i += LINE_BYTES) {
+            __builtin_prefetch(keys + i, 0, 2);
+        }
+        for (size_t i = tsr_kv_layout_value_codes(layout); i < value_bytes; i += LINE_BYTES) {
+            __builtin_prefetch(keys + key_bytes + i, 0, 2);
+        }
+    }
+}
+
 /* ---- a tile over a run ----------------------------------------------------------------------- */
 
 void tsr_attention_tile_queries(const tsr_attention_call *c, const tsr_attention_rows *t, float *q)
@@ -179,7 +204,7 @@ void tsr_attention_tile_queries(const tsr_attention_call *c, const tsr_attention
             c->loops->scale(q, row + (int64_t)(t->first_head + h) * key_dim, key_dim,
                             c->shape->scale);
             if (tsr_kv_type_is_turned(layout->type)) {
-                tsr_kv_code_turn(q, key_dim, tsr_kv_code_key_unit(layout));
+                c->loops->turn(q, key_dim, tsr_kv_code_key_unit(layout));
             }
             q += key_dim;
         }
@@ -252,6 +277,9 @@ void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_
         if (next.first < next.end) {
             then = run_at(c, later, later_run, next.first, next.end);
             queries.then = &then;
+            if (tsr_kv_type_is_coded(then.type)) {
+                ask_for_scales(c, &then, next.first, next.end);
+            }
         }
     }
     if (c->kv->layout->latent ||
@@ -292,6 +320,6 @@ void tsr_attention_tile_finish(const tsr_attention_call *c, tsr_tensor out, int6
     }
     c->loops->finish(to, state, value_dim);
     if (tsr_kv_type_is_turned(layout->type)) {
-        tsr_kv_code_turn(to, value_dim, tsr_kv_code_value_unit(layout));
+        c->loops->turn(to, value_dim, tsr_kv_code_value_unit(layout));
     }
 }

@@ -1,3 +1,4 @@
+#include "kernels/attention_loops.h"
 #include "kernels/kv_code.h"
 #include "kernels/row_loops.h"
 #include "kernels/rows_cpu.h"
@@ -6,6 +7,7 @@
 
 typedef struct job {
     const tsr_row_loops *loops;
+    void (*turn)(float *x, int dim, int unit);
     const tsr_kv_view *kv;
     tsr_tensor k, v;
     const tsr_batch *batch;
@@ -53,14 +55,14 @@ static void put_plain(const job *j, char *keys, int at, const float *k, const fl
     }
 }
 
-static void round_into(tsr_kv_code *code, const float *x, const float *mean, int dim, int unit,
-                       tsr_kv_type type, int bits)
+static void round_into(const job *j, tsr_kv_code *code, const float *x, const float *mean, int dim,
+                       int unit, tsr_kv_type type, int bits)
 {
     float turned[TSR_KV_LAYOUT_MOST_DIM];
 
     if (tsr_kv_type_is_turned(type)) {
         memcpy(turned, x, (size_t)dim * sizeof(*x));
-        tsr_kv_code_turn(turned, dim, unit);
+        j->turn(turned, dim, unit);
         x = turned;
     }
     tsr_kv_code_round(code, x, mean, dim, type, bits);
@@ -73,13 +75,13 @@ static void put_coded(const job *j, char *keys, int at, const float *k, const fl
     tsr_kv_code code;
 
     if (!tsr_kv_layout_is_centred(layout)) {
-        round_into(&code, k, NULL, layout->key_dim, tsr_kv_code_key_unit(layout), layout->type,
+        round_into(j, &code, k, NULL, layout->key_dim, tsr_kv_code_key_unit(layout), layout->type,
                    tsr_kv_type_key_bits(layout->type));
         tsr_kv_code_put_key(keys, layout, at, &code);
     }
     if (!layout->latent) {
-        round_into(&code, v, NULL, layout->value_dim, tsr_kv_code_value_unit(layout), layout->type,
-                   tsr_kv_type_value_bits(layout->type));
+        round_into(j, &code, v, NULL, layout->value_dim, tsr_kv_code_value_unit(layout),
+                   layout->type, tsr_kv_type_value_bits(layout->type));
         tsr_kv_code_put_value(keys + tsr_kv_layout_key_bytes(layout), layout, at, &code);
     }
 }
@@ -190,7 +192,7 @@ static void heads(const void *ctx, int64_t first, int64_t end, int thread)
             if (r == row_start[s] || position == 2 || position % TSR_KV_LAYOUT_GROUP == 0) {
                 tsr_kv_code_mean(mean, keys, layout, at);
             }
-            round_into(&code, tsr_rows_cpu_f32(j->k, r) + (int64_t)head * layout->key_dim, mean,
+            round_into(j, &code, tsr_rows_cpu_f32(j->k, r) + (int64_t)head * layout->key_dim, mean,
                        layout->key_dim, unit, layout->type, tsr_kv_type_key_bits(layout->type));
             tsr_kv_code_put_key(keys, layout, at, &code);
         }
@@ -229,7 +231,12 @@ static int64_t ns_an_element(tsr_kv_type type)
 tsr_status tsr_kv_write_cpu(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor k, tsr_tensor v,
                             const tsr_batch *batch)
 {
-    const job j = {TSR_ISA_PICK(dev->isa, tsr_row_loops), kv, k, v, batch};
+    const job j = {TSR_ISA_PICK(dev->isa, tsr_row_loops),
+                   TSR_ISA_PICK(dev->isa, tsr_attention_loops)->turn,
+                   kv,
+                   k,
+                   v,
+                   batch};
 
     TSR_TRY(check_places(kv, batch));
     tsr_rows_cpu_run(dev, k.n_rows, k.n_cols * ns_an_element(kv->layout->type), rows, &j);

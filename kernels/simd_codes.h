@@ -13,6 +13,14 @@ TSR_INLINE v16 v16_load_i8(const int8_t *p)
 {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
+TSR_INLINE v16 v16_butterfly(v16 a, int half) /* lanes half apart become their sum and difference */
+{
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512 other = _mm512_permutexvar_ps(_mm512_xor_si512(lanes, _mm512_set1_epi32(half)), a);
+
+    return _mm512_mask_sub_ps(_mm512_add_ps(a, other),
+                              _mm512_test_epi32_mask(lanes, _mm512_set1_epi32(half)), other, a);
+}
 TSR_INLINE v16 v16_negative(v16 a) /* 1 where the sign bit is set, 0 elsewhere */
 {
     return _mm512_cvtepi32_ps(_mm512_srli_epi32(_mm512_castps_si512(a), 31));
@@ -58,6 +66,23 @@ TSR_INLINE v16 v16_load_i8(const int8_t *p)
 
     return (v16){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)),
                  _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(x, 8)))};
+}
+TSR_INLINE __m256 tsr_avx2_butterfly(__m256 a, int half)
+{
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i bit = _mm256_set1_epi32(half);
+    const __m256 other = _mm256_permutevar8x32_ps(a, _mm256_xor_si256(lanes, bit));
+    const __m256i upper = _mm256_cmpeq_epi32(_mm256_and_si256(lanes, bit), bit);
+
+    return _mm256_blendv_ps(_mm256_add_ps(a, other), _mm256_sub_ps(other, a),
+                            _mm256_castsi256_ps(upper));
+}
+TSR_INLINE v16 v16_butterfly(v16 a, int half) /* lanes half apart become their sum and difference */
+{
+    if (half == 8) {
+        return (v16){_mm256_add_ps(a.low, a.high), _mm256_sub_ps(a.low, a.high)};
+    }
+    return (v16){tsr_avx2_butterfly(a.low, half), tsr_avx2_butterfly(a.high, half)};
 }
 TSR_INLINE __m256 tsr_avx2_negative(__m256 a)
 {
@@ -117,6 +142,13 @@ TSR_INLINE v16 v16_load_i8(const int8_t *p)
 {
     v16 r;
     TSR_EACH_LANE r.lane[i] = (float)p[i];
+    return r;
+}
+TSR_INLINE v16 v16_butterfly(v16 a, int half) /* lanes half apart become their sum and difference */
+{
+    v16 r;
+    TSR_EACH_LANE r.lane[i] =
+        (i & half) != 0 ? a.lane[i ^ half] - a.lane[i] : a.lane[i] + a.lane[i ^ half];
     return r;
 }
 TSR_INLINE v16 v16_negative(v16 a) /* 1 where the sign bit is set, 0 elsewhere */

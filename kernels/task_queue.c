@@ -59,14 +59,15 @@ void tsr_task_queue_hold(bool holds)
 
 static bool is_to_fail(tsr_task_kind kind)
 {
-    if (atomic_load_explicit(&faults[kind], memory_order_relaxed) == 0) {
+    long n = atomic_load_explicit(&faults[kind], memory_order_relaxed);
+
+    if (n <= 0 || atomic_fetch_sub(&before_fault[kind], 1) > 0) {
         return false;
     }
-    if (atomic_fetch_sub(&before_fault[kind], 1) > 0) {
-        return false;
+    // Several queues may come at once: no more of them fail than were asked for.
+    while (n > 0 && !atomic_compare_exchange_weak(&faults[kind], &n, n - 1)) {
     }
-    atomic_fetch_sub(&faults[kind], 1);
-    return true;
+    return n > 0;
 }
 
 static void run_task(tsr_task_queue *queue, task *t)

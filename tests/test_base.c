@@ -98,9 +98,19 @@ static void the_clock_goes_forward(void **state)
     assert_true(tsr_clock_ns() - before >= 1900000);
 }
 
+static void a_message_may_have_the_one_before_in_it(void **state)
+{
+    (void)state;
+    assert_int_equal(tsr_fail(TSR_ERR_IO, "the disk is gone"), TSR_ERR_IO);
+    assert_int_equal(tsr_fail(TSR_ERR_DEVICE, "%d copies: %s", 3, tsr_status_message()),
+                     TSR_ERR_DEVICE);
+    assert_string_equal(tsr_status_message(), "3 copies: the disk is gone");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_message_may_have_the_one_before_in_it),
         cmocka_unit_test(a_fault_keeps_its_code_message_and_place),
         cmocka_unit_test(every_status_has_a_name_of_its_own),
         cmocka_unit_test(memory_comes_zeroed_and_is_counted),

@@ -6,6 +6,7 @@
 
 #include <math.h>
 
+#include "kernels/attention_loops.h"
 #include "kernels/kv_code.h"
 
 static const tsr_kv_type coded[] = {TSR_KV_TYPE_FP8, TSR_KV_TYPE_INT8, TSR_KV_TYPE_INT4,
@@ -269,6 +270,8 @@ static void what_is_not_finite_becomes_nan_and_nothing_stays_nothing(void **stat
 
 static void turning_twice_changes_nothing_and_keeps_lengths(void **state)
 {
+    tsr_device *dev = open_for(&shapes[0], 1);
+    const tsr_attention_loops *loops = TSR_ISA_PICK(dev->isa, tsr_attention_loops);
     uint64_t seed = 5;
 
     (void)state;
@@ -277,6 +280,7 @@ static void turning_twice_changes_nothing_and_keeps_lengths(void **state)
         const int unit = tsr_kv_code_key_unit(&layout);
         float x[TSR_KV_LAYOUT_MOST_DIM];
         float y[TSR_KV_LAYOUT_MOST_DIM];
+        float z[TSR_KV_LAYOUT_MOST_DIM] = {0};
         double before = 0;
         double after = 0;
 
@@ -285,7 +289,10 @@ static void turning_twice_changes_nothing_and_keeps_lengths(void **state)
             x[d] = y[d] = next_random(&seed);
             before += (double)x[d] * (double)x[d];
         }
+        memcpy(z, y, sizeof(z));
         tsr_kv_code_turn(y, dim, unit);
+        loops->turn(z, dim, unit);
+        assert_memory_equal(z, y, (size_t)dim * sizeof(*y));
         for (int d = 0; d < dim; d++) {
             after += (double)y[d] * (double)y[d];
         }
@@ -295,6 +302,7 @@ static void turning_twice_changes_nothing_and_keeps_lengths(void **state)
             assert_true(fabsf(x[d] - y[d]) < 1e-5F);
         }
     }
+    tsr_device_close(dev);
 }
 
 static void a_block_takes_what_the_formula_says(void **state)

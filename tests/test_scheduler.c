@@ -467,6 +467,32 @@ static void a_long_answer_finds_memory_as_it_grows(void **state)
     rig_clear(&g);
 }
 
+static void a_step_is_no_larger_for_longer_sequences(void **state)
+{
+    tsr_scheduler_options options = roomy;
+    rig g = {0};
+    tsr_request *r;
+    size_t n_ints[2] = {0}; // of steps with a new block, and without
+
+    (void)state;
+    options.context = 5000;
+    options.n_blocks = 1300;
+    options.prefix_cache = true;
+    rig_init(&g, &options);
+    g.ranks.shares = true;
+    r = rig_submit(&g, 1, 3, 2000);
+    assert_true(rig_step(&g)); // the prompt
+    while (rig_step(&g) && r->state != TSR_REQUEST_ENDED) {
+        size_t *n = &n_ints[g.step.n_appended];
+
+        *n = *n == 0 ? tsr_step_n_ints(&g.step) : *n;
+        assert_int_equal(tsr_step_n_ints(&g.step), *n);
+    }
+    assert_int_equal(n_ints[1], n_ints[0] + 3);
+    rig_finish(&g);
+    rig_clear(&g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -486,6 +512,7 @@ int main(void)
         cmocka_unit_test(what_is_left_at_the_end_stays_its_owners),
         cmocka_unit_test(running_out_of_memory_leaks_nothing),
         cmocka_unit_test(without_memory_a_request_fails_and_the_others_go_on),
+        cmocka_unit_test(a_step_is_no_larger_for_longer_sequences),
         cmocka_unit_test(a_long_answer_finds_memory_as_it_grows),
     };
 
