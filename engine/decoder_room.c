@@ -6,6 +6,7 @@
 typedef struct cutter {
     char *memory;
     size_t n_bytes;
+    tsr_device_kind on;
 } cutter;
 
 static tsr_tensor cut(cutter *c, tsr_dtype dtype, int64_t n_rows, int64_t n_cols)
@@ -14,7 +15,7 @@ static tsr_tensor cut(cutter *c, tsr_dtype dtype, int64_t n_rows, int64_t n_cols
     char *at = c->memory == NULL ? NULL : c->memory + c->n_bytes;
 
     c->n_bytes += (n_bytes + 63) / 64 * 64;
-    return tsr_tensor_of(at, dtype, TSR_DEVICE_CPU, n_rows, n_cols);
+    return tsr_tensor_of(at, dtype, c->on, n_rows, n_cols);
 }
 
 static tsr_tensor cut_f32(cutter *c, int64_t n_rows, int64_t n_cols)
@@ -91,6 +92,9 @@ static void lay_out(tsr_decoder_room *room, cutter *c, const tsr_decoder_parts *
     if (config->slopes != NULL) {
         room->slopes = cut_f32(c, 1, p->shard->heads.count);
     }
+    for (int i = 0; i < TSR_COMM_MOST_PARTS && !tsr_device_is_host(p->dev); i++) {
+        room->parts[i] = cut(c, TSR_DTYPE_F64, rows, shape->dim);
+    }
 }
 
 static tsr_status make_sorting(tsr_decoder *d)
@@ -117,8 +121,8 @@ static tsr_status make_sorting(tsr_decoder *d)
 tsr_status tsr_decoder_room_make(tsr_decoder *d)
 {
     const tsr_decoder_parts *p = &d->parts;
-    cutter count = {0};
-    cutter fill = {0};
+    cutter count = {.on = tsr_device_kind_of(p->dev)};
+    cutter fill = {.on = tsr_device_kind_of(p->dev)};
 
     lay_out(&d->room, &count, p);
     d->memory = tsr_device_alloc(p->dev, count.n_bytes);

@@ -1,5 +1,7 @@
 #include "engine/engine.h"
 
+#include <stdio.h>
+
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -17,9 +19,9 @@ static tsr_status load_alone(tsr_engine *e, const tsr_engine_options *options)
                                           : tsr_model_open_mute(&e->model, options->model_path));
     config = tsr_model_config(e->model);
     e->shard = tsr_shard_of(&config->shape, tsr_world_rank(e->world), tsr_world_size(e->world));
+    TSR_TRY(tsr_device_open(&e->dev, &e->settings.device));
     TSR_TRY(tsr_settings_resolve(&e->settings, options, config, &e->shard,
                                  tsr_world_host_size(e->world)));
-    TSR_TRY(tsr_device_open(&e->dev, &e->settings.device));
     tsr_world_note(e->world, "loading weights", -1);
     return tsr_weights_load(&e->weights, e->dev, tsr_model_checkpoint(e->model), config, &e->shard,
                             e->settings.weights_as);
@@ -199,6 +201,23 @@ tsr_engine_stats tsr_engine_describe(const tsr_engine *e)
         .step_s = (double)e->step_ns / 1e9,
         .host_s = (double)(e->step_ns - e->ranks_ns) / 1e9,
     };
+}
+
+tsr_status tsr_engine_device_at(int i, tsr_engine_device *out)
+{
+    const tsr_device_options options = {.kind = i == 0 ? TSR_DEVICE_CPU : TSR_DEVICE_CUDA,
+                                        .index = i == 0 ? 0 : i - 1,
+                                        .n_threads = 1};
+    tsr_device *device = NULL;
+
+    if (i < 0 || i > tsr_device_gpus()) {
+        return tsr_fail(TSR_ERR_ARG, "device %d; there are %d", i, 1 + tsr_device_gpus());
+    }
+    TSR_TRY(tsr_device_open(&device, &options));
+    (void)snprintf(out->name, sizeof(out->name), "%s", tsr_device_describe(device));
+    tsr_device_close(device);
+    out->free_bytes = tsr_device_free_bytes(options.kind, options.index);
+    return TSR_OK;
 }
 
 const char *tsr_tessera_version(void)

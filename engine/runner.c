@@ -23,6 +23,8 @@ struct tsr_runner {
     size_t host_ints;
     int32_t *inputs; /* i32 [host_ints] on the device; owned */
     int32_t *words;  /* findings; owned */
+    int32_t *found; /* the same on the device: `words` where its memory is the host's; else owned */
+    int32_t *fetched; /* what comes from there, before it is put in its places; owned, or NULL */
     size_t words_capacity;
     tsr_memory_report said;
     float *row;        /* [own vocabulary] on the host; owned */
@@ -98,12 +100,24 @@ fail:
     return st;
 }
 
+static void free_found(tsr_runner *runner)
+{
+    if (runner->found != runner->words) {
+        tsr_device_free(runner->parts.dev, runner->found,
+                        runner->words_capacity * sizeof(*runner->found));
+    }
+    tsr_free(runner->fetched);
+    runner->found = NULL;
+    runner->fetched = NULL;
+}
+
 void tsr_runner_destroy(tsr_runner *runner)
 {
     if (runner == NULL) {
         return;
     }
     tsr_decoder_destroy(runner->decoder);
+    free_found(runner);
     tsr_free(runner->words);
     tsr_free(runner->changes_host);
     tsr_device_free(runner->parts.dev, runner->changes,
@@ -195,6 +209,46 @@ static tsr_status load_inputs(tsr_runner *runner, const tsr_step *step, inputs *
                              used * sizeof(int32_t));
 }
 
+/* Room on a device whose memory is not the host's. */
+static tsr_status grow_found(tsr_runner *runner, size_t n_words)
+{
+    tsr_device *dev = runner->parts.dev;
+
+    if (tsr_device_is_host(dev)) {
+        runner->found = runner->words;
+        return TSR_OK;
+    }
+    free_found(runner);
+    runner->found = tsr_device_alloc(dev, n_words * sizeof(*runner->found));
+    runner->fetched = tsr_alloc(n_words, sizeof(*runner->fetched));
+    if (runner->found == NULL || runner->fetched == NULL) {
+        return tsr_fail(TSR_ERR_NOMEM, "no memory for %zu words of candidates", n_words);
+    }
+    return TSR_OK;
+}
+
+/* Fetch n rows of findings, each of row_words words, of which the ids and values of n_best
+ * candidates and the masses from word masses_at on were found. */
+static tsr_status fetch_found(tsr_runner *runner, size_t first_word, int n, size_t n_row_words,
+                              int n_best, size_t masses_at)
+{
+    const size_t word = sizeof(*runner->words);
+
+    if (tsr_device_is_host(runner->parts.dev)) {
+        return TSR_OK;
+    }
+    TSR_TRY(tsr_device_download(runner->parts.dev, runner->fetched, runner->found + first_word,
+                                (size_t)n * n_row_words * word));
+    for (int i = 0; i < n; i++) {
+        const int32_t *from = runner->fetched + (size_t)i * n_row_words;
+        int32_t *to = runner->words + first_word + (size_t)i * n_row_words;
+
+        memcpy(to, from, 2 * (size_t)n_best * word);
+        memcpy(to + masses_at, from + masses_at, 2 * (size_t)runner->own_units * word);
+    }
+    return TSR_OK;
+}
+
 static tsr_status make_room(tsr_runner *runner, const tsr_step *step, tsr_findings *findings)
 {
     findings->n_best = step->n_best;
@@ -217,6 +271,7 @@ static tsr_status make_room(tsr_runner *runner, const tsr_step *step, tsr_findin
                             step->n_wanted);
         }
         runner->words = grown;
+        TSR_TRY(grow_found(runner, findings->n_words));
         runner->words_capacity = findings->n_words;
     }
     findings->words = runner->words;
@@ -279,7 +334,8 @@ static tsr_status find_raw(tsr_runner *runner, const tsr_step *step, const input
     int n;
 
     for (int r = c->raw; r < c->raw_end; r += n) {
-        int32_t *words = runner->words + f->raw_at + (size_t)r * f->raw_words;
+        const size_t at = f->raw_at + (size_t)r * f->raw_words;
+        int32_t *words = runner->found + at;
         tsr_tensor logits = c->logits;
         tsr_tensor ids, values, masses;
 
@@ -293,6 +349,8 @@ static tsr_status find_raw(tsr_runner *runner, const tsr_step *step, const input
                               2 * (int64_t)runner->own_units,        stride};
         TSR_TRY(tsr_top_k(runner->parts.dev, ids, values, masses, logits, columns(in->ones, 0, n),
                           runner->parts.shard->vocab.first, runner->unit_cols));
+        TSR_TRY(fetch_found(runner, at, n, f->raw_words, f->n_raw_best,
+                            2 * (size_t)f->n_raw_best + (size_t)f->n_best));
     }
     return TSR_OK;
 }
@@ -443,7 +501,8 @@ static tsr_status find_best(tsr_runner *runner, const tsr_step *step, const inpu
                             const tsr_findings *f, chunk *c)
 {
     const tsr_device_kind kind = tsr_device_kind_of(runner->parts.dev);
-    int32_t *words = runner->words + (size_t)c->first * f->row_words;
+    const size_t at = (size_t)c->first * f->row_words;
+    int32_t *words = runner->found + at;
     const int64_t stride = (int64_t)f->row_words;
     const tsr_tensor ids = {words, TSR_DTYPE_I32, kind, c->n, f->n_best, stride};
     const tsr_tensor values = {words + f->n_best, TSR_DTYPE_F32, kind, c->n, f->n_best, stride};
@@ -459,10 +518,11 @@ static tsr_status find_best(tsr_runner *runner, const tsr_step *step, const inpu
     TSR_TRY(tsr_top_k(runner->parts.dev, ids, values, masses, c->logits,
                       columns(in->sharpness, c->first, c->n), runner->parts.shard->vocab.first,
                       runner->unit_cols));
+    TSR_TRY(fetch_found(runner, at, c->n, f->row_words, f->n_best, 2 * (size_t)f->n_best + 1));
     trace_back(runner, step, f, c);
     for (int i = 0; i < c->n; i++) {
-        fill_masses(runner,
-                    (float *)(void *)(words + (size_t)i * f->row_words + 2 * f->n_best + 1));
+        fill_masses(runner, (float *)(void *)(runner->words + at + (size_t)i * f->row_words +
+                                              2 * (size_t)f->n_best + 1));
     }
     return TSR_OK;
 }

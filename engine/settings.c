@@ -14,12 +14,38 @@ enum {
     MOST_ITL_MS = 1000000
 };
 
+/* All ranks compute on devices of one kind. Ranks of a host share its GPUs out by their number. */
+static tsr_status choose_device(tsr_device_kind *kind, int *index, tsr_world *world,
+                                const char *wanted)
+{
+    const int n_gpus = tsr_device_gpus();
+    int64_t least = n_gpus;
+
+    TSR_TRY(tsr_world_min(world, &least));
+    if (wanted == NULL || strcmp(wanted, "auto") == 0) {
+        *kind = least > 0 ? TSR_DEVICE_CUDA : TSR_DEVICE_CPU;
+    } else if (strcmp(wanted, "cpu") == 0) {
+        *kind = TSR_DEVICE_CPU;
+    } else if (strcmp(wanted, "cuda") == 0) {
+        *kind = TSR_DEVICE_CUDA;
+    } else {
+        return tsr_fail(TSR_ERR_ARG, "device \"%s\"; known are auto, cpu and cuda", wanted);
+    }
+    *index = n_gpus > 0 ? tsr_world_host_rank(world) % n_gpus : 0;
+    return TSR_OK;
+}
+
 tsr_status tsr_settings_place(tsr_settings *settings, tsr_world *world,
                               const tsr_engine_options *options)
 {
+    tsr_device_kind kind = TSR_DEVICE_CPU;
+    int index = 0;
+
     TSR_TRY(tsr_placement_find(&settings->placement, world, options->n_threads));
+    TSR_TRY(choose_device(&kind, &index, world, options->device));
     settings->device = (tsr_device_options){
-        .kind = TSR_DEVICE_CPU,
+        .kind = kind,
+        .index = index,
         .n_threads = settings->placement.n_threads,
         .cpus = settings->placement.n_cpus > 0 ? settings->placement.cpus : NULL,
     };
@@ -67,8 +93,15 @@ static tsr_status count_blocks(tsr_settings *s, const tsr_engine_options *option
         tsr_block_table_blocks_for(s->context, s->block_tokens) * s->max_sequences;
 
     TSR_TRY(tsr_kv_layout_check(&layout));
+    if (s->device.kind != TSR_DEVICE_CPU &&
+        (options->kv_host_bytes > 0 || options->kv_disk_bytes > 0)) {
+        return tsr_fail(
+            TSR_ERR_UNSUPPORTED,
+            "the cache of a GPU cannot overflow to host memory or a disk yet: leave out "
+            "--kv-host and --kv-disk");
+    }
     s->disk_folder = options->kv_disk_folder == NULL ? "/tmp" : options->kv_disk_folder;
-    return tsr_tier_room_count(&s->own, options, s->device.kind, tsr_kv_layout_block_bytes(&layout),
+    return tsr_tier_room_count(&s->own, options, &s->device, tsr_kv_layout_block_bytes(&layout),
                                n_useful, host_size);
 }
 

@@ -170,6 +170,8 @@ typedef struct tsr_engine_options {
     const char *kv_disk_folder; /* where that is made, without a name; NULL: "/tmp" */
     int block_tokens;           /* 16, 32 or 64; 0: 16 */
     int n_threads;              /* of each rank; 0: the host's cores divided among its ranks */
+    const char *device; /* "cpu", "cuda" (a GPU a rank, by its number on the host) or "auto": GPUs
+                           if every rank has one; NULL: auto */
     const char *activations;    /* over quantised weights: "int8" or "f32"; NULL: int8 */
     int max_batch_tokens;       /* rows a step; 0: 512 */
     int max_sequences;          /* running at once; 0: 64 */
@@ -365,6 +367,15 @@ typedef struct tsr_engine_stats {
                           planning, packing, sampling, events */
 } tsr_engine_stats;
 TSR_API tsr_engine_stats tsr_engine_describe(const tsr_engine *engine);
+
+/* What this build could compute on here: device 0 is the CPU, those behind it are GPUs. */
+typedef struct tsr_engine_device {
+    char name[64];
+    uint64_t free_bytes;
+} tsr_engine_device;
+
+/* Errors: ARG (there is no device `i`: then all have been seen), DEVICE, NOMEM. */
+TSR_API TSR_MUST_CHECK tsr_status tsr_engine_device_at(int i, tsr_engine_device *out);
 
 typedef enum tsr_memory_tier {
     TSR_MEMORY_DEVICE,

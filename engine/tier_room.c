@@ -8,12 +8,13 @@ enum {
 };
 
 static tsr_status count_device(tsr_tier_room *out, const tsr_engine_options *options,
-                               tsr_device_kind kind, int64_t n_useful, int host_size)
+                               const tsr_device_options *device, int64_t n_useful, int host_size)
 {
     // By itself the cache takes at most half of what is free, shared among the host's ranks.
-    const uint64_t room = options->kv_memory_bytes > 0
-                              ? options->kv_memory_bytes
-                              : tsr_device_free_bytes(kind) / 2 / (uint64_t)host_size;
+    const uint64_t room =
+        options->kv_memory_bytes > 0
+            ? options->kv_memory_bytes
+            : tsr_device_free_bytes(device->kind, device->index) / 2 / (uint64_t)host_size;
     const int64_t fitting = (int64_t)(room / out->block_bytes);
     const int64_t least = out->is_tiered ? LEAST_DEVICE_BLOCKS : 1;
     const int64_t n = fitting < n_useful || options->kv_memory_bytes > 0 ? fitting : n_useful;
@@ -50,10 +51,10 @@ static tsr_status count_lower(int *out, const char *option, uint64_t n_bytes, si
 }
 
 tsr_status tsr_tier_room_count(tsr_tier_room *out, const tsr_engine_options *options,
-                               tsr_device_kind kind, size_t block_bytes, int64_t n_useful,
-                               int host_size)
+                               const tsr_device_options *device, size_t block_bytes,
+                               int64_t n_useful, int host_size)
 {
-    const uint64_t free_bytes = tsr_device_free_bytes(TSR_DEVICE_CPU);
+    const uint64_t free_bytes = tsr_device_free_bytes(TSR_DEVICE_CPU, 0);
 
     *out = (tsr_tier_room){
         .is_tiered = options->kv_host_bytes > 0 || options->kv_disk_bytes > 0,
@@ -73,7 +74,7 @@ tsr_status tsr_tier_room_count(tsr_tier_room *out, const tsr_engine_options *opt
         out->n_disk = options->kv_disk_bytes > 0 ? MOST_BLOCKS : 0;
         return TSR_OK;
     }
-    TSR_TRY(count_device(out, options, kind, n_useful, host_size));
+    TSR_TRY(count_device(out, options, device, n_useful, host_size));
     TSR_TRY(count_lower(&out->n_host, "--kv-host", options->kv_host_bytes, block_bytes));
     return count_lower(&out->n_disk, "--kv-disk", options->kv_disk_bytes,
                        tsr_kv_disk_slot_bytes(block_bytes));

@@ -26,7 +26,7 @@ typedef struct tsr_tier_room {
  * Errors: ARG (a budget that holds no block, or is more than the machine has; in words).
  */
 TSR_MUST_CHECK tsr_status tsr_tier_room_count(tsr_tier_room *out, const tsr_engine_options *options,
-                                              tsr_device_kind kind, size_t block_bytes,
+                                              const tsr_device_options *device, size_t block_bytes,
                                               int64_t n_useful, int host_size);
 
 /* Of each tier what the rank with the least has; the bytes of the largest block. All together.

@@ -100,6 +100,8 @@ typedef struct loader {
     tsr_weights *weights; /* NULL: only count */
     tsr_device *dev;
     bool *used;     /* [tensors] */
+    char *packed;   /* what the host packs into: the device's memory if it may, else as much of its
+                       own */
     size_t n_bytes; /* placed so far */
     uint64_t file_bytes;
     job *jobs;
@@ -113,12 +115,18 @@ typedef struct loader {
     char message[MESSAGE_BYTES];
 } loader;
 
+/* Where the next n_bytes are packed; where they will lie is as far from the device's memory. */
 static char *place_bytes(loader *load, size_t n_bytes)
 {
-    char *at = load->weights == NULL ? NULL : (char *)load->weights->memory + load->n_bytes;
+    char *at = load->weights == NULL ? NULL : load->packed + load->n_bytes;
 
     load->n_bytes += (n_bytes + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
     return at;
+}
+
+static void *on_device(const loader *load, const void *packed)
+{
+    return (char *)load->weights->memory + ((const char *)packed - load->packed);
 }
 
 static int64_t grain_of(const tsr_shard_shape *shape, tsr_shard_role role)
@@ -176,7 +184,8 @@ static tsr_status take_vector(loader *load, tsr_tensor *out, const tsr_weight_pl
         tsr_encoding_decode(source->encoding, &values[i], source->data, at, 1);
         values[i] += plus_one ? 1.0F : 0.0F;
     }
-    *out = tsr_tensor_of(values, TSR_DTYPE_F32, tsr_device_kind_of(load->dev), 1, part.count);
+    *out = tsr_tensor_of(on_device(load, values), TSR_DTYPE_F32, tsr_device_kind_of(load->dev), 1,
+                         part.count);
     return TSR_OK;
 }
 
@@ -205,7 +214,7 @@ static tsr_status take_matrix(loader *load, tsr_weight *out, const tsr_weight_pl
                         .n_rows = rows.count,
                         .n_cols = cols.count,
                         .grain_cols = grain_of(&load->config->shape, role),
-                        .tiles = panels};
+                        .tiles = on_device(load, panels)};
     if (rows.count > 0 && cols.count > 0) {
         job *next = &load->jobs[load->n_jobs - 1];
 
@@ -526,6 +535,12 @@ tsr_status tsr_weights_load(tsr_weights *weights, tsr_device *dev, const tsr_che
         st = tsr_fail(TSR_ERR_NOMEM, "no room for %.1f MB of weights", (double)made.n_bytes / 1e6);
         goto done;
     }
+    load.packed = tsr_device_is_host(dev) ? made.memory : tsr_alloc_pages(made.n_bytes);
+    if (load.packed == NULL) {
+        st = tsr_fail(TSR_ERR_NOMEM, "no room to pack %.1f MB of weights on the host",
+                      (double)made.n_bytes / 1e6);
+        goto done;
+    }
     load.weights = &made;
     load.n_bytes = 0;
     load.n_jobs = load.n_numbered = 0;
@@ -541,9 +556,15 @@ tsr_status tsr_weights_load(tsr_weights *weights, tsr_device *dev, const tsr_che
         st = tsr_fail(st, "%s", load.message);
         goto done;
     }
+    if (load.packed != (char *)made.memory) {
+        TSR_TRY_GOTO(st, done, tsr_device_upload(dev, made.memory, load.packed, made.n_bytes));
+    }
     *weights = made;
 
 done:
+    if (load.packed != (char *)made.memory) {
+        tsr_free_pages(load.packed, made.n_bytes);
+    }
     tsr_free(load.jobs);
     tsr_free(load.used);
     if (st != TSR_OK) {

@@ -116,6 +116,12 @@ typedef struct tsr_backend {
 /* The backend of CPUs; what kernels/device.c calls once kind is known. Errors: UNSUPPORTED. */
 tsr_status tsr_device_cpu_open(tsr_device *dev, const tsr_device_options *options);
 
+/* The backend of GPUs (device_cuda.c; in a build without CUDA device_no_cuda.c, which has none).
+ * Errors: UNSUPPORTED (no usable GPU), ARG (no such GPU), DEVICE. */
+tsr_status tsr_device_cuda_open(tsr_device *dev, const tsr_device_options *options);
+uint64_t tsr_device_cuda_free_bytes(int index); /* 0: there is no such GPU */
+int tsr_device_cuda_count(void); /* 0 without a driver, with one that is too old, without a GPU */
+
 tsr_embed_fn tsr_embed_cpu;
 tsr_narrow_fn tsr_narrow_cpu;
 tsr_add_sums_fn tsr_add_sums_cpu;
@@ -142,10 +148,39 @@ tsr_gather_rows_fn tsr_gather_rows_cpu;
 tsr_adjust_logits_fn tsr_adjust_logits_cpu;
 tsr_top_k_fn tsr_top_k_cpu;
 
+tsr_embed_fn tsr_embed_cuda;
+tsr_narrow_fn tsr_narrow_cuda;
+tsr_add_sums_fn tsr_add_sums_cuda;
+tsr_rmsnorm_fn tsr_rmsnorm_cuda;
+tsr_matmul_fn tsr_matmul_cuda;
+tsr_activate_fn tsr_activate_cuda;
+tsr_add_scaled_fn tsr_add_scaled_cuda;
+tsr_scale_fn tsr_scale_cuda;
+tsr_layernorm_fn tsr_layernorm_cuda;
+tsr_square_sums_fn tsr_square_sums_cuda;
+tsr_rmsnorm_shared_fn tsr_rmsnorm_shared_cuda;
+tsr_route_fn tsr_route_cuda;
+tsr_sigmoid_fn tsr_sigmoid_cuda;
+tsr_clear_fn tsr_clear_cuda;
+tsr_scatter_sums_fn tsr_scatter_sums_cuda;
+tsr_copy_heads_fn tsr_copy_heads_cuda;
+tsr_rope_angles_fn tsr_rope_angles_cuda;
+tsr_rope_fn tsr_rope_cuda;
+tsr_kv_write_fn tsr_kv_write_cuda;
+tsr_attention_fn tsr_attention_cuda;
+tsr_attention_part_fn tsr_attention_part_cuda;
+tsr_attention_merge_fn tsr_attention_merge_cuda;
+tsr_gather_rows_fn tsr_gather_rows_cuda;
+tsr_adjust_logits_fn tsr_adjust_logits_cuda;
+tsr_top_k_fn tsr_top_k_cuda;
+
 tsr_scratch_fn tsr_embed_cpu_scratch;
 tsr_scratch_fn tsr_matmul_cpu_scratch;
 tsr_scratch_fn tsr_attention_cpu_scratch;
 tsr_scratch_fn tsr_top_k_cpu_scratch;
+tsr_scratch_fn tsr_device_cuda_scratch;
+tsr_scratch_fn tsr_matmul_cuda_scratch;
+tsr_scratch_fn tsr_attention_cuda_scratch;
 
 /* Instruction sets of the CPU twins; the loops of each are compiled from the same sources
  * (kernels/simd.h). */
@@ -185,6 +220,7 @@ struct tsr_device {
     tsr_isa isa;        /* of the CPU twins */
     void *scratch;      /* owned; 64-byte aligned */
     size_t scratch_bytes;
+    void *queue; /* of a GPU: its cudaStream_t; owned */
     char description[64];
 };
 

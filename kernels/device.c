@@ -11,10 +11,7 @@ tsr_status tsr_device_open(tsr_device **out, const tsr_device_options *options)
     tsr_status st = TSR_OK;
     tsr_device *device;
 
-    if (options->kind == TSR_DEVICE_CUDA) {
-        return tsr_fail(TSR_ERR_UNSUPPORTED, "device: this build has no CUDA");
-    }
-    if (options->kind != TSR_DEVICE_CPU) {
+    if (options->kind != TSR_DEVICE_CPU && options->kind != TSR_DEVICE_CUDA) {
         return tsr_fail(TSR_ERR_ARG, "device: no kind %d", (int)options->kind);
     }
     device = tsr_alloc(1, sizeof(*device));
@@ -23,7 +20,9 @@ tsr_status tsr_device_open(tsr_device **out, const tsr_device_options *options)
     }
     device->kind = options->kind;
     TSR_TRY_GOTO(st, fail, tsr_cpu_pool_create(&device->pool, options->n_threads, options->cpus));
-    TSR_TRY_GOTO(st, fail, tsr_device_cpu_open(device, options));
+    TSR_TRY_GOTO(st, fail,
+                 options->kind == TSR_DEVICE_CUDA ? tsr_device_cuda_open(device, options)
+                                                  : tsr_device_cpu_open(device, options));
     *out = device;
     return TSR_OK;
 
@@ -48,6 +47,11 @@ void tsr_device_close(tsr_device *device)
 tsr_device_kind tsr_device_kind_of(const tsr_device *device)
 {
     return device->kind;
+}
+
+bool tsr_device_is_host(const tsr_device *device)
+{
+    return device->kind == TSR_DEVICE_CPU;
 }
 
 const char *tsr_device_describe(const tsr_device *device)
@@ -107,15 +111,20 @@ static uint64_t number_in(const char *path, const char *key, uint64_t fallback)
     return number;
 }
 
-uint64_t tsr_device_free_bytes(tsr_device_kind kind)
+int tsr_device_gpus(void)
+{
+    return tsr_device_cuda_count();
+}
+
+uint64_t tsr_device_free_bytes(tsr_device_kind kind, int index)
 {
     const uint64_t available = number_in("/proc/meminfo", "MemAvailable:", 4 << 20) * 1024;
     const uint64_t limit = number_in("/sys/fs/cgroup/memory.max", "", UINT64_MAX);
     const uint64_t used = number_in("/sys/fs/cgroup/memory.current", "", 0);
     const uint64_t left = limit > used ? limit - used : 0;
 
-    if (kind != TSR_DEVICE_CPU) {
-        return 0;
+    if (kind == TSR_DEVICE_CUDA) {
+        return tsr_device_cuda_free_bytes(index);
     }
     return available < left ? available : left;
 }

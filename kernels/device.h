@@ -20,7 +20,7 @@ typedef struct tsr_device tsr_device;
 
 typedef enum tsr_device_kind {
     TSR_DEVICE_CPU,
-    TSR_DEVICE_CUDA, /* in preparation: opening one is UNSUPPORTED */
+    TSR_DEVICE_CUDA, /* a GPU; UNSUPPORTED in a build without CUDA and where there is none */
     TSR_DEVICE_KIND_COUNT
 } tsr_device_kind;
 
@@ -38,6 +38,9 @@ TSR_MUST_CHECK tsr_status tsr_device_open(tsr_device **out, const tsr_device_opt
 void tsr_device_close(tsr_device *device); /* NULL is fine */
 
 tsr_device_kind tsr_device_kind_of(const tsr_device *device);
+
+/* May the host read and write the device's memory as its own? */
+bool tsr_device_is_host(const tsr_device *device);
 const char *tsr_device_describe(const tsr_device *device); /* "CPU, AVX-512 VNNI, 2 threads" */
 
 /* The threads beside the device, for host work such as packing weights. Borrowed. */
@@ -54,9 +57,12 @@ TSR_MUST_CHECK tsr_status tsr_device_reserve_scratch(tsr_device *device, size_t 
 /* ---- memory ------------------------------------------------------------------------------------
  */
 
-/* Bytes that devices of a kind have free now; on the CPU what the system says is available, within
+/* Bytes that a device has free now; on the CPU (index not read) what the system says is available, within
  * the limits of its control group. */
-uint64_t tsr_device_free_bytes(tsr_device_kind kind);
+uint64_t tsr_device_free_bytes(tsr_device_kind kind, int index);
+
+/* How many GPUs this build can use on this host. */
+int tsr_device_gpus(void);
 
 /* Zeroed device memory. On the CPU: whole pages that take up memory when first touched. NULL when
  * there is no room. */

@@ -20,8 +20,8 @@ size_t tsr_ops_scratch_bytes(tsr_device_kind kind, int n_threads, const tsr_ops_
 {
     size_t n_bytes;
 
-    if (kind != TSR_DEVICE_CPU) {
-        return 0;
+    if (kind == TSR_DEVICE_CUDA) {
+        return tsr_device_cuda_scratch(n_threads, limits);
     }
     // Ops follow one another: what the hungriest needs is enough for all.
     n_bytes = tsr_embed_cpu_scratch(n_threads, limits);

@@ -349,7 +349,8 @@ TSR_MUST_CHECK tsr_status tsr_attention_merge(tsr_device *dev, tsr_tensor out,
 /* ---- the end -----------------------------------------------------------------------------------
  */
 
-/* out row i = x row rows[i].  out, x f32;  rows i32 [1, n_out] */
+/* out row i = x row rows[i].  out, x f32;  rows i32 [1, n_out]
+ * A number that is no row: ARG on the CPU; on a GPU, which nobody waits for, that row becomes NaN. */
 TSR_MUST_CHECK tsr_status tsr_gather_rows(tsr_device *dev, tsr_tensor out, tsr_tensor x,
                                           tsr_tensor rows);
 
@@ -361,7 +362,8 @@ TSR_MUST_CHECK tsr_status tsr_gather_rows(tsr_device *dev, tsr_tensor out, tsr_t
  * -infinity makes it impossible.
  *   logits f32 [n, own vocabulary] of tokens from first_id on;  before f32 [1, m];
  *   rows i32 [1, m];  ids i32 [1, m];  factors f32 [1, m], above 0;  adds f32 [1, m]
- * No two entries name the same logit.
+ * No two entries name the same logit. One that is not there: ARG on the CPU; on a GPU nothing is
+ * changed and before[i] becomes NaN.
  */
 TSR_MUST_CHECK tsr_status tsr_adjust_logits(tsr_device *dev, tsr_tensor logits, tsr_tensor before,
                                             tsr_tensor rows, tsr_tensor ids, tsr_tensor factors,

@@ -19,6 +19,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "kernels/exp_constants.h"
 #include "kernels/dtype.h"
 
 #if defined(TSR_ISA_AVX512)
@@ -36,10 +37,6 @@ enum {
 };
 
 /* e^x by 2^n * p(r), |r| <= ln 2 / 2; Taylor coefficients 1/k!, about 2 ulp. */
-#define TSR_EXP_LEAST (-87.0F)
-#define TSR_LOG2_E 1.44269504F
-#define TSR_LN2_HIGH 0.693359375F
-#define TSR_LN2_LOW (-2.12194440e-4F)
 
 #if defined(TSR_ISA_AVX512)
 /* ---- AVX-512: one register ---------------------------------------------------------------------

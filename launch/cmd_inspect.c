@@ -20,6 +20,7 @@ typedef struct inspect_options {
     int64_t n_ranks;
     bool metadata;
     bool env;
+    bool devices;
     bool json;
 } inspect_options;
 
@@ -33,12 +34,14 @@ static const tsr_args_option options_table[] = {
      "also every key of the file with its value"},
     {"--env", NULL, TSR_ARGS_FLAG, FIELD(env), 0, 0, NULL,
      "the environment variables that tessera reads, with their values; needs no model"},
+    {"--devices", NULL, TSR_ARGS_FLAG, FIELD(devices), 0, 0, NULL,
+     "what this build could compute on here, and its free memory; needs no model"},
     {"--json", NULL, TSR_ARGS_FLAG, FIELD(json), 0, 0, NULL, "the same as one JSON object"},
 };
-static const tsr_args_group group = {"Options", options_table, 5, 0};
+static const tsr_args_group group = {"Options", options_table, 6, 0};
 static const tsr_args_spec spec = {
     .command = "inspect",
-    .usage = "MODEL [--ranks N] [--metadata] [--env] [--json]",
+    .usage = "MODEL [--ranks N] [--metadata] [--env] [--devices] [--json]",
     .about = "What a model file holds: its shape, its tensors by type, its tokenizer and chat "
              "template. Nothing is loaded, so it is quick.",
     .groups = &group,
@@ -120,6 +123,29 @@ static json_t *env_json(void)
     return array;
 }
 
+static json_t *devices_json(void)
+{
+    json_t *array = json_array();
+    tsr_engine_device device;
+
+    for (int i = 0; array != NULL && tsr_engine_device_at(i, &device) == TSR_OK; i++) {
+        if (json_array_append_new(array, json_pack("{s:o, s:I}", "name", text(device.name),
+                                                   "free_bytes", (json_int_t)device.free_bytes)) !=
+            0) {
+            json_decref(array);
+            return NULL;
+        }
+    }
+    return array;
+}
+
+/* What is asked for that is not about a model. */
+static bool add_machine(json_t *root, const inspect_options *options)
+{
+    return (!options->env || json_object_set_new(root, "environment", env_json()) == 0) &&
+           (!options->devices || json_object_set_new(root, "devices", devices_json()) == 0);
+}
+
 static json_t *shape_json(const tsr_model_facts *f)
 {
     return json_pack("{s:i, s:I, s:i, s:i, s:i, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:b, s:b}",
@@ -158,14 +184,24 @@ static tsr_status model_json(const tsr_model *model, const inspect_options *opti
     if (whole && options->metadata) {
         whole = json_object_set_new(root, "metadata", metadata_json(model)) == 0;
     }
-    if (whole && options->env) {
-        whole = json_object_set_new(root, "environment", env_json()) == 0;
-    }
+    whole = whole && add_machine(root, options);
     if (!whole) {
         json_decref(root);
         root = NULL;
     }
     return tsr_out_json(root);
+}
+
+static tsr_status print_devices(void)
+{
+    tsr_engine_device device;
+    tsr_status st;
+
+    tsr_out_print("devices\n");
+    for (int i = 0; (st = tsr_engine_device_at(i, &device)) == TSR_OK; i++) {
+        tsr_out_print("  %-40s %.1f GB free\n", device.name, (double)device.free_bytes / 1e9);
+    }
+    return st == TSR_ERR_ARG ? TSR_OK : st; // all have been seen
 }
 
 static void print_env(void)
@@ -177,6 +213,17 @@ static void print_env(void)
         tsr_out_print("  %-12s = %-8s %s (default %s)\n", entry->name, tsr_env_text((tsr_env_id)i),
                       entry->help, entry->fallback[0] != '\0' ? entry->fallback : "empty");
     }
+}
+
+static tsr_status print_machine(const inspect_options *options)
+{
+    if (options->env) {
+        print_env();
+    }
+    if (options->env && options->devices) {
+        tsr_out_print("\n");
+    }
+    return options->devices ? print_devices() : TSR_OK;
 }
 
 static void print_model(const tsr_model *model)
@@ -269,9 +316,9 @@ static tsr_status inspect_model(const inspect_options *options)
     if (options->metadata) {
         print_metadata(model);
     }
-    if (options->env) {
+    if (options->env || options->devices) {
         tsr_out_print("\n");
-        print_env();
+        TSR_TRY_GOTO(st, fail, print_machine(options));
     }
 
 fail:
@@ -286,10 +333,15 @@ static tsr_status inspect(const inspect_options *options)
         return inspect_model(options);
     }
     if (options->json) {
-        return tsr_out_json(json_pack("{s:o}", "environment", env_json()));
+        json_t *root = json_object();
+
+        if (root != NULL && !add_machine(root, options)) {
+            json_decref(root);
+            root = NULL;
+        }
+        return tsr_out_json(root);
     }
-    print_env();
-    return TSR_OK;
+    return print_machine(options);
 }
 
 int tsr_cmd_inspect_run(const tsr_call *call)
@@ -300,7 +352,7 @@ int tsr_cmd_inspect_run(const tsr_call *call)
     if (!tsr_call_parse(call, &spec, &options, &exit_status)) {
         return exit_status;
     }
-    if (options.model == NULL && !options.env) {
+    if (options.model == NULL && !options.env && !options.devices) {
         return tsr_call_usage(call, "which model? Name a GGUF file");
     }
     if (options.model == NULL && (options.n_ranks > 0 || options.metadata)) {

@@ -27,6 +27,7 @@ typedef struct tsr_session_options {
     tsr_args_place kv_disk;
     const char *block_tokens;
     int64_t n_threads;
+    const char *device;
     const char *activations;
     const char *dtype;
     int64_t max_batch_tokens;

@@ -486,6 +486,12 @@ class Inspect(Case):
         self.assertEqual([row.count("#") + row.count(".") for row in rows], [9, 9])
         self.assertEqual(sum(row.count("#") for row in rows), 9)
 
+    def test_the_devices_are_told_without_a_model(self):
+        self.assertRegex(self.good("inspect", "--devices").stdout, rb"devices\n  CPU, .* GB free")
+        devices = json.loads(self.good("inspect", "--devices", "--json").stdout)["devices"]
+        self.assertRegex(devices[0]["name"], "^CPU, ")
+        self.assertGreater(devices[0]["free_bytes"], 1 << 20)
+
     def test_the_environment_is_told_without_a_model(self):
         self.assertIn(b"TSR_LOG", self.good("inspect", "--env").stdout)
         names = [e["name"] for e in json.loads(self.good("inspect", "--env", "--json").stdout)["environment"]]

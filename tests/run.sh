@@ -17,4 +17,7 @@ install_packages "${SETUP_PACKAGES[@]}" binutils libcmocka-dev python3
 say "Configuring and building in $(pwd)/build"
 configure_build build -DTSR_TESTS=ON -DTSR_TEST_MODEL="$MODEL"
 build_targets build all
+if ! command -v nvcc >/dev/null && [ ! -x /usr/local/cuda/bin/nvcc ]; then
+  say "There is no nvcc here: the CUDA sources are neither compiled nor tested on the emulated device."
+fi
 exec ctest --test-dir build --output-on-failure -j "$(nproc)" "$@"

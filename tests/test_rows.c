@@ -24,7 +24,7 @@ static bool near(double got, double expected, double ulps)
 static void on_all_shapes(void (*check)(tsr_device *dev, int64_t n_rows, int64_t n_cols))
 {
     for (int i = 0; i < N_SHAPES; i++) {
-        for (int n_threads = 1; n_threads <= 5; n_threads += 2) {
+        for (int n_threads = 1; n_threads <= (IS_EMULATED ? 1 : 5); n_threads += 2) {
             tsr_device *dev = open_device(n_threads, &limits);
 
             check(dev, shapes[i].n_rows, shapes[i].n_cols);
@@ -347,8 +347,13 @@ static void rows_are_gathered_in_any_order_and_wild_numbers_refused(void **state
     }
     wanted[199] = 11;
     rows = make_ints(wanted, 200);
-    assert_int_equal(tsr_gather_rows(dev, out, x, rows), TSR_ERR_ARG);
-    assert_true(isnan(f32_row(out, 0)[0]));
+    if (IS_EMULATED) { // nobody waits for a GPU to learn of it: that row is lost, and no other
+        assert_int_equal(tsr_gather_rows(dev, out, x, rows), TSR_OK);
+        assert_true(isnan(f32_row(out, 199)[0]));
+    } else {
+        assert_int_equal(tsr_gather_rows(dev, out, x, rows), TSR_ERR_ARG);
+        assert_true(isnan(f32_row(out, 0)[0]));
+    }
     i32_row(rows, 0)[199] = 10;
     assert_int_equal(tsr_gather_rows(dev, out, x, rows), TSR_OK);
     for (int i = 0; i < 200; i++) {

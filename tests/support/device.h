@@ -23,6 +23,14 @@ enum {
     POISON = 0xFF     // bytes of NaN in every float type, and of -1 in integers
 };
 
+/* Tests of ops run once more with the emulated GPU behind them (tests/emulator/mirror.c), where a
+ * multiply-add takes as long as a thousand do here. */
+#ifdef TSR_TEST_EMULATED
+#define IS_EMULATED true
+#else
+#define IS_EMULATED false
+#endif
+
 /* True, in words, when TSR_ISA asks for what this machine lacks. */
 static inline bool isa_is_missing(void)
 {

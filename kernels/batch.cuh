@@ -1,0 +1,99 @@
+/*
+ * kernels/batch.cuh - which position a row has, and where the cache keeps it. Private to CUDA
+ * files.
+ */
+#ifndef TSR_KERNELS_BATCH_CUH
+#define TSR_KERNELS_BATCH_CUH
+
+#include "kernels/cuda.cuh"
+
+/* tsr_batch as kernels take it. */
+struct tsr_batch_rows {
+    int n_seqs;
+    const int32_t *row_start, *first_pos, *lanes;
+    tsr_rows<const int32_t> tables;
+
+    /* The last sequence that begins at or before the row. */
+    __device__ int sequence_of(int64_t row) const
+    {
+        int low = 0;
+        int high = n_seqs - 1;
+
+        while (low < high) {
+            const int middle = (low + high + 1) / 2;
+
+            if (row_start[middle] <= row) {
+                low = middle;
+            } else {
+                high = middle - 1;
+            }
+        }
+        return low;
+    }
+    __device__ int64_t position_of(int64_t row) const
+    {
+        const int s = sequence_of(row);
+
+        return first_pos[s] + (row - row_start[s]);
+    }
+    /* The pool slots of the row's sequence. */
+    __device__ const int32_t *slots_of(int64_t row) const
+    {
+        return tables[lanes[sequence_of(row)]];
+    }
+    __device__ int32_t slot_of(int64_t row, int64_t position, int block_tokens) const
+    {
+        return slots_of(row)[position / block_tokens];
+    }
+};
+
+static inline tsr_batch_rows tsr_batch_rows_of(const tsr_batch *batch)
+{
+    return tsr_batch_rows{batch->n_seqs, (const int32_t *)batch->row_start.data,
+                          (const int32_t *)batch->first_pos.data,
+                          (const int32_t *)batch->lanes.data,
+                          tsr_rows_of<const int32_t>(batch->tables)};
+}
+
+/* One layer of the cache as kernels take it (kernels/kv_layout.h). */
+struct tsr_kv_place {
+    char *pool; /* at the layer's first head */
+    size_t block_bytes;
+    size_t head_bytes; /* keys and values of one head */
+    int key_dim, value_dim, padded_dim, block_tokens;
+
+    __device__ void *keys(int32_t slot, int head) const
+    {
+        return pool + (size_t)slot * block_bytes + (size_t)head * head_bytes;
+    }
+};
+
+static inline tsr_kv_place tsr_kv_place_of(const tsr_kv_view *kv)
+{
+    const tsr_kv_layout *layout = kv->layout;
+
+    return tsr_kv_place{(char *)kv->pool + tsr_kv_layout_offset(layout, kv->layer, 0),
+                        kv->block_bytes,
+                        tsr_kv_layout_key_bytes(layout) + tsr_kv_layout_value_bytes(layout),
+                        layout->key_dim,
+                        layout->value_dim,
+                        tsr_kv_layout_padded_dim(layout),
+                        layout->block_tokens};
+}
+
+/* What GPUs cannot do yet, in words. */
+static inline tsr_status tsr_kv_place_check(const char *op, const tsr_kv_view *kv)
+{
+    if (tsr_kv_type_is_coded(kv->layout->type) || kv->layout->latent) {
+        return tsr_fail(TSR_ERR_UNSUPPORTED,
+                        "%s: on a GPU the cache is of f32, f16 or bf16, not %s%s", op,
+                        tsr_kv_type_name(kv->layout->type), kv->layout->latent ? ", latent" : "");
+    }
+    if (kv->host_pool != NULL) {
+        return tsr_fail(TSR_ERR_UNSUPPORTED,
+                        "%s: no blocks of the cache in host memory on a GPU yet", op);
+    }
+    return TSR_OK;
+}
+
+#endif

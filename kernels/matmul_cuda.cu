@@ -1,0 +1,385 @@
+/*
+ * Products whose every element is the CPU's, bit for bit, whatever the number of rows.
+ *
+ * Over int8 activations the dot product of a group of columns is an integer, exact in any order:
+ * threads take the groups of a panel side by side. Only what is left, two fused multiply-adds a
+ * group, is done in the promised order, by a thread an element. Over f32 activations all of a row's
+ * columns are in that order.
+ */
+#include "kernels/tiles.cuh"
+
+enum {
+    THREADS = 128,
+    X_GROUP_FLOATS = 4 // scale, scale times sum, and that of either half
+};
+
+/* ---- x in int8
+ * ----------------------------------------------------------------------------------- */
+
+/* Rows of n_groups groups of 32 columns: codes [n, 32 n_groups], floats [n, 4 n_groups]. */
+struct quantised_x {
+    int8_t *codes;
+    float *floats;
+    int64_t n_groups;
+};
+
+static size_t quantised_bytes(int64_t n_rows, int64_t n_cols)
+{
+    const size_t n_groups = (size_t)n_rows * (size_t)((n_cols + TSR_TILE_COLS - 1) / TSR_TILE_COLS);
+
+    return n_groups * (TSR_TILE_COLS + X_GROUP_FLOATS * sizeof(float));
+}
+
+static quantised_x quantised_in(void *scratch, int64_t n_rows, int64_t n_cols)
+{
+    quantised_x q;
+
+    q.n_groups = (n_cols + TSR_TILE_COLS - 1) / TSR_TILE_COLS;
+    q.codes = (int8_t *)scratch;
+    q.floats = (float *)(q.codes + n_rows * q.n_groups * TSR_TILE_COLS);
+    return q;
+}
+
+/* A warp a group, a lane a column. */
+static __global__ void quantise(quantised_x to, tsr_rows<const float> x, int64_t n_cols)
+{
+    const int64_t row = blockIdx.x;
+    const int64_t group = (int64_t)blockIdx.y * (THREADS / TSR_WARP) + threadIdx.x / TSR_WARP;
+    const int lane = threadIdx.x % TSR_WARP;
+    const int64_t c = group * TSR_TILE_COLS + lane;
+
+    if (group < to.n_groups) { // the same for a whole warp
+        const float value = c < n_cols ? x[row][c] : 0.0F;
+        const bool is_sound = __all_sync(TSR_WHOLE_WARP, isfinite(value)) != 0;
+        const float largest = tsr_warp_largest(fabsf(value));
+        // Below 2^-120 the group counts as nothing: 127 / largest would overflow.
+        const float to_codes = is_sound && largest >= 0x1p-120F ? 127.0F / largest : 0.0F;
+        const int code = is_sound ? (int)rintf(value * to_codes) : 0;
+        const float d = is_sound ? largest / 127.0F : NAN;
+        float *floats = to.floats + (row * to.n_groups + group) * X_GROUP_FLOATS;
+        int sum = code;
+
+        for (int step = 8; step > 0; step /= 2) {
+            sum += __shfl_xor_sync(TSR_WHOLE_WARP, sum, step);
+        }
+        const int other = __shfl_xor_sync(TSR_WHOLE_WARP, sum, 16);
+
+        to.codes[(row * to.n_groups + group) * TSR_TILE_COLS + lane] = (int8_t)code;
+        if (lane == 0) {
+            floats[0] = d;
+            floats[1] = d * (float)(sum + other);
+            floats[2] = d * (float)sum;
+            floats[3] = d * (float)other;
+        }
+    }
+}
+
+/* ---- integer dot products
+ * ------------------------------------------------------------------------ */
+
+/* Four entries of a table of sixteen bytes, by the low halves of q's bytes. */
+static __device__ __forceinline__ uint32_t look_up(const uint32_t table[4], uint32_t q)
+{
+    const uint32_t by_pairs = (q | q >> 4) & 0x00FF00FFU;
+    const uint32_t selectors = (by_pairs | by_pairs >> 8) & 0x7777U;
+    const uint32_t is_upper = (q >> 3 & 0x01010101U) * 0xFFU;
+    const uint32_t lower = __byte_perm(table[0], table[1], selectors);
+    const uint32_t upper = __byte_perm(table[2], table[3], selectors);
+
+    return (lower & ~is_upper) | (upper & is_upper);
+}
+
+/* The codes of columns 16 half + 4 j .. + 3 of row r, a signed byte each. */
+template <tsr_format F>
+static __device__ __forceinline__ int codes_of(const char *tile, int r, int j, int half)
+{
+    if (F == TSR_FORMAT_Q8 || F == TSR_FORMAT_Q8_WIDE) {
+        return *(const int *)(tile + 64 * (4 * half + j) + 4 * r);
+    }
+    const uint32_t bytes = *(const uint32_t *)(tile + 64 * j + 4 * r);
+    const uint32_t q = (half != 0 ? bytes >> 4 : bytes) & 0x0F0F0F0FU;
+
+    if (F == TSR_FORMAT_NL4) {
+        const uint32_t nl4[4] = {0xBFAD9881U, 0xF6EADDCFU, 0x26190D01U, 0x71594535U};
+
+        return (int)look_up(nl4, q);
+    }
+    if (F == TSR_FORMAT_FP4) {
+        const uint32_t fp4[4] = {0x03020100U, 0x0C080604U, 0xFDFEFF00U, 0xF4F8FAFCU};
+
+        return (int)look_up(fp4, q);
+    }
+    return (int)q;
+}
+
+/* acc with one group added: the dot product of row r of a tile with a row of x, `floats` of that
+ * group. */
+template <tsr_format F>
+static __device__ __forceinline__ float add_group(float acc, const char *tile, int r,
+                                                  const int *dots, const float *floats)
+{
+    if (F == TSR_FORMAT_Q8_WIDE) {
+        for (int half = 0; half < 2; half++) {
+            const char *scales = tile + 512 + 128 * half + 4 * r;
+
+            acc = fmaf((float)dots[half], tsr_float_at(scales) * floats[0], acc);
+            acc = fmaf(tsr_float_at(scales + 64), floats[2 + half], acc);
+        }
+        return acc;
+    }
+    if (F == TSR_FORMAT_Q8) {
+        return fmaf((float)dots[0], tsr_half_at(tile + 512 + 2 * r) * floats[0], acc);
+    }
+    if (F == TSR_FORMAT_Q4) {
+        acc = fmaf((float)dots[0], tsr_half_at(tile + 256 + 2 * r) * floats[0], acc);
+        return fmaf(tsr_half_at(tile + 288 + 2 * r), floats[1], acc);
+    }
+    acc = fmaf((float)dots[0], tsr_float_at(tile + 256 + 4 * r) * floats[0], acc);
+    if (F == TSR_FORMAT_Q4_WIDE) {
+        return fmaf(tsr_float_at(tile + 320 + 4 * r), floats[1], acc);
+    }
+    return acc;
+}
+
+/* What a product writes, and where its grains end. */
+struct output {
+    void *data; /* double when there are grains, else float */
+    int64_t stride;
+    const float *bias;
+    int64_t n_rows; /* of W */
+    int64_t grain_tiles;
+};
+
+/* A sum that is whole, or grain by grain on the grid of 2^-28 (kernels/ops.h). */
+struct total {
+    double sum = 1.5 * 0x1p24;
+
+    __device__ void add_grain(float part)
+    {
+        sum = fma((double)part, 1.0 + 0x1p-52, sum);
+    }
+    __device__ void write(const output &out, int64_t x_row, int64_t m, float acc) const
+    {
+        if (out.grain_tiles > 0) {
+            ((double *)out.data)[x_row * out.stride + m] = sum - 1.5 * 0x1p24;
+        } else {
+            ((float *)out.data)[x_row * out.stride + m] =
+                out.bias != NULL ? acc + out.bias[m] : acc;
+        }
+    }
+};
+
+/* A block takes a panel with R rows of x, CHUNK tiles at a time: dot products by (row, tile), then
+ * sums by (row, row of x). */
+template <tsr_format F, int R>
+static __global__ void __launch_bounds__(THREADS)
+    multiply_int8(output out, const char *tiles, quantised_x x, int64_t n_x_rows)
+{
+    constexpr int CHUNK = R == 16 ? 16 : 32;
+    constexpr int DOTS = F == TSR_FORMAT_Q8_WIDE ? 2 : 1;
+    __shared__ __align__(16) int8_t x_codes[R][CHUNK * TSR_TILE_COLS];
+    __shared__ int dots[R][CHUNK][TSR_PANEL_ROWS][DOTS];
+    const char *panel = tiles + (size_t)blockIdx.x * (size_t)x.n_groups * tsr_tile_bytes(F);
+    const int64_t first_row = (int64_t)blockIdx.y * R;
+    const int r = threadIdx.x % TSR_PANEL_ROWS;
+    const int slot = threadIdx.x / TSR_PANEL_ROWS;
+    constexpr int SLOTS = THREADS / TSR_PANEL_ROWS;
+    constexpr int SUMS = (R + SLOTS - 1) / SLOTS; // a thread's rows of x: slot, slot + SLOTS ...
+    float acc[SUMS];
+    total totals[SUMS];
+
+    for (int i = 0; i < SUMS; i++) {
+        acc[i] = 0.0F;
+    }
+    for (int64_t first = 0; first < x.n_groups; first += CHUNK) {
+        const int n_tiles = x.n_groups - first < CHUNK ? (int)(x.n_groups - first) : CHUNK;
+        const int n_words = n_tiles * (TSR_TILE_COLS / 4);
+
+        for (int i = threadIdx.x; i < R * n_words; i += THREADS) {
+            const int64_t row =
+                first_row + i / n_words < n_x_rows ? first_row + i / n_words : first_row;
+
+            ((int *)x_codes[i / n_words])[i % n_words] =
+                ((const int *)(x.codes + (row * x.n_groups + first) * TSR_TILE_COLS))[i % n_words];
+        }
+        __syncthreads();
+        for (int t = slot; t < n_tiles; t += SLOTS) {
+            const char *tile = panel + (size_t)(first + t) * tsr_tile_bytes(F);
+            int dot[R][DOTS] = {};
+
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+#pragma unroll
+                for (int j = 0; j < 4; j++) {
+                    const int codes = codes_of<F>(tile, r, j, half);
+
+#pragma unroll
+                    for (int i = 0; i < R; i++) {
+                        const int *words = (const int *)&x_codes[i][t * TSR_TILE_COLS];
+
+                        dot[i][half % DOTS] =
+                            __dp4a(codes, words[4 * half + j], dot[i][half % DOTS]);
+                    }
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < R; i++) {
+#pragma unroll
+                for (int d = 0; d < DOTS; d++) {
+                    dots[i][t][r][d] = dot[i][d];
+                }
+            }
+        }
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < SUMS; i++) {
+            const int64_t row = first_row + slot + i * SLOTS;
+            const int n_added = slot + i * SLOTS < R && row < n_x_rows ? n_tiles : 0;
+
+            for (int t = 0; t < n_added; t++) {
+                acc[i] = add_group<F>(acc[i], panel + (size_t)(first + t) * tsr_tile_bytes(F), r,
+                                      dots[slot + i * SLOTS][t][r],
+                                      x.floats + (row * x.n_groups + first + t) * X_GROUP_FLOATS);
+                if (out.grain_tiles > 0 &&
+                    ((first + t + 1) % out.grain_tiles == 0 || first + t + 1 == x.n_groups)) {
+                    totals[i].add_grain(acc[i]);
+                    acc[i] = 0.0F;
+                }
+            }
+        }
+        __syncthreads();
+    }
+#pragma unroll
+    for (int i = 0; i < SUMS; i++) {
+        const int64_t row = first_row + slot + i * SLOTS;
+        const int64_t m = (int64_t)blockIdx.x * TSR_PANEL_ROWS + r;
+
+        if (slot + i * SLOTS < R && row < n_x_rows && m < out.n_rows) {
+            totals[i].write(out, row, m, acc[i]);
+        }
+    }
+}
+
+/* ---- x as it is
+ * ---------------------------------------------------------------------------------- */
+
+/* A thread an element: a block takes a panel with eight rows of x. */
+template <tsr_format F>
+static __global__ void __launch_bounds__(THREADS)
+    multiply_f32(output out, const char *tiles, tsr_rows<const float> x, int64_t n_x_rows,
+                 int64_t n_cols)
+{
+    const int64_t n_tiles = (n_cols + TSR_TILE_COLS - 1) / TSR_TILE_COLS;
+    const char *tile = tiles + (size_t)blockIdx.x * (size_t)n_tiles * tsr_tile_bytes(F);
+    const int r = threadIdx.x % TSR_PANEL_ROWS;
+    const int64_t row =
+        (int64_t)blockIdx.y * (THREADS / TSR_PANEL_ROWS) + threadIdx.x / TSR_PANEL_ROWS;
+    const int64_t m = (int64_t)blockIdx.x * TSR_PANEL_ROWS + r;
+    float acc = 0.0F;
+    total sum;
+
+    if (row < n_x_rows && m < out.n_rows) {
+        const float *from = x[row];
+
+        for (int64_t t = 0; t < n_tiles; t++, tile += tsr_tile_bytes(F)) {
+            const int64_t first = t * TSR_TILE_COLS;
+            const int n = n_cols - first < TSR_TILE_COLS ? (int)(n_cols - first) : TSR_TILE_COLS;
+
+#pragma unroll 4
+            for (int c = 0; c < n; c++) {
+                acc = fmaf(tsr_tile_element<F>(tile, r, c), from[first + c], acc);
+            }
+            if (out.grain_tiles > 0 && ((t + 1) % out.grain_tiles == 0 || t + 1 == n_tiles)) {
+                sum.add_grain(acc);
+                acc = 0.0F;
+            }
+        }
+        sum.write(out, row, m, acc);
+    }
+}
+
+/* ---- launches
+ * ------------------------------------------------------------------------------------ */
+
+template <tsr_format F>
+static void launch_int8(cudaStream_t queue, const output &out, const tsr_weight *w,
+                        const quantised_x &x, int64_t n_rows)
+{
+    const unsigned n_panels = tsr_blocks(w->n_rows, TSR_PANEL_ROWS);
+    const char *tiles = (const char *)w->tiles;
+
+    if (n_rows == 1) {
+        multiply_int8<F, 1><<<dim3(n_panels, 1), THREADS, 0, queue>>>(out, tiles, x, n_rows);
+    } else if (n_rows <= 4) {
+        multiply_int8<F, 4><<<dim3(n_panels, 1), THREADS, 0, queue>>>(out, tiles, x, n_rows);
+    } else {
+        multiply_int8<F, 16>
+            <<<dim3(n_panels, tsr_blocks(n_rows, 16)), THREADS, 0, queue>>>(out, tiles, x, n_rows);
+    }
+}
+
+static tsr_status multiply(tsr_device *dev, const tsr_product *product, tsr_tensor x,
+                           const quantised_x &quantised, bool int8)
+{
+    const tsr_weight *w = product->weight;
+    const cudaStream_t queue = tsr_cuda_queue(dev);
+    const output out = {product->out.data, product->out.stride, (const float *)product->bias.data,
+                        w->n_rows, (w->grain_cols + TSR_TILE_COLS - 1) / TSR_TILE_COLS};
+    const dim3 grid(tsr_blocks(w->n_rows, TSR_PANEL_ROWS),
+                    tsr_blocks(x.n_rows, THREADS / TSR_PANEL_ROWS));
+
+    if (w->n_rows == 0) {
+        return TSR_OK;
+    }
+    if (int8) {
+#define INT8(format)                                             \
+    if constexpr ((format) >= TSR_FORMAT_Q4) {                   \
+        launch_int8<format>(queue, out, w, quantised, x.n_rows); \
+    }
+        TSR_FOR_FORMAT(w->format, INT8);
+#undef INT8
+    } else {
+#define F32(format)                                    \
+    multiply_f32<format><<<grid, THREADS, 0, queue>>>( \
+        out, (const char *)w->tiles, tsr_rows_of<const float>(x), x.n_rows, x.n_cols)
+        TSR_FOR_FORMAT(w->format, F32);
+#undef F32
+    }
+    TSR_CUDA_LAUNCHED();
+    return TSR_OK;
+}
+
+extern "C" size_t tsr_matmul_cuda_scratch(int n_threads, const tsr_ops_limits *limits)
+{
+    (void)n_threads;
+    return quantised_bytes(limits->n_rows, limits->n_cols);
+}
+
+extern "C" tsr_status tsr_matmul_cuda(tsr_device *dev, const tsr_product *products, int n_products,
+                                      tsr_tensor x, tsr_activations activations)
+{
+    const quantised_x quantised = quantised_in(dev->scratch, x.n_rows, x.n_cols);
+    bool any_int8 = false;
+
+    for (int p = 0; p < n_products; p++) {
+        any_int8 = any_int8 || (activations == TSR_ACTIVATIONS_INT8 &&
+                                tsr_weight_is_quantised(products[p].weight->format));
+    }
+    if (any_int8 && quantised_bytes(x.n_rows, x.n_cols) > dev->scratch_bytes) {
+        return tsr_fail(TSR_ERR_ARG, "matmul: %zu bytes of scratch are needed, %zu are reserved",
+                        quantised_bytes(x.n_rows, x.n_cols), dev->scratch_bytes);
+    }
+    if (any_int8 && quantised.n_groups > 0) {
+        const dim3 grid((unsigned)x.n_rows, tsr_blocks(quantised.n_groups, THREADS / TSR_WARP));
+
+        quantise<<<grid, THREADS, 0, tsr_cuda_queue(dev)>>>(quantised, tsr_rows_of<const float>(x),
+                                                            x.n_cols);
+        TSR_CUDA_LAUNCHED();
+    }
+    for (int p = 0; p < n_products; p++) {
+        TSR_TRY(multiply(dev, &products[p], x, quantised,
+                         activations == TSR_ACTIVATIONS_INT8 &&
+                             tsr_weight_is_quantised(products[p].weight->format)));
+    }
+    return TSR_OK;
+}

@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""The whole engine on emulated GPUs: the same text as on the CPU, byte for byte, and the same log-probabilities.
+
+Runs under CTest, which says where things are: TESSERA, EMULATED, TINY_GGUF, MPIEXEC. Standard library only.
+"""
+import json
+import os
+import subprocess
+import tempfile
+import unittest
+
+TESSERA, EMULATED, TINY_GGUF = (os.environ[name] for name in ("TESSERA", "EMULATED", "TINY_GGUF"))
+MPIRUN = [os.environ["MPIEXEC"], "--oversubscribe", "--bind-to", "none", "-n"]
+FOLDER = tempfile.TemporaryDirectory(prefix="tessera-emulated-")
+WAIT_S = 500
+COMMON = ("generate", "--threads", "1", "--ctx", "128", "--max-batch-tokens", "16", "--quiet", "--json", "--logprobs", "2",
+          "--block-tokens", "16")
+
+
+def tearDownModule():
+    FOLDER.cleanup()
+
+
+def model(name):
+    path = os.path.join(FOLDER.name, name.replace("/", "-") + ".gguf")
+    if not os.path.exists(path):
+        subprocess.run([TINY_GGUF, name, "1", path], check=True, timeout=60)
+    return path
+
+
+def run(program, *words, ranks=0, **environment):
+    launcher = MPIRUN + [str(ranks)] if ranks else []
+    return subprocess.run(launcher + [program, *words], capture_output=True, timeout=WAIT_S, check=False,
+                          env={**os.environ, **environment})
+
+
+def answers(done):
+    """What was said, without how long it took."""
+    lines = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    for line in lines:
+        del line["timings"]
+    return lines
+
+
+class Engine(unittest.TestCase):
+    def same(self, name, *words, ranks=0, **environment):
+        words = COMMON + ("--model", model(name), *words)
+        on_cpu = run(TESSERA, *words, "--device", "cpu")
+        on_gpu = run(EMULATED, *words, "--device", "cuda", ranks=ranks, **environment)
+        self.assertEqual(on_cpu.returncode, 0, on_cpu.stderr)
+        self.assertEqual((on_gpu.returncode, on_gpu.stderr), (0, b""))
+        self.assertEqual(answers(on_gpu), answers(on_cpu))
+        self.assertIn(b"logprob", on_cpu.stdout)
+
+    def test_one_rank_gives_the_cpus_text_whenever_queued_work_is_done(self):
+        for streams in ("lazy", "eager", "random"):
+            self.same("2/1", "--prompt", "Once upon a time", "--max-tokens", "5", EMULATOR_STREAMS=streams)
+
+    def test_two_and_three_ranks_give_it_too(self):
+        self.same("9/3", "--prompt", "Hi", "--max-tokens", "3", ranks=2, EMULATOR_DEVICES="2", EMULATOR_ORDER="reverse")
+        self.same("2/1", "--prompt", "Hi there", "--max-tokens", "4", ranks=3, EMULATOR_DEVICES="2", EMULATOR_ORDER="chaos")
+
+    def test_changed_logits_and_several_prompts_at_once(self):
+        self.same("2/1", "--prompt", "A b", "--prompt", "Some other words", "--max-tokens", "4", "--repetition-penalty", "1.3",
+                  "--temperature", "0.8", "--seed", "3")
+
+    def test_without_a_gpu_it_says_so_and_auto_does_without(self):
+        words = COMMON + ("--model", model("2/1"), "--prompt", "Hi", "--max-tokens", "2")
+        refused = run(EMULATED, *words, "--device", "cuda", EMULATOR_DEVICES="0")
+        self.assertEqual((refused.returncode, refused.stdout), (1, b""))
+        self.assertIn(b"no GPU that this build's CUDA can use was found; --device cpu does without", refused.stderr)
+        self.assertEqual(answers(run(EMULATED, *words, EMULATOR_DEVICES="0")), answers(run(TESSERA, *words)))
+        self.assertIn(b"this build has no CUDA", run(TESSERA, *words, "--device", "cuda").stderr)
+
+
+    def test_a_gpu_without_room_is_told_in_words(self):
+        words = COMMON + ("--model", model("9/3"), "--prompt", "Hi", "--max-tokens", "2", "--device", "cuda")
+        for megabytes, kv, why in (("0", "1M", b"no room for [0-9.]+ MB of weights"), ("2", "1500K", b"no room|no memory")):
+            refused = run(EMULATED, *words, "--kv-memory", kv, EMULATOR_MEMORY_MB=megabytes)
+            self.assertEqual((refused.returncode, refused.stdout), (1, b""), refused.stderr)
+            self.assertRegex(refused.stderr, why)
+
+    def test_devices_are_listed(self):
+        said = run(EMULATED, "inspect", "--devices", EMULATOR_DEVICES="2").stdout.decode()
+        self.assertRegex(said, "GPU 0, emulated GPU, sm_90 +[0-9.]+ GB free\n  GPU 1, ")
+
+
+if __name__ == "__main__":
+    unittest.main()
