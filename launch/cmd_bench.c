@@ -25,8 +25,9 @@ static const tsr_args_option options_table[] = {
 
 /* What is measured, in this order. */
 static const tsr_bench_task tasks[] = {
-    {"prompt", 1, 512, 1, true},  {"generate", 1, 0, 96, false}, {"generate", 1, 2048, 96, false},
-    {"batch", 1, 128, 64, false}, {"batch", 4, 128, 64, false},  {"batch", 16, 128, 64, false},
+    {"prompt", 1, 512, 1, true},   {"generate", 1, 0, 96, false}, {"generate", 1, 2048, 96, false},
+    {"batch", 1, 128, 64, false},  {"batch", 4, 128, 64, false},  {"batch", 8, 128, 64, false},
+    {"batch", 16, 128, 64, false}, {"batch", 32, 128, 64, false},
 };
 
 enum {
@@ -179,7 +180,8 @@ int tsr_cmd_bench_run(const tsr_call *call)
         .usage = "--model M [--repeat N] [--json] [ENGINE OPTIONS]",
         .about =
             "Tokens a second: of a prompt of 512 tokens, of generation with an empty context and "
-            "with 2,048 tokens of it, and of 1, 4 and 16 sequences at once (prompts of 128 tokens; "
+            "with 2,048 tokens of it, and of 1, 4, 8, 16 and 32 sequences at once (prompts of 128 "
+            "tokens; "
             "the generated tokens of all are counted).\nBeside each stands what it reached of the "
             "narrower of two limits, which are measured on all ranks at the start: reading memory, "
             "and multiplying. Under host stands how much of the time the ranks waited for the "
