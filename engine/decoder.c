@@ -67,11 +67,11 @@ static int64_t larger(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-tsr_status tsr_decoder_create(tsr_decoder **out, const tsr_decoder_parts *parts)
+static tsr_ops_limits limits_of(const tsr_decoder_parts *parts)
 {
     const tsr_shard_shape *shape = &parts->config->shape;
-    const int group = shape->n_heads / shape->n_kv_heads;
-    const tsr_ops_limits limits = {
+
+    return (tsr_ops_limits){
         .n_rows = larger(parts->max_rows, TSR_DECODER_HEAD_ROWS),
         .n_cols = larger(larger(shape->dim, parts->shard->ff.count),
                          parts->shard->heads.count * shape->head_dim),
@@ -80,8 +80,34 @@ tsr_status tsr_decoder_create(tsr_decoder **out, const tsr_decoder_parts *parts)
         .context = parts->context,
         .n_seqs = parts->max_seqs,
     };
-    const int n_threads = tsr_cpu_pool_n_threads(tsr_device_pool(parts->dev));
+}
+
+static size_t scratch_bytes(const tsr_decoder_parts *parts, tsr_device_kind kind, int n_threads)
+{
+    const tsr_ops_limits limits = limits_of(parts);
+
+    return tsr_ops_scratch_bytes(kind, n_threads, &limits);
+}
+
+static size_t workspace_bytes(const tsr_decoder_parts *parts)
+{
+    workspace none;
     cutter count = {0};
+
+    lay_out(&none, &count, parts);
+    return count.n_bytes;
+}
+
+size_t tsr_decoder_measure(const tsr_decoder_parts *parts, tsr_device_kind kind, int n_threads)
+{
+    return workspace_bytes(parts) + scratch_bytes(parts, kind, n_threads);
+}
+
+tsr_status tsr_decoder_create(tsr_decoder **out, const tsr_decoder_parts *parts)
+{
+    const tsr_shard_shape *shape = &parts->config->shape;
+    const int group = shape->n_heads / shape->n_kv_heads;
+    const int n_threads = tsr_cpu_pool_n_threads(tsr_device_pool(parts->dev));
     cutter fill = {0};
     tsr_decoder *decoder = tsr_alloc(1, sizeof(*decoder));
     tsr_status st = TSR_OK;
@@ -97,8 +123,7 @@ tsr_status tsr_decoder_create(tsr_decoder **out, const tsr_decoder_parts *parts)
         .first_head = (int)(parts->shard->heads.first - parts->shard->kv_heads.first * group),
         .scale = parts->config->attention_scale,
     };
-    lay_out(&decoder->ws, &count, parts);
-    decoder->n_bytes = count.n_bytes;
+    decoder->n_bytes = workspace_bytes(parts);
     decoder->memory = tsr_device_alloc(parts->dev, decoder->n_bytes);
     if (decoder->memory == NULL) {
         st = tsr_fail(TSR_ERR_NOMEM, "no room for %.1f MB of activations (%d tokens a step)",
@@ -111,10 +136,9 @@ tsr_status tsr_decoder_create(tsr_decoder **out, const tsr_decoder_parts *parts)
                  tsr_device_upload(parts->dev, decoder->ws.frequencies.data,
                                    parts->config->frequencies,
                                    (size_t)(parts->config->n_rot / 2) * sizeof(double)));
-    TSR_TRY_GOTO(
-        st, fail,
-        tsr_device_reserve_scratch(
-            parts->dev, tsr_ops_scratch_bytes(tsr_device_kind_of(parts->dev), n_threads, &limits)));
+    TSR_TRY_GOTO(st, fail,
+                 tsr_device_reserve_scratch(
+                     parts->dev, scratch_bytes(parts, tsr_device_kind_of(parts->dev), n_threads)));
     *out = decoder;
     return TSR_OK;
 

@@ -10,12 +10,29 @@ static const double MOST_DEADLINE_S = 1e9; // 31 years
 
 static void end_request(tsr_leader *leader, tsr_request *request);
 
+static size_t most_units(const tsr_shard_shape *shape, int n_ranks)
+{
+    return (size_t)(shape->n_vocab / tsr_shard_vocab_unit(shape->n_vocab)) + (size_t)n_ranks;
+}
+
+size_t tsr_leader_table_bytes(const tsr_settings *settings, const tsr_config *config, int n_ranks)
+{
+    const tsr_leader *leader = NULL;
+    const tsr_engine *e = NULL;
+
+    return (size_t)config->shape.n_vocab *
+               (sizeof(*leader->candidate_ids) + sizeof(*leader->candidate_logits) +
+                sizeof(*e->whole_row)) +
+           2 * most_units(&config->shape, n_ranks) * sizeof(*leader->masses) +
+           tsr_scheduler_table_bytes(settings->n_blocks);
+}
+
 tsr_status tsr_leader_create(tsr_leader **out, const tsr_engine *e)
 {
     const tsr_shard_shape *shape = &tsr_model_config(e->model)->shape;
     const size_t n_vocab = (size_t)shape->n_vocab;
     const size_t n_ranks = (size_t)tsr_world_size(e->world);
-    const size_t n_units = n_vocab / (size_t)tsr_shard_vocab_unit(shape->n_vocab) + n_ranks;
+    const size_t n_units = most_units(shape, tsr_world_size(e->world));
     const tsr_scheduler_options options = {
         .max_batch_tokens = e->settings.max_batch_tokens,
         .max_seqs = e->settings.max_sequences,

@@ -13,6 +13,13 @@ static const int64_t PRIORITY_NS = 10000000000; // 10 seconds
 
 /* ---- life ---- */
 
+size_t tsr_scheduler_table_bytes(int n_blocks)
+{
+    const tsr_scheduler *s = NULL;
+
+    return tsr_block_pool_book_bytes(n_blocks) + (size_t)n_blocks * sizeof(*s->dropped);
+}
+
 tsr_status tsr_scheduler_create(tsr_scheduler **out, const tsr_scheduler_options *options)
 {
     tsr_status st = TSR_OK;

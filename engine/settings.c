@@ -37,6 +37,13 @@ static tsr_status take_count(int *out, const char *name, int64_t value, int fall
     return TSR_OK;
 }
 
+int64_t tsr_settings_blocks_in(uint64_t n_bytes, size_t block_bytes)
+{
+    const uint64_t n_blocks = block_bytes > 0 ? n_bytes / block_bytes : MOST_BLOCKS;
+
+    return n_blocks < MOST_BLOCKS ? (int64_t)n_blocks : MOST_BLOCKS;
+}
+
 /* Blocks that this rank has room for. */
 static tsr_status count_blocks(tsr_settings *s, const tsr_engine_options *options,
                                const tsr_config *config, const tsr_shard *shard,
@@ -53,7 +60,7 @@ static tsr_status count_blocks(tsr_settings *s, const tsr_engine_options *option
         const uint64_t room = options->kv_memory_bytes > 0
                                   ? options->kv_memory_bytes
                                   : tsr_device_free_bytes(device->kind) / 2 / (uint64_t)host_size;
-        const int64_t fitting = (int64_t)(room / block_bytes);
+        const int64_t fitting = tsr_settings_blocks_in(room, block_bytes);
 
         if (fitting == 0) {
             return tsr_fail(TSR_ERR_ARG,
@@ -68,8 +75,8 @@ static tsr_status count_blocks(tsr_settings *s, const tsr_engine_options *option
     return TSR_OK;
 }
 
-tsr_status tsr_settings_resolve(tsr_settings *s, const tsr_engine_options *options,
-                                const tsr_config *config, const tsr_shard *shard, int host_size)
+tsr_status tsr_settings_choose(tsr_settings *s, const tsr_engine_options *options,
+                               const tsr_config *config)
 {
     const char *activations = options->activations == NULL ? "int8" : options->activations;
 
@@ -111,6 +118,13 @@ tsr_status tsr_settings_resolve(tsr_settings *s, const tsr_engine_options *optio
         return tsr_fail(TSR_ERR_ARG, "activations of type \"%s\"; known are int8 and f32",
                         activations);
     }
+    return TSR_OK;
+}
+
+tsr_status tsr_settings_resolve(tsr_settings *s, const tsr_engine_options *options,
+                                const tsr_config *config, const tsr_shard *shard, int host_size)
+{
+    TSR_TRY(tsr_settings_choose(s, options, config));
     return count_blocks(s, options, config, shard, &s->device, host_size);
 }
 
@@ -121,6 +135,18 @@ tsr_status tsr_settings_fix_blocks(tsr_settings *s, int64_t n_blocks)
     }
     s->n_blocks = (int)n_blocks;
     return TSR_OK;
+}
+
+tsr_step_limits tsr_settings_step_limits(const tsr_settings *s, const tsr_config *config)
+{
+    return (tsr_step_limits){
+        .max_rows = s->max_batch_tokens,
+        .max_seqs = s->max_sequences,
+        .max_blocks = (int)tsr_block_table_blocks_for(s->context, s->block_tokens),
+        .block_tokens = s->block_tokens,
+        .n_block_ids = s->n_blocks,
+        .n_vocab = (int)config->shape.n_vocab,
+    };
 }
 
 tsr_kv_layout tsr_settings_kv_layout(const tsr_settings *s, const tsr_config *config,

@@ -320,6 +320,58 @@ TSR_API tsr_engine_stats tsr_engine_describe(const tsr_engine *engine);
 TSR_API TSR_MUST_CHECK tsr_status tsr_engine_measure(tsr_engine *engine, double *read_bytes_per_s,
                                                      double *macs_per_s);
 
+/* ---- a plan ------------------------------------------------------------------------------------
+ */
+
+/* What is to be planned for: a model, or the shape of a well-known one. */
+typedef struct tsr_plan_request {
+    const tsr_model *model;     /* borrowed; NULL: */
+    const char *shape;          /* "llama-3-8b"; see tsr_plan_shape_at() */
+    const char *weights;        /* of a shape: "q4", "q8", "f16" or "bf16"; NULL: bf16 */
+    tsr_engine_options options; /* as the engine will get them, n_threads being at least 1; with
+                                   kv_memory_bytes the cache takes no more than that */
+    uint64_t device_bytes;      /* memory that each rank may fill; 0: only kv_memory_bytes limits */
+    uint64_t host_bytes;        /* of each rank, for sequences that wait their turn; may be 0 */
+} tsr_plan_request;
+
+/* What one rank's memory would hold. */
+typedef struct tsr_plan_share {
+    uint64_t weight_bytes;
+    uint64_t workspace_bytes; /* activations, scratch and sums of the largest step */
+    uint64_t table_bytes;     /* books of blocks, steps, candidates */
+    uint64_t kv_token_bytes;  /* keys and values of one token */
+    uint64_t kv_bytes;        /* the cache */
+} tsr_plan_share;
+
+typedef struct tsr_plan {
+    int n_ranks;
+    bool fits;              /* the weights and a first block do, on every rank */
+    uint64_t lacking_bytes; /* if not: of the rank that lacks most */
+    int busiest;            /* the rank with the least room: it decides for all */
+    tsr_plan_share share;   /* of it */
+    int64_t context;        /* of a sequence, as asked for; else what the model was made for */
+    int64_t model_context;
+    int block_tokens;
+    int64_t n_blocks;        /* of the cache */
+    int64_t longest_context; /* of one sequence that has the cache for itself */
+    int64_t n_sequences;     /* of `context` tokens in the cache at once */
+    int64_t n_in_flight;     /* and with host memory: of these, n_sequences run at a time */
+} tsr_plan;
+
+/*
+ * What n_ranks ranks would hold, by arithmetic alone: nothing is loaded. Ranks are taken to be of
+ * one host. shares  [n_ranks], may be NULL. Errors: ARG (an option, a shape or a format that is not
+ * known, in words), FORMAT, UNSUPPORTED.
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_plan_of(tsr_plan *out, tsr_plan_share *shares,
+                                              const tsr_plan_request *request, int n_ranks);
+
+/* The names of the shapes, in order; NULL past the last. */
+TSR_API const char *tsr_plan_shape_at(int i);
+
+/* Memory that this machine has for ranks now, in bytes. */
+TSR_API uint64_t tsr_plan_machine_bytes(void);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,5 +1,6 @@
 #include "engine/weights.h"
 
+#include <assert.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -56,7 +57,9 @@ typedef struct job {
 /* Walks all tensors twice: first to count bytes, then, with memory there, to fill the structs and
  * list the jobs. */
 typedef struct loader {
-    const tsr_gguf *gguf;
+    const tsr_gguf *gguf;               /* NULL: */
+    const tsr_weights_outline *outline; /* there is no file, only this */
+    tsr_gguf_tensor imagined;           /* what stands in for a tensor of it */
     const tsr_config *config;
     const tsr_shard *shard;
     tsr_weights *weights; /* NULL: only measure */
@@ -176,9 +179,35 @@ static bool is_norm(tsr_shard_role role)
     return role == TSR_ROLE_ATTN_NORM || role == TSR_ROLE_FF_NORM || role == TSR_ROLE_FINAL_NORM;
 }
 
-static const tsr_gguf_tensor *find(const loader *load, const slot *s, int layer, const char *kind,
+/* The tensor that a file of the outline would have. */
+static const tsr_gguf_tensor *imagine(loader *load, const slot *s, bool bias)
+{
+    const tsr_weights_outline *outline = load->outline;
+    const bool qkv = s->role == TSR_ROLE_Q || s->role == TSR_ROLE_K || s->role == TSR_ROLE_V;
+    tsr_gguf_tensor *t = &load->imagined;
+    int64_t n_rows;
+    int64_t n_cols;
+
+    if ((bias && !(qkv && outline->qkv_bias)) || (s->role == TSR_ROLE_GATE && !outline->gated) ||
+        (s->role == TSR_ROLE_HEAD && load->config->tied_head)) {
+        return NULL;
+    }
+    full_shape(load->config, s->role, &n_rows, &n_cols);
+    *t = bias || is_norm(s->role) ? (tsr_gguf_tensor){.encoding = TSR_ENCODING_F32,
+                                                      .n_dims = 1,
+                                                      .shape = {bias ? n_rows : n_cols, 1, 1, 1}}
+                                  : (tsr_gguf_tensor){.encoding = outline->encoding,
+                                                      .n_dims = 2,
+                                                      .shape = {n_cols, n_rows, 1, 1}};
+    return t;
+}
+
+static const tsr_gguf_tensor *find(loader *load, const slot *s, int layer, const char *kind,
                                    char *name)
 {
+    if (load->gguf == NULL) {
+        return imagine(load, s, strcmp(kind, "bias") == 0);
+    }
     if (s->layered) {
         (void)snprintf(name, NAME_BYTES, "blk.%d.%s.%s", layer, s->name, kind);
     } else {
@@ -201,8 +230,9 @@ static tsr_status take_slot(loader *load, const slot *s, int layer, char *base)
     tsr_range cols;
 
     if (source == NULL) {
-        return s->optional ? TSR_OK
-                           : tsr_fail(TSR_ERR_FORMAT, "the model file lacks the tensor %s", name);
+        return s->optional || load->gguf == NULL
+                   ? TSR_OK
+                   : tsr_fail(TSR_ERR_FORMAT, "the model file lacks the tensor %s", name);
     }
     full_shape(load->config, s->role, &n_rows, &n_cols);
     if (is_norm(s->role)) {
@@ -230,6 +260,9 @@ static tsr_status walk(loader *load)
 
             TSR_TRY(take_slot(load, &slots[i], layer, base));
         }
+    }
+    if (load->gguf == NULL) {
+        return TSR_OK;
     }
     // A tensor that nobody asked for would change the result if it were understood: say so rather
     // than guess.
@@ -317,6 +350,17 @@ tsr_status tsr_weights_measure(size_t *n_bytes, const tsr_gguf *gguf, const tsr_
     TSR_TRY(walk(&load));
     *n_bytes = load.n_bytes;
     return TSR_OK;
+}
+
+size_t tsr_weights_estimate(const tsr_weights_outline *outline, const tsr_config *config,
+                            const tsr_shard *shard)
+{
+    loader load = {.outline = outline, .config = config, .shard = shard};
+    const tsr_status st = walk(&load);
+
+    assert(st == TSR_OK); // what is imagined has the shapes that are asked for
+    (void)st;
+    return load.n_bytes;
 }
 
 tsr_status tsr_weights_load(tsr_weights *weights, tsr_device *dev, const tsr_gguf *gguf,

@@ -56,6 +56,17 @@ void tsr_weights_clear(tsr_weights *weights); /* fine on {0} */
 TSR_MUST_CHECK tsr_status tsr_weights_measure(size_t *n_bytes, const tsr_gguf *gguf,
                                               const tsr_config *config, const tsr_shard *shard);
 
+/* A model of which only the shape is known: what its tensors would be. */
+typedef struct tsr_weights_outline {
+    tsr_encoding encoding; /* of all matrices; norms and biases are f32 */
+    bool qkv_bias;
+    bool gated; /* the feed-forward has a gate */
+} tsr_weights_outline;
+
+/* Bytes that the shard of such a model would take on its rank. */
+size_t tsr_weights_estimate(const tsr_weights_outline *outline, const tsr_config *config,
+                            const tsr_shard *shard);
+
 #ifdef __cplusplus
 }
 #endif

@@ -25,6 +25,11 @@ static size_t pool_bytes(const tsr_kv_store *store)
     return (size_t)store->n_slots * store->block_bytes;
 }
 
+size_t tsr_kv_store_map_bytes(int n_slots, int n_ids)
+{
+    return ((size_t)n_ids + 2 * (size_t)n_slots) * sizeof(int32_t); // slot_of; id_in and given
+}
+
 tsr_status tsr_kv_store_create(tsr_kv_store **out, tsr_device *dev, const tsr_kv_layout *layout,
                                int n_slots, int n_ids)
 {

@@ -29,6 +29,9 @@ TSR_MUST_CHECK tsr_status tsr_kv_store_create(tsr_kv_store **out, tsr_device *de
                                               const tsr_kv_layout *layout, int n_slots, int n_ids);
 void tsr_kv_store_destroy(tsr_kv_store *store); /* NULL is fine */
 
+/* Bytes of the maps beside the pool. */
+size_t tsr_kv_store_map_bytes(int n_slots, int n_ids);
+
 /* The slot of block `id`; a block that is not here yet gets one. Errors: ARG (id out of range),
  * FULL. */
 TSR_MUST_CHECK tsr_status tsr_kv_store_place(tsr_kv_store *store, int32_t id, int32_t *slot);

@@ -12,7 +12,7 @@ static const tsr_args_option options_table[] = {
     {"--ctx", "N", TSR_ARGS_INTEGER, FIELD(context), 1, INT32_MAX, NULL,
      "positions a sequence may have, prompt and answer together (default: what the model was made "
      "for)"},
-    {"--kv-dtype", "T", TSR_ARGS_CHOICE, FIELD(kv_dtype), 0, 0, "f32|f16|bf16",
+    {"--kv-dtype", "T", TSR_ARGS_CHOICE, FIELD(kv_dtype), 0, 0, TSR_SESSION_KV_DTYPES,
      "how keys and values are kept (default f16)"},
     {"--kv-memory", "BYTES", TSR_ARGS_BYTES, FIELD(kv_memory_bytes), 0, 0, NULL,
      "memory for keys and values on each rank, such as 512M or 1.5G (default auto: what the "
