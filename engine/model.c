@@ -18,6 +18,7 @@ struct tsr_model {
     tsr_gguf_text template_text;
     char *name; /* owned texts of the facts */
     char *template_copy;
+    tsr_text bos, eos; /* texts of these tokens; NULL bytes: none */
     char scaling[SHORT_BYTES];
     char tokenizer_name[SHORT_BYTES];
 };
@@ -70,6 +71,18 @@ static tsr_status check_vocabulary(const tsr_model *model)
     return TSR_OK;
 }
 
+/* What templates write for BOS and EOS. */
+static tsr_status read_token_texts(tsr_model *model)
+{
+    const int32_t bos = tsr_tokenizer_bos(model->tokenizer);
+    const int32_t eos = tsr_tokenizer_eos(model->tokenizer);
+
+    if (bos >= 0) {
+        TSR_TRY(tsr_tokenizer_decode(model->tokenizer, &model->bos, bos, true));
+    }
+    return eos >= 0 ? tsr_tokenizer_decode(model->tokenizer, &model->eos, eos, true) : TSR_OK;
+}
+
 static tsr_status open_model(tsr_model **out, const char *path, bool mute)
 {
     tsr_model *model = tsr_alloc(1, sizeof(*model));
@@ -83,6 +96,7 @@ static tsr_status open_model(tsr_model **out, const char *path, bool mute)
     if (!mute) {
         TSR_TRY_GOTO(st, fail, tsr_tokenizer_create(&model->tokenizer, model->gguf));
         TSR_TRY_GOTO(st, fail, check_vocabulary(model));
+        TSR_TRY_GOTO(st, fail, read_token_texts(model));
     }
     model->template_text = (tsr_gguf_text){"", 0};
     (void)tsr_gguf_string(model->gguf, "tokenizer.chat_template", &model->template_text);
@@ -117,6 +131,8 @@ void tsr_model_close(tsr_model *model)
     if (model == NULL) {
         return;
     }
+    tsr_text_clear(&model->eos);
+    tsr_text_clear(&model->bos);
     tsr_free(model->template_copy);
     tsr_free(model->name);
     tsr_tokenizer_destroy(model->tokenizer);
@@ -294,9 +310,8 @@ tsr_status tsr_model_detokenize(const tsr_model *model, const int32_t *ids, int6
     return TSR_OK;
 }
 
-/* BOS where the model wants it, and the text's ids. */
-static tsr_status prompt_ids(const tsr_model *model, const char *text, size_t n_bytes,
-                             const tsr_text_run *plain, int n_plain, int32_t **ids, int64_t *n_ids)
+tsr_status tsr_model_prompt_ids(const tsr_model *model, const char *text, size_t n_bytes,
+                                int32_t **ids, int64_t *n_ids)
 {
     tsr_ids list = {0};
     tsr_status st = TSR_OK;
@@ -305,7 +320,7 @@ static tsr_status prompt_ids(const tsr_model *model, const char *text, size_t n_
         st = tsr_ids_append(&list, tsr_tokenizer_bos(model->tokenizer));
     }
     if (st == TSR_OK) {
-        st = tsr_tokenizer_encode_marked(model->tokenizer, &list, text, n_bytes, plain, n_plain);
+        st = tsr_tokenizer_encode(model->tokenizer, &list, text, n_bytes, true);
     }
     if (st != TSR_OK) {
         tsr_ids_clear(&list);
@@ -316,30 +331,69 @@ static tsr_status prompt_ids(const tsr_model *model, const char *text, size_t n_
     return TSR_OK;
 }
 
-tsr_status tsr_model_prompt_ids(const tsr_model *model, const char *text, size_t n_bytes,
-                                int32_t **ids, int64_t *n_ids)
+static tsr_chat_template_tokens tokens_of(const tsr_model *model)
 {
-    return prompt_ids(model, text, n_bytes, NULL, 0, ids, n_ids);
+    return (tsr_chat_template_tokens){.bos = model->bos.bytes, .eos = model->eos.bytes};
+}
+
+/* The ids of a rendered conversation. Its template has written BOS where the model wants it; in
+ * what was said no control token is recognised. */
+static tsr_status rendered_ids(const tsr_model *model, const tsr_text *rendered,
+                               const tsr_chat_template_said *said, int32_t **ids, int64_t *n_ids)
+{
+    tsr_ids list = {0};
+    const tsr_status st = tsr_tokenizer_encode_marked(model->tokenizer, &list, rendered->bytes,
+                                                      rendered->n_bytes, said->runs, said->n_runs);
+
+    if (st != TSR_OK) {
+        tsr_ids_clear(&list);
+        return st;
+    }
+    *ids = list.ids;
+    *n_ids = list.n_ids;
+    return TSR_OK;
 }
 
 tsr_status tsr_model_conversation_ids(const tsr_model *model, const tsr_chat_message *messages,
                                       int n_messages, int32_t **ids, int64_t *n_ids)
 {
-    tsr_text_run *contents = tsr_alloc(n_messages > 0 ? (size_t)n_messages : 0, sizeof(*contents));
+    const tsr_chat_template_tokens tokens = tokens_of(model);
+    tsr_chat_template_said said = {0};
     tsr_text rendered = {0};
-    tsr_status st = TSR_OK;
+    tsr_status st = tsr_chat_render(&rendered, &said, model->template_text.bytes,
+                                    model->template_text.n_bytes, &tokens, messages, n_messages);
 
-    if (contents == NULL) {
-        return tsr_fail(TSR_ERR_NOMEM, "no memory for a conversation of %d messages", n_messages);
+    if (st == TSR_OK) {
+        st = rendered_ids(model, &rendered, &said, ids, n_ids);
     }
+    tsr_free(said.runs);
+    tsr_text_clear(&rendered);
+    return st;
+}
+
+tsr_status tsr_model_chat_request_ids(const tsr_model *model, const char *json, size_t json_bytes,
+                                      char **text, size_t *n_bytes, int32_t **ids, int64_t *n_ids)
+{
+    const tsr_chat_template_tokens tokens = tokens_of(model);
+    tsr_chat_template_said said = {0};
+    tsr_text rendered = {0};
+    tsr_status st;
+
     TSR_TRY_GOTO(st, done,
-                 tsr_chat_render(&rendered, contents, model->template_text.bytes,
-                                 model->template_text.n_bytes, messages, n_messages));
-    st = prompt_ids(model, rendered.bytes, rendered.n_bytes, contents, n_messages, ids, n_ids);
+                 tsr_chat_render_json(&rendered, &said, model->template_text.bytes,
+                                      model->template_text.n_bytes, &tokens, json, json_bytes));
+    if (ids != NULL) {
+        TSR_TRY_GOTO(st, done, rendered_ids(model, &rendered, &said, ids, n_ids));
+    }
+    if (text != NULL) {
+        *text = rendered.bytes;
+        *n_bytes = rendered.n_bytes;
+        rendered = (tsr_text){0};
+    }
 
 done:
+    tsr_free(said.runs);
     tsr_text_clear(&rendered);
-    tsr_free(contents);
     return st;
 }
 

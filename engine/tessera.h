@@ -75,7 +75,7 @@ typedef struct tsr_model_facts {
     int n_merges;
     int32_t bos; /* -1: none */
     int32_t eos;
-    const char *chat_form;     /* "ChatML", "Llama 3", "unknown" or "none" */
+    const char *chat_form;     /* "ChatML", "Llama 3", "other" or "none" */
     const char *chat_template; /* the text itself; "" if none */
 } tsr_model_facts;
 
@@ -126,14 +126,26 @@ typedef struct tsr_chat_message {
 } tsr_chat_message;
 
 /*
- * The ids of a conversation in the model's own chat form, the answer's opening included; BOS where
- * the model wants it. Contents are plain text: a control token written in one is not that token.
- * Errors: ARG (no message, an unknown role), UNSUPPORTED (a template of another form), NOMEM.
+ * The ids of a conversation as the model's own chat template writes it, the answer's opening
+ * included. Contents are plain text: a control token written in one is not that token.
+ * Errors: ARG (no message, an unknown role, the template refuses), UNSUPPORTED (the model has no
+ * template), FORMAT (the template is not sound, or fails), NOMEM.
  */
 TSR_API TSR_MUST_CHECK tsr_status tsr_model_conversation_ids(const tsr_model *model,
                                                              const tsr_chat_message *messages,
                                                              int n_messages, int32_t **ids,
                                                              int64_t *n_ids);
+
+/*
+ * The same of a chat request in JSON: an object with messages, tools, documents,
+ * add_generation_prompt (false unless given) and whatever else the template may name. What any of
+ * them says is plain text. *text (what the template wrote) and *ids are handed out; either may be
+ * NULL. Errors: as above.
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_model_chat_request_ids(const tsr_model *model,
+                                                             const char *json, size_t json_bytes,
+                                                             char **text, size_t *n_bytes,
+                                                             int32_t **ids, int64_t *n_ids);
 
 /* The same for one question. system may be NULL. */
 TSR_API TSR_MUST_CHECK tsr_status tsr_model_chat_ids(const tsr_model *model, const char *system,
