@@ -296,7 +296,7 @@ static tsr_status do_attr(tsr_jrun *run, const tsr_jvalue *v, const tsr_jargs *a
                      : tsr_jvalue_undefined(run, out, "'dict object' has no attribute '%.*s'",
                                             (int)name->n_bytes, name->bytes);
     }
-    return tsr_jeval_attribute(run, v, name, out);
+    return tsr_jattribute_named(run, v, name, out);
 }
 
 /* What transformers put in the place of Jinja's own: json.dumps with ensure_ascii off. */
@@ -350,7 +350,8 @@ static const tsr_jfilter filters[] = {
 tsr_status tsr_jfilters_apply(tsr_jrun *run, const tsr_jtext *name, const tsr_jvalue *value,
                               const tsr_jargs *args, tsr_jvalue *out)
 {
-    static const tsr_jfilter *const tables[] = {filters, tsr_jstrings_filters, tsr_jlists_filters};
+    static const tsr_jfilter *const tables[] = {filters, tsr_jstrings_filters, tsr_jlists_filters,
+                                                tsr_jsort_filters};
     const tsr_jvalue of = *value; // *out may be the same
 
     TSR_TRY(tsr_jvalue_work(run, 1));

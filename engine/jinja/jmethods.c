@@ -206,7 +206,7 @@ static tsr_status do_zfill(tsr_jrun *run, const tsr_jvalue *v, const tsr_jargs *
 static tsr_status do_format(tsr_jrun *run, const tsr_jvalue *v, const tsr_jargs *args,
                             tsr_jvalue *out)
 {
-    return tsr_jformat_braces(run, v->as.text, args, out);
+    return tsr_jbraces_format(run, v->as.text, args, out);
 }
 
 static const tsr_jfilter text_methods[] = {

@@ -17,7 +17,8 @@ extern "C" {
 TSR_MUST_CHECK tsr_status tsr_jparser_read(tsr_jmemory *memory, tsr_jnode **out, const char *text,
                                            size_t n_bytes);
 
-/* ---- private to the two parser files -----------------------------------------------------------
+/* ---- jexpression.c, jtuple.c, jparser.c
+ * -----------------------------------------------------------
  */
 
 typedef struct tsr_jparser {
@@ -57,6 +58,8 @@ TSR_MUST_CHECK tsr_status tsr_jparser_take_name(tsr_jparser *p, const tsr_jtext 
 /* How far parsing may nest: enter, and leave by p->depth--. */
 TSR_MUST_CHECK tsr_status tsr_jparser_enter(tsr_jparser *p);
 
+/* A name, a literal or what stands in brackets. members: name.word too. */
+TSR_MUST_CHECK tsr_status tsr_jparser_primary(tsr_jparser *p, tsr_jnode **out, bool members);
 /* choices: `b if a else c` may stand here. */
 TSR_MUST_CHECK tsr_status tsr_jparser_expression(tsr_jparser *p, tsr_jnode **out, bool choices);
 /* An expression, or several with commas between them as a tuple; it ends before `end` (a name; may

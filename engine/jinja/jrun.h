@@ -5,9 +5,10 @@
  *   jexec.c      statements
  *   jcall.c      macros, functions and how arguments find their parameters
  *   jmethods.c   methods of strings (jwords.c has those that cut), dicts and lists
- *   jfilters.c   filters of values; jlists.c those of lists; jstrings.c those of strings
+ *   jattribute.c, jarithmetic.c   what values have, and what can be done with two of them
+ *   jfilters.c   filters of values; jlists.c and jsort.c those of lists; jstrings.c of strings
  *   jtests.c     tests
- *   jformat.c    "%d" % x and "{}".format(x)
+ *   jformat.c    "%d" % x; jbraces.c "{}".format(x); jform.c what both need
  */
 #ifndef TSR_ENGINE_JINJA_JRUN_H
 #define TSR_ENGINE_JINJA_JRUN_H
@@ -81,12 +82,23 @@ TSR_MUST_CHECK tsr_status tsr_jeval_node(tsr_jrun *run, tsr_jscope *scope, const
 /* The filters of a block or macro upon a text. */
 TSR_MUST_CHECK tsr_status tsr_jeval_filters(tsr_jrun *run, tsr_jscope *scope,
                                             const tsr_jnode *filters, tsr_jvalue *value);
-TSR_MUST_CHECK tsr_status tsr_jeval_attribute(tsr_jrun *run, const tsr_jvalue *of,
-                                              const tsr_jtext *name, tsr_jvalue *out);
-TSR_MUST_CHECK tsr_status tsr_jeval_item(tsr_jrun *run, const tsr_jvalue *of, const tsr_jvalue *key,
-                                         tsr_jvalue *out);
-TSR_MUST_CHECK tsr_status tsr_jeval_add(tsr_jrun *run, const tsr_jvalue *a, const tsr_jvalue *b,
-                                        tsr_jvalue *out);
+
+/* ---- values: jattribute.c, jarithmetic.c -------------------------------------------------------
+ */
+
+/* The fault of using what is undefined. */
+tsr_status tsr_jattribute_undefined(tsr_jrun *run, const tsr_jvalue *v);
+/* of.name and of[key]. */
+TSR_MUST_CHECK tsr_status tsr_jattribute_named(tsr_jrun *run, const tsr_jvalue *of,
+                                               const tsr_jtext *name, tsr_jvalue *out);
+TSR_MUST_CHECK tsr_status tsr_jattribute_item(tsr_jrun *run, const tsr_jvalue *of,
+                                              const tsr_jvalue *key, tsr_jvalue *out);
+TSR_MUST_CHECK tsr_status tsr_jarithmetic_add(tsr_jrun *run, const tsr_jvalue *a,
+                                              const tsr_jvalue *b, tsr_jvalue *out);
+/* kind: ADD to POWER. */
+TSR_MUST_CHECK tsr_status tsr_jarithmetic_do(tsr_jrun *run, tsr_jnode_kind kind,
+                                             const tsr_jvalue *a, const tsr_jvalue *b,
+                                             tsr_jvalue *out);
 
 /* ---- calls: jcall.c ----------------------------------------------------------------------------
  */
@@ -138,6 +150,15 @@ typedef struct tsr_jfilter {
     const char *name;
     tsr_jfilter_fn *apply;
 } tsr_jfilter;
+/* item.a.b.0 for the path "a.b.0"; path NULL or not given: the item itself. */
+TSR_MUST_CHECK tsr_status tsr_jlists_follow(tsr_jrun *run, const tsr_jvalue *path,
+                                            const tsr_jvalue *item, const tsr_jvalue *fallback,
+                                            tsr_jvalue *out);
+TSR_MUST_CHECK tsr_status tsr_jlists_copy(tsr_jrun *run, tsr_jlist **out, const tsr_jvalue *v);
+TSR_MUST_CHECK tsr_status tsr_jlists_pair(tsr_jrun *run, tsr_jvalue a, tsr_jvalue b,
+                                          tsr_jvalue *out); /* a tuple */
+
+extern const tsr_jfilter tsr_jsort_filters[];
 extern const tsr_jfilter tsr_jlists_filters[]; /* end with {NULL, NULL} */
 extern const tsr_jfilter tsr_jstrings_filters[];
 extern const tsr_jfilter tsr_jwords_methods[]; /* of strings; value is the string */
@@ -151,7 +172,7 @@ TSR_MUST_CHECK tsr_status tsr_jtests_apply(tsr_jrun *run, const tsr_jtext *name,
 
 TSR_MUST_CHECK tsr_status tsr_jformat_percent(tsr_jrun *run, const tsr_jtext *format,
                                               const tsr_jvalue *values, tsr_jvalue *out);
-TSR_MUST_CHECK tsr_status tsr_jformat_braces(tsr_jrun *run, const tsr_jtext *format,
+TSR_MUST_CHECK tsr_status tsr_jbraces_format(tsr_jrun *run, const tsr_jtext *format,
                                              const tsr_jargs *args, tsr_jvalue *out);
 
 #ifdef __cplusplus

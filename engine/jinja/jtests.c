@@ -117,17 +117,15 @@ static tsr_status compare(tsr_jrun *run, const char *sign, const tsr_jvalue *a, 
     return TSR_OK;
 }
 
-/* odd, even, divisibleby. */
-static tsr_status divides(tsr_jrun *run, const tsr_jvalue *v, int64_t by, int64_t rest, bool *out)
+/* odd, even, divisibleby: v % by == rest, whatever % is for v. */
+static tsr_status divides(tsr_jrun *run, const tsr_jvalue *v, tsr_jvalue by, int64_t rest,
+                          bool *out)
 {
-    if (!tsr_jvalue_is_whole(v)) {
-        return tsr_jvalue_fail(run, "'%s' cannot be divided", tsr_jvalue_type(v));
-    }
-    if (by == 0) {
-        return tsr_jvalue_fail(run, "division by zero");
-    }
-    *out = by == -1 ? rest == 0 : (tsr_jvalue_whole(v) % by != 0) == (rest != 0);
-    return TSR_OK;
+    const tsr_jvalue wanted = tsr_jvalue_int(rest);
+    tsr_jvalue left;
+
+    TSR_TRY(tsr_jarithmetic_do(run, TSR_JN_MODULO, v, &by, &left));
+    return tsr_jvalue_equal(run, out, &left, &wanted);
 }
 
 static bool is_same(const tsr_jvalue *a, const tsr_jvalue *b)
@@ -164,7 +162,6 @@ tsr_status tsr_jtests_apply(tsr_jrun *run, const tsr_jtext *name, const tsr_jval
                             const tsr_jargs *args, bool *out)
 {
     tsr_jvalue other;
-    int64_t by;
 
     for (size_t i = 0; i < sizeof(plain) / sizeof(plain[0]); i++) {
         if (is_name(name, plain[i].name)) {
@@ -182,12 +179,11 @@ tsr_status tsr_jtests_apply(tsr_jrun *run, const tsr_jtext *name, const tsr_jval
     }
     if (is_name(name, "odd") || is_name(name, "even")) {
         TSR_TRY(tsr_jcall_bind(run, "odd", "", 0, args, &other));
-        return divides(run, v, 2, is_name(name, "odd") ? 1 : 0, out);
+        return divides(run, v, tsr_jvalue_int(2), is_name(name, "odd") ? 1 : 0, out);
     }
     if (is_name(name, "divisibleby")) {
         TSR_TRY(tsr_jcall_bind(run, "divisibleby", "num", 1, args, &other));
-        TSR_TRY(tsr_jcall_whole(run, &other, 0, &by));
-        return divides(run, v, by, 0, out);
+        return divides(run, v, other, 0, out);
     }
     if (is_name(name, "sameas")) {
         TSR_TRY(tsr_jcall_bind(run, "sameas", "other", 1, args, &other));
