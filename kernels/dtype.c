@@ -69,6 +69,17 @@ float tsr_dtype_from_bf16(uint16_t bits)
     return from_bits((uint32_t)bits << 16);
 }
 
+float tsr_dtype_from_fp8(uint8_t bits)
+{
+    const uint32_t sign = (uint32_t)(bits & 0x80U) << 24;
+    const uint32_t magnitude = bits & 0x7FU;
+
+    if (magnitude < 8) { // zero or subnormal: fraction * 2^-9
+        return from_bits(sign | to_bits((float)magnitude * 0x1p-9F));
+    }
+    return from_bits(sign | (magnitude == 0x7F ? 0x7FC00000U : (magnitude << 20) + (120U << 23)));
+}
+
 /* Drop the low `n` bits of a positive number, to nearest, ties to even. */
 static uint32_t shift_rounded(uint32_t bits, int n)
 {
@@ -112,4 +123,25 @@ uint16_t tsr_dtype_to_bf16(float value)
         return (uint16_t)((bits >> 16) | 0x40U);
     }
     return (uint16_t)(((bits >> 16) & 0x8000U) | shift_rounded(magnitude, 16));
+}
+
+uint8_t tsr_dtype_to_fp8(float value)
+{
+    const uint32_t bits = to_bits(value);
+    const uint8_t sign = (uint8_t)((bits >> 24) & 0x80U);
+    const uint32_t magnitude = bits & 0x7FFFFFFFU;
+    const int exponent = (int)(magnitude >> 23) - 120;
+
+    if (magnitude > 0x7F800000U) {
+        return sign | 0x7FU;
+    }
+    if (magnitude >= 0x43E00000U) {
+        return sign | 0x7EU; // 448 and above
+    }
+    if (exponent <= 0) {
+        return exponent < -4 ? sign
+                             : (uint8_t)(sign | shift_rounded((magnitude & 0x7FFFFFU) | 0x800000U,
+                                                              21 - exponent));
+    }
+    return (uint8_t)(sign | shift_rounded(magnitude - (120U << 23), 20));
 }

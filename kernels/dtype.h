@@ -28,10 +28,14 @@ bool tsr_dtype_parse(tsr_dtype *out, const char *name);
 /* Exact; subnormals, infinities and NaN included. */
 float tsr_dtype_from_f16(uint16_t half);
 float tsr_dtype_from_bf16(uint16_t bits);
+float tsr_dtype_from_fp8(uint8_t bits); /* e4m3: no infinities, NaN is 0x7F */
 
 /* Round to nearest, ties to even; overflow to infinity; NaN stays NaN. */
 uint16_t tsr_dtype_to_f16(float value);
 uint16_t tsr_dtype_to_bf16(float value);
+
+/* Likewise, but what is beyond 448 becomes 448. */
+uint8_t tsr_dtype_to_fp8(float value);
 
 #ifdef __cplusplus
 }

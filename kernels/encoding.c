@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels/dtype.h"
+#include "kernels/encoding_run.h"
 
 /*
  * Group layouts are those of ggml (ggml/src/ggml-common.h). Numbers are little-endian; d and m are
@@ -21,6 +22,8 @@
  *   Q4_K   d | m | 8 x (scale, minimum of 6 bits) | 128 bytes of 4 bits
  *   Q5_K   d | m | 8 x (scale, minimum of 6 bits) | 32 bytes of fifth bits | 128 bytes of 4 bits
  *   Q6_K   128 bytes of 4 bits | 64 bytes of 2 bits | 16 signed scales of 8 bits | d
+ *
+ * Those of fewer bits, with grids and tables of values, are told in encoding_run.c.
  */
 enum {
     SMALL_ELEMS = 32,
@@ -40,11 +43,6 @@ enum {
 static uint32_t load_u16(const uint8_t *bytes)
 {
     return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8;
-}
-
-static uint32_t load_u32(const uint8_t *bytes)
-{
-    return load_u16(bytes) | load_u16(bytes + 2) << 16;
 }
 
 static float load_f16(const uint8_t *bytes)
@@ -90,35 +88,16 @@ static void decode_q4_1(float *out, const uint8_t *group)
     }
 }
 
-/* The 32 five-bit numbers of a group: bit i of `high` is the fifth bit of number i. */
-static void unpack_5_bits(int *q, const uint8_t *low, uint32_t high)
-{
-    for (int i = 0; i < 16; i++) {
-        q[i] = (low[i] & 15) | (int)((high >> i) & 1U) << 4;
-        q[i + 16] = (low[i] >> 4) | (int)((high >> (i + 16)) & 1U) << 4;
-    }
-}
-
 static void decode_q5_0(float *out, const uint8_t *group)
 {
     const float d = load_f16(group);
-    int q[SMALL_ELEMS];
+    const uint8_t *low = group + 6;
+    uint32_t high; // bit i is the fifth bit of number i
 
-    unpack_5_bits(q, group + 6, load_u32(group + 2));
-    for (int i = 0; i < SMALL_ELEMS; i++) {
-        out[i] = d * (float)(q[i] - 16);
-    }
-}
-
-static void decode_q5_1(float *out, const uint8_t *group)
-{
-    const float d = load_f16(group);
-    const float m = load_f16(group + 2);
-    int q[SMALL_ELEMS];
-
-    unpack_5_bits(q, group + 8, load_u32(group + 4));
-    for (int i = 0; i < SMALL_ELEMS; i++) {
-        out[i] = d * (float)q[i] + m;
+    memcpy(&high, group + 2, sizeof(high));
+    for (int i = 0; i < 16; i++) {
+        out[i] = d * (float)((int)((low[i] & 15U) | (high >> i & 1U) << 4) - 16);
+        out[i + 16] = d * (float)((int)((low[i] >> 4) | (high >> (i + 16) & 1U) << 4) - 16);
     }
 }
 
@@ -132,136 +111,25 @@ static void decode_q8_0(float *out, const uint8_t *group)
     }
 }
 
-/*
- * Two-bit numbers of a _K group: each 32 bytes hold 128 numbers, byte b those of elements b, b +
- * 32, b + 64 and b + 96 from its low bits up. A run is 16 elements with one scale; this is where
- * run r starts and how far up it is.
- */
-static const uint8_t *run_of_2_bits(const uint8_t *pairs, int run, int *shift)
-{
-    *shift = run % 8 / 2 * 2;
-    return pairs + run / 8 * 32 + run % 2 * 16;
-}
-
-static void decode_q2_k(float *out, const uint8_t *group)
-{
-    const uint8_t *scales = group;
-    const float d = load_f16(group + 80);
-    const float m = load_f16(group + 82);
-
-    for (int run = 0; run < 16; run++) {
-        const float scale = d * (float)(scales[run] & 15);
-        const float minimum = m * (float)(scales[run] >> 4);
-        int shift;
-        const uint8_t *low = run_of_2_bits(group + 16, run, &shift);
-
-        for (int i = 0; i < 16; i++) {
-            out[16 * run + i] = scale * (float)((low[i] >> shift) & 3) - minimum;
-        }
-    }
-}
-
-/* Scale r of a Q3_K group: four bits in the low or high half of byte r % 8, two more in byte 8 + r
- * % 4. */
-static int scale_of_q3_k(const uint8_t *scales, int run)
-{
-    const int low = (scales[run % 8] >> (run / 8 * 4)) & 15;
-    const int high = (scales[8 + run % 4] >> (run / 4 * 2)) & 3;
-
-    return (low | high << 4) - 32;
-}
-
-static void decode_q3_k(float *out, const uint8_t *group)
-{
-    const float d = load_f16(group + 108);
-
-    for (int run = 0; run < 16; run++) {
-        const float scale = d * (float)scale_of_q3_k(group + 96, run);
-        const uint8_t *high = group + run % 2 * 16; // bit run / 2 of each byte
-        int shift;
-        const uint8_t *low = run_of_2_bits(group + 32, run, &shift);
-
-        for (int i = 0; i < 16; i++) {
-            const int q = ((low[i] >> shift) & 3) | ((high[i] >> (run / 2)) & 1) << 2;
-
-            out[16 * run + i] = scale * (float)(q - 4);
-        }
-    }
-}
-
-/*
- * Scale and minimum of run r of a Q4_K or Q5_K group, six bits each. Runs 0 to 3 have them in the
- * low six bits of bytes r and r + 4. Runs 4 to 7 have their low four bits in the halves of byte r +
- * 4, and their high two in the upper bits that runs 0 to 3 left free.
- */
-static void scale_and_minimum(int *scale, int *minimum, const uint8_t *packed, int run)
-{
-    if (run < 4) {
-        *scale = packed[run] & 63;
-        *minimum = packed[run + 4] & 63;
-    } else {
-        *scale = (packed[run + 4] & 15) | packed[run - 4] >> 6 << 4;
-        *minimum = packed[run + 4] >> 4 | packed[run] >> 6 << 4;
-    }
-}
-
-/* Q4_K, and Q5_K when there are fifth bits: bit r of high[i] belongs to element i of run r. */
-static void decode_runs_of_32(float *out, const uint8_t *group, const uint8_t *low,
-                              const uint8_t *high)
+static void decode_q4_k(float *out, const uint8_t *group)
 {
     const float d = load_f16(group);
     const float m = load_f16(group + 2);
 
     for (int run = 0; run < 8; run++) {
-        const uint8_t *nibbles = low + run / 2 * 32;
-        const int shift = run % 2 * 4;
-        int scale_6;
-        int minimum_6;
-        float scale;
-        float minimum;
+        const uint8_t *nibbles = group + 16 + run / 2 * 32;
+        unsigned scale;
+        unsigned minimum;
 
-        scale_and_minimum(&scale_6, &minimum_6, group + 4, run);
-        scale = d * (float)scale_6;
-        minimum = m * (float)minimum_6;
+        tsr_encoding_six_bits(group + 4, run, &scale, &minimum);
         for (int i = 0; i < 32; i++) {
-            const int fifth = high != NULL ? (high[i] >> run) & 1 : 0;
-
             out[32 * run + i] =
-                scale * (float)(((nibbles[i] >> shift) & 15) | fifth << 4) - minimum;
+                d * (float)scale * (float)(nibbles[i] >> (run % 2 * 4) & 15) - m * (float)minimum;
         }
     }
 }
 
-static void decode_q4_k(float *out, const uint8_t *group)
-{
-    decode_runs_of_32(out, group, group + 16, NULL);
-}
-
-static void decode_q5_k(float *out, const uint8_t *group)
-{
-    decode_runs_of_32(out, group, group + 48, group + 16);
-}
-
-static void decode_q6_k(float *out, const uint8_t *group)
-{
-    const int8_t *scales = (const int8_t *)(group + 192);
-    const float d = load_f16(group + 208);
-
-    for (int run = 0; run < 16; run++) {
-        const float scale = d * (float)scales[run];
-        const uint8_t *low = group + run / 8 * 64 + run % 4 * 16;
-        const int low_shift = run % 8 / 4 * 4;
-        int high_shift;
-        const uint8_t *high = run_of_2_bits(group + 128, run, &high_shift);
-
-        for (int i = 0; i < 16; i++) {
-            const int q = ((low[i] >> low_shift) & 15) | ((high[i] >> high_shift) & 3) << 4;
-
-            out[16 * run + i] = scale * (float)(q - 32);
-        }
-    }
-}
-
+/* Encodings without a decoder of their own are read in runs (kernels/encoding_run.h). */
 static const struct {
     tsr_encoding_traits traits;
     void (*decode)(float *out, const uint8_t *group);
@@ -272,13 +140,25 @@ static const struct {
     [TSR_ENCODING_Q4_0] = {{"Q4_0", SMALL_ELEMS, Q4_0_BYTES}, decode_q4_0},
     [TSR_ENCODING_Q4_1] = {{"Q4_1", SMALL_ELEMS, Q4_1_BYTES}, decode_q4_1},
     [TSR_ENCODING_Q5_0] = {{"Q5_0", SMALL_ELEMS, Q5_0_BYTES}, decode_q5_0},
-    [TSR_ENCODING_Q5_1] = {{"Q5_1", SMALL_ELEMS, Q5_1_BYTES}, decode_q5_1},
+    [TSR_ENCODING_Q5_1] = {{"Q5_1", SMALL_ELEMS, Q5_1_BYTES}, NULL},
     [TSR_ENCODING_Q8_0] = {{"Q8_0", SMALL_ELEMS, Q8_0_BYTES}, decode_q8_0},
-    [TSR_ENCODING_Q2_K] = {{"Q2_K", LARGE_ELEMS, Q2_K_BYTES}, decode_q2_k},
-    [TSR_ENCODING_Q3_K] = {{"Q3_K", LARGE_ELEMS, Q3_K_BYTES}, decode_q3_k},
+    [TSR_ENCODING_Q2_K] = {{"Q2_K", LARGE_ELEMS, Q2_K_BYTES}, NULL},
+    [TSR_ENCODING_Q3_K] = {{"Q3_K", LARGE_ELEMS, Q3_K_BYTES}, NULL},
     [TSR_ENCODING_Q4_K] = {{"Q4_K", LARGE_ELEMS, Q4_K_BYTES}, decode_q4_k},
-    [TSR_ENCODING_Q5_K] = {{"Q5_K", LARGE_ELEMS, Q5_K_BYTES}, decode_q5_k},
-    [TSR_ENCODING_Q6_K] = {{"Q6_K", LARGE_ELEMS, Q6_K_BYTES}, decode_q6_k},
+    [TSR_ENCODING_Q5_K] = {{"Q5_K", LARGE_ELEMS, Q5_K_BYTES}, NULL},
+    [TSR_ENCODING_Q6_K] = {{"Q6_K", LARGE_ELEMS, Q6_K_BYTES}, NULL},
+    [TSR_ENCODING_IQ1_S] = {{"IQ1_S", LARGE_ELEMS, 50}, NULL},
+    [TSR_ENCODING_IQ1_M] = {{"IQ1_M", LARGE_ELEMS, 56}, NULL},
+    [TSR_ENCODING_IQ2_XXS] = {{"IQ2_XXS", LARGE_ELEMS, 66}, NULL},
+    [TSR_ENCODING_IQ2_XS] = {{"IQ2_XS", LARGE_ELEMS, 74}, NULL},
+    [TSR_ENCODING_IQ2_S] = {{"IQ2_S", LARGE_ELEMS, 82}, NULL},
+    [TSR_ENCODING_IQ3_XXS] = {{"IQ3_XXS", LARGE_ELEMS, 98}, NULL},
+    [TSR_ENCODING_IQ3_S] = {{"IQ3_S", LARGE_ELEMS, 110}, NULL},
+    [TSR_ENCODING_IQ4_NL] = {{"IQ4_NL", SMALL_ELEMS, 18}, NULL},
+    [TSR_ENCODING_IQ4_XS] = {{"IQ4_XS", LARGE_ELEMS, 136}, NULL},
+    [TSR_ENCODING_TQ1_0] = {{"TQ1_0", LARGE_ELEMS, 54}, NULL},
+    [TSR_ENCODING_TQ2_0] = {{"TQ2_0", LARGE_ELEMS, 66}, NULL},
+    [TSR_ENCODING_MXFP4] = {{"MXFP4", SMALL_ELEMS, 17}, NULL},
 };
 
 const tsr_encoding_traits *tsr_encoding_describe(tsr_encoding encoding)
@@ -295,6 +175,32 @@ size_t tsr_encoding_row_bytes(tsr_encoding encoding, int64_t n_elems)
     return (size_t)(n_elems / traits->group_elems) * (size_t)traits->group_bytes;
 }
 
+/* Runs [first, end) of a row. */
+static void decode_runs(tsr_encoding encoding, float *out, const uint8_t *row, int64_t first,
+                        int64_t end)
+{
+    tsr_encoding_read_fn *read = tsr_encoding_reader(encoding);
+    tsr_encoding_read_fn *read_codes = tsr_encoding_codes_reader(encoding);
+    const int8_t *values =
+        encoding == TSR_ENCODING_MXFP4 ? tsr_encoding_fp4_values : tsr_encoding_nl4_values;
+
+    for (int64_t t = first; t < end; t++, out += TSR_RUN_ELEMS) {
+        tsr_encoding_run run;
+
+        if (read_codes != NULL) {
+            read_codes(&run, row, t);
+            for (int i = 0; i < TSR_RUN_ELEMS; i++) {
+                out[i] = run.d[0] * (float)values[run.q[i]];
+            }
+        } else {
+            read(&run, row, t);
+            for (int i = 0; i < TSR_RUN_ELEMS; i++) {
+                out[i] = run.d[i / 16] * (float)run.q[i] + run.m[i / 16];
+            }
+        }
+    }
+}
+
 void tsr_encoding_decode(tsr_encoding encoding, float *out, const void *row, int64_t first,
                          int64_t n_elems)
 {
@@ -302,6 +208,10 @@ void tsr_encoding_decode(tsr_encoding encoding, float *out, const void *row, int
     const uint8_t *group = (const uint8_t *)row + tsr_encoding_row_bytes(encoding, first);
 
     assert(n_elems >= 0 && n_elems % traits->group_elems == 0);
+    if (encodings[encoding].decode == NULL) {
+        decode_runs(encoding, out, row, first / TSR_RUN_ELEMS, (first + n_elems) / TSR_RUN_ELEMS);
+        return;
+    }
     for (int64_t i = 0; i < n_elems; i += traits->group_elems) {
         encodings[encoding].decode(out + i, group);
         group += traits->group_bytes;

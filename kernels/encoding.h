@@ -28,6 +28,18 @@ typedef enum tsr_encoding {
     TSR_ENCODING_Q4_K,
     TSR_ENCODING_Q5_K,
     TSR_ENCODING_Q6_K,
+    TSR_ENCODING_IQ1_S,
+    TSR_ENCODING_IQ1_M,
+    TSR_ENCODING_IQ2_XXS,
+    TSR_ENCODING_IQ2_XS,
+    TSR_ENCODING_IQ2_S,
+    TSR_ENCODING_IQ3_XXS,
+    TSR_ENCODING_IQ3_S,
+    TSR_ENCODING_IQ4_NL,
+    TSR_ENCODING_IQ4_XS,
+    TSR_ENCODING_TQ1_0,
+    TSR_ENCODING_TQ2_0,
+    TSR_ENCODING_MXFP4,
     TSR_ENCODING_COUNT
 } tsr_encoding;
 
@@ -49,6 +61,20 @@ size_t tsr_encoding_row_bytes(tsr_encoding encoding, int64_t n_elems);
  */
 void tsr_encoding_decode(tsr_encoding encoding, float *out, const void *row, int64_t first,
                          int64_t n_elems);
+
+/* ---- runs --------------------------------------------------------------------------------------
+ */
+
+enum {
+    TSR_RUN_ELEMS = 32
+};
+
+/* 32 elements of a row: element i is d[i / 16] * q[i] + m[i / 16], d * q exact in f32. */
+typedef struct tsr_encoding_run {
+    int8_t q[TSR_RUN_ELEMS];
+    float d[2];
+    float m[2];
+} tsr_encoding_run;
 
 #ifdef __cplusplus
 }

@@ -1,3 +1,4 @@
+#include "kernels/encoding_run.h"
 #include "kernels/matmul_panels.h"
 
 /*
@@ -23,6 +24,8 @@ enum {
 #endif
 
 enum {
+    FP8_TILE_BYTES = 576,
+    FP8_D = 512,
     CHUNK_COLS = TSR_F32_CHUNK_TILES * TSR_TILE_COLS,
     CHUNK_ROWS = TSR_F32_CHUNK_ROWS
 };
@@ -44,6 +47,12 @@ TSR_INLINE v16 plain_column(const int format, const uint8_t *tile, int64_t c)
     if (format == TSR_FORMAT_BF16) {
         return v16_load_bf16((const uint16_t *)tile + TSR_PANEL_ROWS * c);
     }
+    if (format == TSR_FORMAT_FP8) {
+        const uint8_t *at = tile + c / TSR_TILE_COLS * FP8_TILE_BYTES;
+
+        return v16_mul(v16_load((const float *)(at + FP8_D)),
+                       v16_load_fp8(at + TSR_PANEL_ROWS * (c % TSR_TILE_COLS)));
+    }
     return v16_load((const float *)tile + TSR_PANEL_ROWS * c);
 }
 
@@ -58,6 +67,27 @@ static void open_nibbles(float *to, const uint8_t *tile, v16 d, v16 m)
             v16_store(low, v16_fma(d, i16_to_v16(b64_nibbles(four, 8 * i)), m));
             v16_store(low + TSR_PANEL_ROWS * 16,
                       v16_fma(d, i16_to_v16(b64_nibbles(four, 8 * i + 4)), m));
+        }
+    }
+}
+
+static void open_codes(float *to, const uint8_t *tile, const int8_t *values)
+{
+    const v16 d = v16_load((const float *)(tile + 256));
+    float table[16];
+
+    for (int i = 0; i < 16; i++) {
+        table[i] = (float)values[i];
+    }
+    for (int j = 0; j < 4; j++) {
+        const b64 four = b64_load(tile + 64 * j);
+
+        for (int i = 0; i < 4; i++) {
+            float *low = to + TSR_PANEL_ROWS * (4 * j + i);
+
+            v16_store(low, v16_mul(d, v16_lookup(table, b64_nibbles(four, 8 * i))));
+            v16_store(low + TSR_PANEL_ROWS * 16,
+                      v16_mul(d, v16_lookup(table, b64_nibbles(four, 8 * i + 4))));
         }
     }
 }
@@ -91,6 +121,17 @@ static void open_tile(tsr_format format, float *to, const uint8_t *tile)
         for (int c = 0; c < TSR_TILE_COLS; c++) {
             v16_store(to + TSR_PANEL_ROWS * c, plain_column(TSR_FORMAT_BF16, tile, c));
         }
+        break;
+    case TSR_FORMAT_FP8:
+        for (int c = 0; c < TSR_TILE_COLS; c++) {
+            v16_store(to + TSR_PANEL_ROWS * c, plain_column(TSR_FORMAT_FP8, tile, c));
+        }
+        break;
+    case TSR_FORMAT_NL4:
+        open_codes(to, tile, tsr_encoding_nl4_values);
+        break;
+    case TSR_FORMAT_FP4:
+        open_codes(to, tile, tsr_encoding_fp4_values);
         break;
     case TSR_FORMAT_Q4:
         open_nibbles(to, tile, v16_load_f16((const uint16_t *)(tile + 256)),
@@ -288,6 +329,10 @@ void TSR_ISA_NAME(tsr_matmul_f32)(const tsr_panel_run *run, const tsr_x_blocks *
     }
     if (x->n_rows == 1 && run->format == TSR_FORMAT_BF16) {
         run_by_row(TSR_FORMAT_BF16, run, x->x);
+        return;
+    }
+    if (x->n_rows == 1 && run->format == TSR_FORMAT_FP8) {
+        run_by_row(TSR_FORMAT_FP8, run, x->x);
         return;
     }
     for (int64_t first = 0; first < x->n_rows; first += CHUNK_ROWS) {

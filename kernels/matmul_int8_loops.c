@@ -1,3 +1,4 @@
+#include "kernels/encoding_run.h"
 #include "kernels/matmul_panels.h"
 
 /*
@@ -194,6 +195,44 @@ TSR_INLINE void group_q8(const int streams, const int rows, const uint8_t *const
     }
 }
 
+/* NL4 and FP4: codes that stand for signed bytes. */
+TSR_INLINE void group_coded(const int8_t *values, const int streams, const int rows,
+                            const uint8_t *const *tiles, const uint8_t *x, v16 *acc)
+{
+    const int8_t *q = (const int8_t *)x;
+    dots8 dots[MOST_SUMS];
+
+    TSR_UNROLL for (int i = 0; i < streams * rows; i++)
+    {
+        dots[i] = dots8_start(X_N(x, rows, i % rows));
+    }
+    TSR_UNROLL for (int j = 0; j < 8; j++)
+    {
+        TSR_UNROLL for (int s = 0; s < streams; s++)
+        {
+            const b64 both = b64_load(tiles[s] + 64 * (j % 4));
+            const b64 w = b64_signed(b64_lookup(j < 4 ? b64_low(both) : b64_high(both), values));
+
+            TSR_UNROLL for (int r = 0; r < rows; r++)
+            {
+                dots[s * rows + r] = dots8_add(dots[s * rows + r], w, q + 32 * r + 4 * j);
+            }
+        }
+    }
+    TSR_UNROLL for (int s = 0; s < streams; s++)
+    {
+        const v16 d = v16_load((const float *)(tiles[s] + 256));
+
+        TSR_UNROLL for (int r = 0; r < rows; r++)
+        {
+            v16 *sum = &acc[s * rows + r];
+
+            *sum = v16_fma(dots8_value(dots[s * rows + r]), v16_mul(d, v16_set1(*X_D(x, rows, r))),
+                           *sum);
+        }
+    }
+}
+
 TSR_INLINE void group_q8_wide(const int streams, const int rows, const uint8_t *const *tiles,
                               const uint8_t *x, v16 *acc)
 {
@@ -276,6 +315,10 @@ TSR_INLINE void block(const int format, const bool grained, const int streams, c
                 group_q8(streams, rows, tiles, groups, acc);
             } else if (format == TSR_FORMAT_Q8_WIDE) {
                 group_q8_wide(streams, rows, tiles, groups, acc);
+            } else if (format == TSR_FORMAT_NL4) {
+                group_coded(tsr_encoding_nl4_values, streams, rows, tiles, groups, acc);
+            } else if (format == TSR_FORMAT_FP4) {
+                group_coded(tsr_encoding_fp4_values, streams, rows, tiles, groups, acc);
             } else {
                 group_q4(format, streams, rows, tiles, groups, acc);
             }
@@ -385,6 +428,8 @@ typedef struct blocks {
 
 BLOCKS(q4, TSR_FORMAT_Q4)
 BLOCKS(q4_wide, TSR_FORMAT_Q4_WIDE)
+BLOCKS(nl4, TSR_FORMAT_NL4)
+BLOCKS(fp4, TSR_FORMAT_FP4)
 BLOCKS(q8, TSR_FORMAT_Q8)
 BLOCKS(q8_wide, TSR_FORMAT_Q8_WIDE)
 #if defined(TSR_ISA_AVX2)
@@ -507,10 +552,9 @@ static void by_rows(const blocks *with, const tsr_panel_run *run, const tsr_x_bl
 void TSR_ISA_NAME(tsr_matmul_int8)(const tsr_panel_run *run, const tsr_x_blocks *x)
 {
     static const blocks *const of_format[TSR_FORMAT_COUNT] = {
-        [TSR_FORMAT_Q4] = q4_blocks,
-        [TSR_FORMAT_Q4_WIDE] = q4_wide_blocks,
-        [TSR_FORMAT_Q8] = q8_blocks,
-        [TSR_FORMAT_Q8_WIDE] = q8_wide_blocks,
+        [TSR_FORMAT_Q4] = q4_blocks,   [TSR_FORMAT_Q4_WIDE] = q4_wide_blocks,
+        [TSR_FORMAT_NL4] = nl4_blocks, [TSR_FORMAT_FP4] = fp4_blocks,
+        [TSR_FORMAT_Q8] = q8_blocks,   [TSR_FORMAT_Q8_WIDE] = q8_wide_blocks,
     };
     const shape of = {
         (run->n_cols + TSR_TILE_COLS - 1) / TSR_TILE_COLS,

@@ -78,6 +78,20 @@ TSR_INLINE v16 v16_load_bf16(const uint16_t *p)
     return _mm512_castsi512_ps(
         _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
 }
+/* e4m3 through halves, whose exponents reach as far: v / 256 is a half with the same bits. NaN is
+ * not looked for. */
+TSR_INLINE v16 v16_load_fp8(const uint8_t *p)
+{
+    const __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)p));
+    const __m256i sign = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x80)), 8);
+    const __m256i rest = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x7F)), 7);
+
+    return _mm512_mul_ps(_mm512_cvtph_ps(_mm256_or_si256(sign, rest)), _mm512_set1_ps(256.0F));
+}
+TSR_INLINE v16 v16_lookup(const float *table, i16 at) /* table[at[i]], 0 <= at[i] < 16 */
+{
+    return _mm512_permutexvar_ps(at, _mm512_loadu_ps(table));
+}
 TSR_INLINE v16 v16_add(v16 a, v16 b)
 {
     return _mm512_add_ps(a, b);
@@ -225,6 +239,24 @@ TSR_INLINE __m256 tsr_avx2_bf16(const uint16_t *p)
 TSR_INLINE v16 v16_load_bf16(const uint16_t *p)
 {
     return (v16){tsr_avx2_bf16(p), tsr_avx2_bf16(p + 8)};
+}
+TSR_INLINE __m256 tsr_avx2_fp8(__m128i wide)
+{
+    const __m128i sign = _mm_slli_epi16(_mm_and_si128(wide, _mm_set1_epi16(0x80)), 8);
+    const __m128i rest = _mm_slli_epi16(_mm_and_si128(wide, _mm_set1_epi16(0x7F)), 7);
+
+    return _mm256_mul_ps(_mm256_cvtph_ps(_mm_or_si128(sign, rest)), _mm256_set1_ps(256.0F));
+}
+TSR_INLINE v16 v16_load_fp8(const uint8_t *p)
+{
+    const __m128i bytes = _mm_loadu_si128((const __m128i *)p);
+
+    return (v16){tsr_avx2_fp8(_mm_cvtepu8_epi16(bytes)),
+                 tsr_avx2_fp8(_mm_cvtepu8_epi16(_mm_srli_si128(bytes, 8)))};
+}
+TSR_INLINE v16 v16_lookup(const float *table, i16 at)
+{
+    return (v16){_mm256_i32gather_ps(table, at.low, 4), _mm256_i32gather_ps(table, at.high, 4)};
 }
 TSR_INLINE v16 v16_add(v16 a, v16 b)
 {
@@ -401,6 +433,18 @@ TSR_INLINE v16 v16_load_bf16(const uint16_t *p)
 {
     v16 r;
     TSR_EACH_LANE r.lane[i] = tsr_dtype_from_bf16(p[i]);
+    return r;
+}
+TSR_INLINE v16 v16_load_fp8(const uint8_t *p)
+{
+    v16 r;
+    TSR_EACH_LANE r.lane[i] = tsr_dtype_from_fp8(p[i]);
+    return r;
+}
+TSR_INLINE v16 v16_lookup(const float *table, i16 at)
+{
+    v16 r;
+    TSR_EACH_LANE r.lane[i] = table[at.lane[i]];
     return r;
 }
 TSR_INLINE v16 v16_add(v16 a, v16 b)

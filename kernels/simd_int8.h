@@ -61,6 +61,11 @@ TSR_INLINE b64 b64_signed(b64 a) /* made ready for dots8_add */
 {
     return _mm512_xor_si512(a, _mm512_set1_epi8(-128));
 }
+TSR_INLINE b64 b64_lookup(b64 codes, const int8_t *table) /* of sixteen values */
+{
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)table)),
+                               codes);
+}
 TSR_INLINE dots4 dots4_zero(void)
 {
     return _mm512_setzero_si512();
@@ -144,6 +149,12 @@ TSR_INLINE void b64_store(uint8_t *p, b64 a)
 TSR_INLINE b64 b64_signed(b64 a)
 {
     return a;
+}
+TSR_INLINE b64 b64_lookup(b64 codes, const int8_t *table)
+{
+    const __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table));
+
+    return (b64){_mm256_shuffle_epi8(both, codes.low), _mm256_shuffle_epi8(both, codes.high)};
 }
 TSR_INLINE dots4 dots4_zero(void)
 {
@@ -259,6 +270,13 @@ TSR_INLINE void b64_store(uint8_t *p, b64 a)
 TSR_INLINE b64 b64_signed(b64 a)
 {
     return a;
+}
+TSR_INLINE b64 b64_lookup(b64 codes, const int8_t *table)
+{
+    for (int i = 0; i < 64; i++) {
+        codes.byte[i] = table[codes.byte[i]];
+    }
+    return codes;
 }
 TSR_INLINE dots4 dots4_zero(void)
 {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels/dtype.h"
+#include "kernels/encoding_run.h"
 
 /* Byte offsets within tiles, as kernels/weight.h lays them out. */
 enum {
@@ -19,6 +20,10 @@ enum {
     Q8_WIDE_D = 512,
     Q8_WIDE_M = 576,
     Q8_WIDE_HALF = 128,
+    CODED_BYTES = 320, // NL4 and FP4
+    CODED_D = 256,
+    FP8_BYTES = 576,
+    FP8_D = 512,
     HALF_COLS = 16
 };
 
@@ -26,13 +31,11 @@ static const struct {
     const char *name;
     size_t tile_bytes;
 } formats[TSR_FORMAT_COUNT] = {
-    [TSR_FORMAT_F32] = {"f32", 2048},
-    [TSR_FORMAT_F16] = {"f16", 1024},
-    [TSR_FORMAT_BF16] = {"bf16", 1024},
-    [TSR_FORMAT_Q4] = {"q4", Q4_BYTES},
-    [TSR_FORMAT_Q4_WIDE] = {"q4_wide", Q4_WIDE_BYTES},
-    [TSR_FORMAT_Q8] = {"q8", Q8_BYTES},
-    [TSR_FORMAT_Q8_WIDE] = {"q8_wide", Q8_WIDE_BYTES},
+    [TSR_FORMAT_F32] = {"f32", 2048},        [TSR_FORMAT_F16] = {"f16", 1024},
+    [TSR_FORMAT_BF16] = {"bf16", 1024},      [TSR_FORMAT_FP8] = {"fp8", FP8_BYTES},
+    [TSR_FORMAT_Q4] = {"q4", Q4_BYTES},      [TSR_FORMAT_Q4_WIDE] = {"q4_wide", Q4_WIDE_BYTES},
+    [TSR_FORMAT_NL4] = {"nl4", CODED_BYTES}, [TSR_FORMAT_FP4] = {"fp4", CODED_BYTES},
+    [TSR_FORMAT_Q8] = {"q8", Q8_BYTES},      [TSR_FORMAT_Q8_WIDE] = {"q8_wide", Q8_WIDE_BYTES},
 };
 
 const char *tsr_weight_format_name(tsr_format format)
@@ -65,17 +68,17 @@ tsr_format tsr_weight_format_for(tsr_encoding encoding)
     case TSR_ENCODING_Q5_0:
     case TSR_ENCODING_Q8_0:
         return TSR_FORMAT_Q8;
-    case TSR_ENCODING_Q5_1:
-    case TSR_ENCODING_Q2_K:
-    case TSR_ENCODING_Q3_K:
-    case TSR_ENCODING_Q5_K:
-    case TSR_ENCODING_Q6_K:
-        return TSR_FORMAT_Q8_WIDE;
+    case TSR_ENCODING_IQ4_NL:
+    case TSR_ENCODING_IQ4_XS:
+        return TSR_FORMAT_NL4;
+    case TSR_ENCODING_MXFP4:
+        return TSR_FORMAT_FP4;
     case TSR_ENCODING_F32:
     case TSR_ENCODING_COUNT:
-        break;
+        return TSR_FORMAT_F32;
+    default:
+        return TSR_FORMAT_Q8_WIDE;
     }
-    return TSR_FORMAT_F32;
 }
 
 static int64_t tiles_across(int64_t n_cols)
@@ -293,19 +296,6 @@ static void pack_q5_0(uint8_t *panel, const void *const *rows, int64_t first, in
 
 /* ---- the K encodings: groups of 256 -------------------------------------------------------- */
 
-/* Scale and minimum code of the i-th 32 elements (Q4_K, Q5_K): 6 bits each, 8 of both in 12 bytes.
- */
-static void six_bits(const uint8_t *packed, int i, unsigned *scale, unsigned *minimum)
-{
-    if (i < 4) {
-        *scale = packed[i] & 63U;
-        *minimum = packed[i + 4] & 63U;
-    } else {
-        *scale = (packed[i + 4] & 15U) | (unsigned)(packed[i - 4] >> 6) << 4;
-        *minimum = (unsigned)(packed[i + 4] >> 4) | (unsigned)(packed[i] >> 6) << 4;
-    }
-}
-
 static void pack_q4_k(uint8_t *panel, const void *const *rows, int64_t first, int64_t n_tiles)
 {
     for (int r = 0; r < TSR_PANEL_ROWS; r++) {
@@ -320,7 +310,7 @@ static void pack_q4_k(uint8_t *panel, const void *const *rows, int64_t first, in
             unsigned scale;
             unsigned minimum;
 
-            six_bits(from + 4, i, &scale, &minimum);
+            tsr_encoding_six_bits(from + 4, i, &scale, &minimum);
             for (int j = 0; j < 4; j++) {
                 const uint32_t low = load32(codes + 4 * j) >> shift & 0x0F0F0F0FU;
                 const uint32_t high = load32(codes + 16 + 4 * j) >> shift & 0x0F0F0F0FU;
@@ -333,111 +323,73 @@ static void pack_q4_k(uint8_t *panel, const void *const *rows, int64_t first, in
     }
 }
 
-/* 32 columns of a row on their way into a Q8_WIDE tile: w = d q + m a half. */
-typedef struct wide_run {
-    int8_t q[TSR_TILE_COLS];
-    float d[2];
-    float m[2];
-} wide_run;
+/* ---- runs ---------------------------------------------------------------------------------- */
 
-static void read_q5_1(wide_run *run, const uint8_t *row, int64_t t)
+/* Codes below 16, as Q4 has them. */
+static void put_codes_of_4_bits(uint8_t *tile, int r, const int8_t q[TSR_TILE_COLS])
 {
-    const uint8_t *from = row + t * 24;
-
-    five_bits(run->q, load32(from + 4), from + 8, 0);
-    run->d[0] = run->d[1] = load_f16(from);
-    run->m[0] = run->m[1] = load_f16(from + 2);
-}
-
-static void read_q2_k(wide_run *run, const uint8_t *row, int64_t t)
-{
-    const uint8_t *from = row + t / 8 * 84;
-    const int i = (int)(t % 8);
-    const uint8_t *codes = from + 16 + i / 4 * TSR_TILE_COLS;
-
-    for (int c = 0; c < TSR_TILE_COLS; c++) {
-        run->q[c] = (int8_t)(codes[c] >> (i % 4 * 2) & 3);
-    }
-    for (int h = 0; h < 2; h++) {
-        const uint8_t scale = from[2 * i + h];
-
-        run->d[h] = load_f16(from + 80) * (float)(scale & 15);
-        run->m[h] = -(load_f16(from + 82) * (float)(scale >> 4));
+    for (int c = 0; c < 16; c++) {
+        tile[64 * (c / 4) + 4 * r + c % 4] = (uint8_t)((q[c] & 15) | (q[c + 16] & 15) << 4);
     }
 }
 
-static void read_q3_k(wide_run *run, const uint8_t *row, int64_t t)
+void tsr_weight_put_run(tsr_format format, void *panel, int r, int64_t tile,
+                        const tsr_encoding_run *run)
 {
-    const uint8_t *from = row + t / 8 * 110;
-    const int i = (int)(t % 8);
-    const uint8_t *codes = from + 32 + i / 4 * TSR_TILE_COLS;
-    const uint8_t *scales = from + 96;
+    uint8_t *to = (uint8_t *)panel + (size_t)tile * formats[format].tile_bytes;
 
-    for (int c = 0; c < TSR_TILE_COLS; c++) {
-        // The third bit stands in a mask of its own; where it is not set, 4 is taken off.
-        run->q[c] = (int8_t)((codes[c] >> (i % 4 * 2) & 3) - (from[c] >> i & 1 ? 0 : 4));
-    }
-    for (int h = 0; h < 2; h++) {
-        const int s = 2 * i + h; // of 16 scales: low 4 bits in 8 bytes, high 2 bits in 4
-        const int low = s < 8 ? scales[s] & 15 : scales[s - 8] >> 4;
-        const int high = scales[8 + s % 4] >> (s / 4 * 2) & 3;
-
-        run->d[h] = load_f16(from + 108) * (float)((low | high << 4) - 32);
-        run->m[h] = 0.0F;
+    switch (format) {
+    case TSR_FORMAT_Q4:
+        put_codes_of_4_bits(to, r, run->q);
+        store16(to + Q4_D + 2 * r, tsr_dtype_to_f16(run->d[0]));
+        store16(to + Q4_M + 2 * r, tsr_dtype_to_f16(run->m[0]));
+        break;
+    case TSR_FORMAT_Q4_WIDE:
+        put_codes_of_4_bits(to, r, run->q);
+        store_f32(to + Q4_WIDE_D + 4 * r, run->d[0]);
+        store_f32(to + Q4_WIDE_M + 4 * r, run->m[0]);
+        break;
+    case TSR_FORMAT_NL4:
+    case TSR_FORMAT_FP4:
+        put_codes_of_4_bits(to, r, run->q);
+        store_f32(to + CODED_D + 4 * r, run->d[0]);
+        break;
+    case TSR_FORMAT_Q8:
+        put_codes(to, r, run->q);
+        store16(to + Q8_D + 2 * r, tsr_dtype_to_f16(run->d[0]));
+        break;
+    case TSR_FORMAT_Q8_WIDE:
+        put_codes(to, r, run->q);
+        for (int h = 0; h < 2; h++) {
+            store_f32(to + Q8_WIDE_D + Q8_WIDE_HALF * h + 4 * r, run->d[h]);
+            store_f32(to + Q8_WIDE_M + Q8_WIDE_HALF * h + 4 * r, run->m[h]);
+        }
+        break;
+    case TSR_FORMAT_FP8:
+        for (int c = 0; c < TSR_TILE_COLS; c++) {
+            to[TSR_PANEL_ROWS * c + r] = (uint8_t)run->q[c];
+        }
+        store_f32(to + FP8_D + 4 * r, run->d[0]);
+        break;
+    default:
+        assert(false); // plain formats have no runs
+        break;
     }
 }
 
-static void read_q5_k(wide_run *run, const uint8_t *row, int64_t t)
-{
-    const uint8_t *from = row + t / 8 * 176;
-    const int i = (int)(t % 8);
-    const uint8_t *high = from + 16;
-    const uint8_t *codes = from + 48 + i / 2 * TSR_TILE_COLS;
-    unsigned scale;
-    unsigned minimum;
-
-    for (int c = 0; c < TSR_TILE_COLS; c++) {
-        run->q[c] = (int8_t)((codes[c] >> (i % 2 * 4) & 15) | (high[c] >> i & 1) << 4);
-    }
-    six_bits(from + 4, i, &scale, &minimum);
-    run->d[0] = run->d[1] = load_f16(from) * (float)scale;
-    run->m[0] = run->m[1] = -(load_f16(from + 2) * (float)minimum);
-}
-
-static void read_q6_k(wide_run *run, const uint8_t *row, int64_t t)
-{
-    const uint8_t *from = row + t / 8 * 210;
-    const int half = (int)(t % 8) / 4; // 128 elements: 64 bytes of low nibbles, 32 of high pairs
-    const int i = (int)(t % 8) % 4;
-    const uint8_t *low = from + 64 * half + i % 2 * TSR_TILE_COLS;
-    const uint8_t *high = from + 128 + 32 * half;
-
-    for (int c = 0; c < TSR_TILE_COLS; c++) {
-        run->q[c] = (int8_t)(((low[c] >> (i / 2 * 4) & 15) | (high[c] >> (2 * i) & 3) << 4) - 32);
-    }
-    for (int h = 0; h < 2; h++) {
-        run->d[h] = load_f16(from + 208) * (float)(int8_t)from[192 + 8 * half + 2 * i + h];
-        run->m[h] = 0.0F;
-    }
-}
-
-typedef void read_run_fn(wide_run *run, const uint8_t *row, int64_t t);
-
-static void pack_wide(uint8_t *panel, read_run_fn *read_run, const void *const *rows, int64_t first,
+static void pack_runs(tsr_encoding encoding, uint8_t *panel, const void *const *rows, int64_t first,
                       int64_t n_tiles)
 {
+    const tsr_format format = tsr_weight_format_for(encoding);
+    tsr_encoding_read_fn *read = format == TSR_FORMAT_Q8_WIDE ? tsr_encoding_reader(encoding)
+                                                              : tsr_encoding_codes_reader(encoding);
+
     for (int r = 0; r < TSR_PANEL_ROWS; r++) {
-        uint8_t *tile = panel;
+        for (int64_t t = 0; t < n_tiles && rows[r] != NULL; t++) {
+            tsr_encoding_run run;
 
-        for (int64_t t = 0; t < n_tiles && rows[r] != NULL; t++, tile += Q8_WIDE_BYTES) {
-            wide_run run;
-
-            read_run(&run, rows[r], first + t);
-            put_codes(tile, r, run.q);
-            for (int h = 0; h < 2; h++) {
-                store_f32(tile + Q8_WIDE_D + Q8_WIDE_HALF * h + 4 * r, run.d[h]);
-                store_f32(tile + Q8_WIDE_M + Q8_WIDE_HALF * h + 4 * r, run.m[h]);
-            }
+            read(&run, rows[r], first + t);
+            tsr_weight_put_run(format, panel, r, t, &run);
         }
     }
 }
@@ -445,11 +397,6 @@ static void pack_wide(uint8_t *panel, read_run_fn *read_run, const void *const *
 tsr_status tsr_weight_pack_panel(tsr_encoding encoding, void *panel, const void *const *rows,
                                  int64_t first_col, int64_t n_cols)
 {
-    static read_run_fn *const wide[TSR_ENCODING_COUNT] = {
-        [TSR_ENCODING_Q5_1] = read_q5_1, [TSR_ENCODING_Q2_K] = read_q2_k,
-        [TSR_ENCODING_Q3_K] = read_q3_k, [TSR_ENCODING_Q5_K] = read_q5_k,
-        [TSR_ENCODING_Q6_K] = read_q6_k,
-    };
     const tsr_format format = tsr_weight_format_for(encoding);
     const int64_t first = first_col / TSR_TILE_COLS;
     const int64_t n_tiles = tiles_across(n_cols);
@@ -488,7 +435,7 @@ tsr_status tsr_weight_pack_panel(tsr_encoding encoding, void *panel, const void 
         pack_q5_0(panel, rows, first, n_tiles);
         break;
     default:
-        pack_wide(panel, wide[encoding], rows, first, n_tiles);
+        pack_runs(encoding, panel, rows, first, n_tiles);
         break;
     }
     return TSR_OK;
@@ -530,6 +477,12 @@ static float element(tsr_format format, const uint8_t *tile, int r, int c)
         return load_f16(tile + Q8_D + 2 * r) * (float)code8(tile, r, c);
     case TSR_FORMAT_Q8_WIDE:
         return load_f32(half + Q8_WIDE_D) * (float)code8(tile, r, c) + load_f32(half + Q8_WIDE_M);
+    case TSR_FORMAT_NL4:
+        return load_f32(tile + CODED_D + 4 * r) * (float)tsr_encoding_nl4_values[code4(tile, r, c)];
+    case TSR_FORMAT_FP4:
+        return load_f32(tile + CODED_D + 4 * r) * (float)tsr_encoding_fp4_values[code4(tile, r, c)];
+    case TSR_FORMAT_FP8:
+        return load_f32(tile + FP8_D + 4 * r) * tsr_dtype_from_fp8(tile[at]);
     case TSR_FORMAT_COUNT:
         break;
     }

@@ -131,6 +131,18 @@ static void groups_have_the_sizes_of_the_format(void **state)
         {TSR_ENCODING_Q2_K, "Q2_K", 256, 84},  {TSR_ENCODING_Q3_K, "Q3_K", 256, 110},
         {TSR_ENCODING_Q4_K, "Q4_K", 256, 144}, {TSR_ENCODING_Q5_K, "Q5_K", 256, 176},
         {TSR_ENCODING_Q6_K, "Q6_K", 256, 210},
+        {TSR_ENCODING_IQ1_S, "IQ1_S", 256, 50},
+        {TSR_ENCODING_IQ1_M, "IQ1_M", 256, 56},
+        {TSR_ENCODING_IQ2_XXS, "IQ2_XXS", 256, 66},
+        {TSR_ENCODING_IQ2_XS, "IQ2_XS", 256, 74},
+        {TSR_ENCODING_IQ2_S, "IQ2_S", 256, 82},
+        {TSR_ENCODING_IQ3_XXS, "IQ3_XXS", 256, 98},
+        {TSR_ENCODING_IQ3_S, "IQ3_S", 256, 110},
+        {TSR_ENCODING_IQ4_NL, "IQ4_NL", 32, 18},
+        {TSR_ENCODING_IQ4_XS, "IQ4_XS", 256, 136},
+        {TSR_ENCODING_TQ1_0, "TQ1_0", 256, 54},
+        {TSR_ENCODING_TQ2_0, "TQ2_0", 256, 66},
+        {TSR_ENCODING_MXFP4, "MXFP4", 32, 17},
     };
 
     (void)state;

@@ -74,12 +74,18 @@ static tsr_weight random_weight(tsr_format format, int64_t n_rows, int64_t n_col
         uint8_t *tile = tiles + t;
 
         // Elements of plain types, or scales and minima; codes stay as they are.
-        const size_t first = format == TSR_FORMAT_Q4 || format == TSR_FORMAT_Q4_WIDE   ? 256
-                             : format == TSR_FORMAT_Q8 || format == TSR_FORMAT_Q8_WIDE ? 512
-                                                                                       : 0;
+        static const size_t firsts[TSR_FORMAT_COUNT] = {
+            [TSR_FORMAT_FP8] = 512,     [TSR_FORMAT_Q4] = 256,  [TSR_FORMAT_Q4_WIDE] = 256,
+            [TSR_FORMAT_NL4] = 256,     [TSR_FORMAT_FP4] = 256, [TSR_FORMAT_Q8] = 512,
+            [TSR_FORMAT_Q8_WIDE] = 512,
+        };
+        const size_t first = firsts[format];
         const bool halves =
             format == TSR_FORMAT_Q4 || format == TSR_FORMAT_Q8 || format == TSR_FORMAT_F16;
 
+        for (size_t at = 0; format == TSR_FORMAT_FP8 && at < first; at++) {
+            tile[at] = (tile[at] & 127) == 127 ? 126 : tile[at]; // not NaN
+        }
         for (size_t at = first; at < tile_bytes;) {
             // Few enough bits that a scale times a code is exact, as it is in files.
             const float value = tsr_dtype_from_bf16(tsr_dtype_to_bf16(random_float() * 0.05F));
@@ -113,6 +119,11 @@ static float float_at(const uint8_t *p)
     return value;
 }
 
+/* The values of IQ4_NL's codes, and of e2m1's, doubled. */
+static const int nl4[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                            1,    13,   25,  38,  53,  69,  89,  113};
+static const int fp4[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
 /* Code, scale and minimum of an element of a quantised weight. */
 static int element(const tsr_weight *w, int64_t row, int64_t col, float *d, float *m)
 {
@@ -134,6 +145,12 @@ static int element(const tsr_weight *w, int64_t row, int64_t col, float *d, floa
         *d = float_at(tile + 256 + 4 * r);
         *m = float_at(tile + 320 + 4 * r);
         return four;
+    case TSR_FORMAT_NL4:
+        *d = float_at(tile + 256 + 4 * r);
+        return nl4[four];
+    case TSR_FORMAT_FP4:
+        *d = float_at(tile + 256 + 4 * r);
+        return fp4[four];
     case TSR_FORMAT_Q8:
         *d = half_at(tile + 512 + 2 * r);
         break;
@@ -188,7 +205,8 @@ static float sum_int8(const tsr_weight *w, int64_t row, const quantised *x, int6
         }
         (void)element(w, row, c, &d, &m);
         acc = fmaf((float)dot, d * d_x, acc);
-        if (w->format != TSR_FORMAT_Q8) {
+        if (w->format != TSR_FORMAT_Q8 && w->format != TSR_FORMAT_NL4 &&
+            w->format != TSR_FORMAT_FP4) {
             acc = fmaf(m, d_x * (float)total, acc);
         }
     }

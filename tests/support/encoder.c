@@ -185,6 +185,21 @@ static void pick_pair(test_random *random, unsigned top, unsigned *scale, unsign
     *minimum = *minimum > top ? top : *minimum;
 }
 
+/* IQ1_M: four bits of the half in the uppermost of each of four words. */
+static void put_spread_out(uint8_t *words, float value)
+{
+    const uint16_t half = tsr_dtype_to_f16(value);
+
+    for (int i = 0; i < 4; i++) {
+        words[2 * i + 1] = (uint8_t)((words[2 * i + 1] & 15) | (half >> (4 * i) & 15) << 4);
+    }
+}
+
+enum { // instead of where a half stands
+    SPREAD_OUT = -1,
+    POWER_OF_2 = -2
+};
+
 void encoder_random_row(tsr_encoding encoding, void *out, double spread, int64_t n,
                         test_random *random)
 {
@@ -197,7 +212,13 @@ void encoder_random_row(tsr_encoding encoding, void *out, double spread, int64_t
     } forms[TSR_ENCODING_COUNT] = {
         [TSR_ENCODING_Q2_K] = {9.9 * 1.12, 1.5F, 80}, [TSR_ENCODING_Q3_K] = {18.5 * 2.35, 0, 108},
         [TSR_ENCODING_Q4_K] = {41.5 * 4.6, 7.5F, 0},  [TSR_ENCODING_Q5_K] = {41.5 * 9.2, 15.5F, 0},
-        [TSR_ENCODING_Q6_K] = {73.9 * 18.5, 0, 208},
+        [TSR_ENCODING_Q6_K] = {73.9 * 18.5, 0, 208},  [TSR_ENCODING_IQ1_S] = {7.18, 0, 0},
+        [TSR_ENCODING_IQ1_M] = {7.18, 0, SPREAD_OUT}, [TSR_ENCODING_IQ2_XXS] = {53.3, 0, 0},
+        [TSR_ENCODING_IQ2_XS] = {55.9, 0, 0},         [TSR_ENCODING_IQ2_S] = {56.3, 0, 0},
+        [TSR_ENCODING_IQ3_XXS] = {143, 0, 0},         [TSR_ENCODING_IQ3_S] = {140, 0, 0},
+        [TSR_ENCODING_IQ4_NL] = {67.5, 0, 0},         [TSR_ENCODING_IQ4_XS] = {67.5 * 18.5, 0, 0},
+        [TSR_ENCODING_TQ1_0] = {0.818, 0, 52},        [TSR_ENCODING_TQ2_0] = {1.23, 0, 64},
+        [TSR_ENCODING_MXFP4] = {5.9, 0, POWER_OF_2},
     };
     const tsr_encoding_traits *traits = tsr_encoding_describe(encoding);
     const float scale = (float)(spread / forms[encoding].unit);
@@ -222,7 +243,13 @@ void encoder_random_row(tsr_encoding encoding, void *out, double spread, int64_t
         } else if (encoding == TSR_ENCODING_Q4_K || encoding == TSR_ENCODING_Q5_K) {
             put_sixes(at + 4, scales, minima);
         }
-        put_half(at + forms[encoding].scale_at, scale);
+        if (forms[encoding].scale_at == POWER_OF_2) {
+            at[0] = (uint8_t)(128 + lrint(log2((double)scale)));
+        } else if (forms[encoding].scale_at == SPREAD_OUT) {
+            put_spread_out(at + 48, scale);
+        } else {
+            put_half(at + forms[encoding].scale_at, scale);
+        }
         if (forms[encoding].centre > 0) {
             put_half(at + forms[encoding].scale_at + 2, scale * forms[encoding].centre);
         }

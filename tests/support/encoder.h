@@ -25,13 +25,13 @@ double test_random_normal(test_random *random);
 /* In [low, high). */
 double test_random_between(test_random *random, double low, double high);
 
-/* Is there an encoder from values? True for all but the K encodings. */
+/* Is there an encoder from values? True for the plain ones and Q4_0 to Q8_0. */
 bool encoder_takes_values(tsr_encoding encoding);
 
 /* One row of n values, a multiple of the encoding's group. */
 void encoder_row(tsr_encoding encoding, void *out, const float *values, int64_t n);
 
-/* One row of n random values with mean near 0 and about this spread, for the K encodings: every
+/* One row of n random values with mean near 0 and about this spread, for the others: every
  * field of every group takes many different values. */
 void encoder_random_row(tsr_encoding encoding, void *out, double spread, int64_t n,
                         test_random *random);

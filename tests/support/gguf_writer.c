@@ -184,11 +184,15 @@ void gguf_writer_align(gguf_writer *w, uint32_t alignment)
 uint32_t gguf_writer_type(tsr_encoding encoding)
 {
     static const uint32_t types[TSR_ENCODING_COUNT] = {
-        [TSR_ENCODING_F32] = 0,   [TSR_ENCODING_F16] = 1,   [TSR_ENCODING_BF16] = 30,
-        [TSR_ENCODING_Q4_0] = 2,  [TSR_ENCODING_Q4_1] = 3,  [TSR_ENCODING_Q5_0] = 6,
-        [TSR_ENCODING_Q5_1] = 7,  [TSR_ENCODING_Q8_0] = 8,  [TSR_ENCODING_Q2_K] = 10,
-        [TSR_ENCODING_Q3_K] = 11, [TSR_ENCODING_Q4_K] = 12, [TSR_ENCODING_Q5_K] = 13,
-        [TSR_ENCODING_Q6_K] = 14,
+        [TSR_ENCODING_F32] = 0,      [TSR_ENCODING_F16] = 1,      [TSR_ENCODING_BF16] = 30,
+        [TSR_ENCODING_Q4_0] = 2,     [TSR_ENCODING_Q4_1] = 3,     [TSR_ENCODING_Q5_0] = 6,
+        [TSR_ENCODING_Q5_1] = 7,     [TSR_ENCODING_Q8_0] = 8,     [TSR_ENCODING_Q2_K] = 10,
+        [TSR_ENCODING_Q3_K] = 11,    [TSR_ENCODING_Q4_K] = 12,    [TSR_ENCODING_Q5_K] = 13,
+        [TSR_ENCODING_Q6_K] = 14,    [TSR_ENCODING_IQ2_XXS] = 16, [TSR_ENCODING_IQ2_XS] = 17,
+        [TSR_ENCODING_IQ3_XXS] = 18, [TSR_ENCODING_IQ1_S] = 19,   [TSR_ENCODING_IQ4_NL] = 20,
+        [TSR_ENCODING_IQ3_S] = 21,   [TSR_ENCODING_IQ2_S] = 22,   [TSR_ENCODING_IQ4_XS] = 23,
+        [TSR_ENCODING_IQ1_M] = 29,   [TSR_ENCODING_TQ1_0] = 34,   [TSR_ENCODING_TQ2_0] = 35,
+        [TSR_ENCODING_MXFP4] = 39,
     };
 
     assert_true((unsigned)encoding < TSR_ENCODING_COUNT);

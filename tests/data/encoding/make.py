@@ -12,6 +12,8 @@ from gguf.quants import dequantize
 HALVES = {
     "F16": [0], "BF16": [], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0],
     "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
+    "IQ1_S": [0], "IQ1_M": [], "IQ2_XXS": [0], "IQ2_XS": [0], "IQ2_S": [0], "IQ3_XXS": [0], "IQ3_S": [0], "IQ4_NL": [0],
+    "IQ4_XS": [0], "TQ1_0": [52], "TQ2_0": [64], "MXFP4": [],
 }
 
 rng = np.random.default_rng(20240817)
@@ -24,6 +26,10 @@ for name, halves in HALVES.items():
         groups[:, at:at + 2] = half.view(np.uint8).reshape(n, 2)
     if name == "BF16":
         groups[:, 1] &= 0xBF  # no infinity, no NaN
+    if name == "IQ1_M":
+        groups[:, 55] &= 0xBF  # the same of the half whose bits are spread
+    if name == "MXFP4":
+        groups[:, 0] = rng.integers(1, 250, n)
     values = dequantize(groups.reshape(1, -1), Type[name]).astype("<f4").ravel()
     assert values.size == n * elems and np.isfinite(values).all()
     with open(name + ".bin", "wb") as out:
