@@ -96,6 +96,7 @@ static tsr_status repr_text(tsr_jrun *run, tsr_jbuilder *b, const tsr_jtext *tex
     const char quote = !single && plain ? '"' : '\'';
     int32_t c;
 
+    TSR_TRY(tsr_jtext_put_words(run, b, text->markup ? "Markup(" : ""));
     TSR_TRY(tsr_jtext_put(run, b, &quote, 1));
     for (size_t at = 0; at < text->n_bytes;) {
         const size_t n = tsr_jtext_character(text, at, &c);
@@ -119,7 +120,8 @@ static tsr_status repr_text(tsr_jrun *run, tsr_jbuilder *b, const tsr_jtext *tex
         }
         at += n;
     }
-    return tsr_jtext_put(run, b, &quote, 1);
+    TSR_TRY(tsr_jtext_put(run, b, &quote, 1));
+    return tsr_jtext_put_words(run, b, text->markup ? ")" : "");
 }
 
 static tsr_status repr_list(tsr_jrun *run, tsr_jbuilder *b, const tsr_jlist *list, const char *open,
