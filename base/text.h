@@ -17,6 +17,12 @@ typedef struct tsr_text {
     size_t capacity;
 } tsr_text;
 
+/* Bytes that lie with somebody else. */
+typedef struct tsr_text_view {
+    const char *bytes;
+    size_t n_bytes;
+} tsr_text_view;
+
 /* Some bytes of a text. */
 typedef struct tsr_text_run {
     size_t start;

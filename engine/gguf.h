@@ -14,7 +14,7 @@
 #ifndef TSR_ENGINE_GGUF_H
 #define TSR_ENGINE_GGUF_H
 
-#include "base/status.h"
+#include "base/text.h"
 #include "kernels/encoding.h"
 
 #ifdef __cplusplus
@@ -24,10 +24,7 @@ extern "C" {
 typedef struct tsr_gguf tsr_gguf;
 
 /* Text inside the mapping: not 0-terminated, not necessarily UTF-8. */
-typedef struct tsr_gguf_text {
-    const char *bytes;
-    size_t n_bytes;
-} tsr_gguf_text;
+typedef tsr_text_view tsr_gguf_text;
 
 typedef struct tsr_gguf_tensor {
     tsr_gguf_text name;

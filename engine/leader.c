@@ -181,6 +181,7 @@ static tsr_status make_wish(const tsr_engine *e, tsr_request *request, const tsr
     tsr_wish *g = request->user;
 
     *g = (tsr_wish){.on_event = wish->on_event,
+                    .stream = {.begun = true}, // it goes on behind the prompt
                     .ctx = wish->ctx,
                     .n_shown = request->n_prompt,
                     .wants_logits = wish->want_logits,
@@ -309,7 +310,10 @@ static void tell_token(tsr_engine *e, tsr_request *request, int32_t token)
     bool stops = false;
     size_t whole;
 
-    if (tsr_tokenizer_decode(tsr_model_tokenizer(e->model), &g->text, token, false) != TSR_OK) {
+    // A vocabulary may be padded: beyond the tokens there is nothing to be shown.
+    if (token < tsr_tokenizer_n_vocab(tsr_model_tokenizer(e->model)) &&
+        tsr_tokenizer_decode(tsr_model_tokenizer(e->model), &g->stream, &g->text, token, false) !=
+            TSR_OK) {
         tsr_log_error("a token's text is lost: %s", tsr_status_message());
     }
     whole = g->text.n_bytes;

@@ -21,8 +21,9 @@ extern "C" {
 typedef struct tsr_wish {
     tsr_event_fn *on_event;
     void *ctx;
-    tsr_text text;      /* decoded and not yet shown: an unfinished character, or what may be the
-                           beginning of a stop string */
+    tsr_text text; /* decoded and not yet shown: an unfinished character, or what may be the
+                      beginning of a stop string */
+    tsr_token_stream stream;
     int64_t n_shown;    /* tokens of the request that were reported */
     int64_t scored_ns;  /* when the last of them was */
     int64_t started_ns; /* of the first step it was in */

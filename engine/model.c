@@ -18,7 +18,7 @@ struct tsr_model {
     tsr_gguf_text template_text;
     char *name; /* owned texts of the facts */
     char *template_copy;
-    tsr_text bos, eos; /* texts of these tokens; NULL bytes: none */
+    tsr_text bos, eos, pad; /* texts of these tokens; NULL bytes: none */
     char scaling[SHORT_BYTES];
     char tokenizer_name[SHORT_BYTES];
 };
@@ -71,16 +71,21 @@ static tsr_status check_vocabulary(const tsr_model *model)
     return TSR_OK;
 }
 
-/* What templates write for BOS and EOS. */
+/* What templates write for special tokens: copies that end with a 0. */
 static tsr_status read_token_texts(tsr_model *model)
 {
-    const int32_t bos = tsr_tokenizer_bos(model->tokenizer);
-    const int32_t eos = tsr_tokenizer_eos(model->tokenizer);
+    const int32_t ids[] = {tsr_tokenizer_bos(model->tokenizer), tsr_tokenizer_eos(model->tokenizer),
+                           tsr_tokenizer_pad(model->tokenizer)};
+    tsr_text *const texts[] = {&model->bos, &model->eos, &model->pad};
 
-    if (bos >= 0) {
-        TSR_TRY(tsr_tokenizer_decode(model->tokenizer, &model->bos, bos, true));
+    for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
+        if (ids[i] >= 0) {
+            const tsr_text_view word = tsr_tokenizer_text(model->tokenizer, ids[i]);
+
+            TSR_TRY(tsr_text_append(texts[i], word.bytes, word.n_bytes));
+        }
     }
-    return eos >= 0 ? tsr_tokenizer_decode(model->tokenizer, &model->eos, eos, true) : TSR_OK;
+    return TSR_OK;
 }
 
 static tsr_status open_model(tsr_model **out, const char *path, bool mute)
@@ -131,6 +136,7 @@ void tsr_model_close(tsr_model *model)
     if (model == NULL) {
         return;
     }
+    tsr_text_clear(&model->pad);
     tsr_text_clear(&model->eos);
     tsr_text_clear(&model->bos);
     tsr_free(model->template_copy);
@@ -296,10 +302,11 @@ tsr_status tsr_model_detokenize(const tsr_model *model, const int32_t *ids, int6
                                 bool show_special, char **text, size_t *n_bytes)
 {
     tsr_text whole = {0};
+    tsr_token_stream stream = {0};
     tsr_status st = tsr_text_append(&whole, "", 0);
 
     for (int64_t i = 0; i < n_ids && st == TSR_OK; i++) {
-        st = tsr_tokenizer_decode(model->tokenizer, &whole, ids[i], show_special);
+        st = tsr_tokenizer_decode(model->tokenizer, &stream, &whole, ids[i], show_special);
     }
     if (st != TSR_OK) {
         tsr_text_clear(&whole);
@@ -310,17 +317,26 @@ tsr_status tsr_model_detokenize(const tsr_model *model, const int32_t *ids, int6
     return TSR_OK;
 }
 
+static tsr_status append_all(tsr_ids *list, const tsr_ids *more)
+{
+    for (int64_t i = 0; i < more->n_ids; i++) {
+        TSR_TRY(tsr_ids_append(list, more->ids[i]));
+    }
+    return TSR_OK;
+}
+
+/* The text's ids, between those that the model wants around a prompt. */
 tsr_status tsr_model_prompt_ids(const tsr_model *model, const char *text, size_t n_bytes,
                                 int32_t **ids, int64_t *n_ids)
 {
     tsr_ids list = {0};
-    tsr_status st = TSR_OK;
+    tsr_status st = append_all(&list, tsr_tokenizer_before(model->tokenizer));
 
-    if (tsr_tokenizer_adds_bos(model->tokenizer)) {
-        st = tsr_ids_append(&list, tsr_tokenizer_bos(model->tokenizer));
-    }
     if (st == TSR_OK) {
         st = tsr_tokenizer_encode(model->tokenizer, &list, text, n_bytes, true);
+    }
+    if (st == TSR_OK) {
+        st = append_all(&list, tsr_tokenizer_after(model->tokenizer));
     }
     if (st != TSR_OK) {
         tsr_ids_clear(&list);
@@ -333,7 +349,8 @@ tsr_status tsr_model_prompt_ids(const tsr_model *model, const char *text, size_t
 
 static tsr_chat_template_tokens tokens_of(const tsr_model *model)
 {
-    return (tsr_chat_template_tokens){.bos = model->bos.bytes, .eos = model->eos.bytes};
+    return (tsr_chat_template_tokens){
+        .bos = model->bos.bytes, .eos = model->eos.bytes, .pad = model->pad.bytes};
 }
 
 /* The ids of a rendered conversation. Its template has written BOS where the model wants it; in

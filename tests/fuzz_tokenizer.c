@@ -1,9 +1,10 @@
 /*
  * tests/fuzz_tokenizer.c - hostile vocabularies, hostile texts and hostile chat templates.
  *
- * Bytes that begin with "GGUF" are a model file. Of others the first byte chooses: 0xff reads the
- * rest as a chat template; anything else is a pre-tokenizer (and whether control tokens are
- * matched) for the rest as a text, which must come back from its tokens as it was.
+ * Bytes that begin with "GGUF" are a model file, those that begin with "{" a tokenizer.json. Of
+ * others the first byte chooses: 0xff reads the rest as a chat template; anything else is a
+ * pre-tokenizer (and whether control tokens are matched) for the rest as a text, which must come
+ * back from its tokens as it was.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -78,11 +79,30 @@ static void there_and_back(const tsr_tokenizer *tok, const char *text, size_t n_
 
     must(tsr_tokenizer_encode(tok, &ids, text, n_bytes, match_special) == TSR_OK);
     for (int64_t i = 0; i < ids.n_ids; i++) {
-        must(tsr_tokenizer_decode(tok, &back, ids.ids[i], true) == TSR_OK);
+        must(tsr_tokenizer_decode(tok, NULL, &back, ids.ids[i], true) == TSR_OK);
         must(tsr_tokenizer_whole_utf8(back.bytes, back.n_bytes) <= back.n_bytes);
     }
     must(!same ||
          (back.n_bytes == n_bytes && (n_bytes == 0 || memcmp(back.bytes, text, n_bytes) == 0)));
+    tsr_text_clear(&back);
+    tsr_ids_clear(&ids);
+}
+
+/* Whatever it makes of a text, it must be tokens that it can write: all at once as one by one. */
+static void try_json(const tsr_tokenizer *tok)
+{
+    static const char text[] = " Hello 123 <x>ab\xc3\xa9\xcc\x81\xff  it's\xe2\x96\x81z";
+    tsr_token_stream stream = {0};
+    tsr_text back = {0};
+    tsr_ids ids = {0};
+
+    if (tsr_tokenizer_encode(tok, &ids, text, sizeof(text) - 1, true) == TSR_OK) {
+        for (int64_t i = 0; i < ids.n_ids; i++) {
+            must(tsr_tokenizer_decode(tok, &stream, &back, ids.ids[i], i % 2 == 0) == TSR_OK);
+        }
+    }
+    ids.n_ids = 0;
+    (void)!tsr_tokenizer_encode(tok, &ids, text, sizeof(text) - 1, false);
     tsr_text_clear(&back);
     tsr_ids_clear(&ids);
 }
@@ -96,6 +116,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
 
         if (tok != NULL) {
             there_and_back(tok, text, sizeof(text) - 1, true, false);
+        }
+        tsr_tokenizer_destroy(tok);
+    } else if (n_bytes > 0 && bytes[0] == '{') {
+        tsr_tokenizer *tok = NULL;
+
+        if (tsr_tokenizer_open_json(&tok, (const char *)bytes, n_bytes, NULL, 0) == TSR_OK) {
+            try_json(tok);
         }
         tsr_tokenizer_destroy(tok);
     } else if (n_bytes > 0) {

@@ -248,7 +248,7 @@ static void every_byte_that_has_a_token_comes_back_as_it_was(void **state)
     assert_int_equal(ids.n_ids, 512);
     for (int i = 0; i < 512; i++) {
         assert_int_equal(ids.ids[i], (uint8_t)all[i]);
-        assert_int_equal(tsr_tokenizer_decode(tok, &text, ids.ids[i], false), TSR_OK);
+        assert_int_equal(tsr_tokenizer_decode(tok, NULL, &text, ids.ids[i], false), TSR_OK);
     }
     assert_int_equal(text.n_bytes, 512);
     assert_memory_equal(text.bytes, all, 512);
@@ -329,7 +329,7 @@ static void user_defined_tokens_are_always_matched_and_always_shown(void **state
     EXPECT(tok, "<user>", true, USER);
     EXPECT(tok, "a   b", false, 'a', TWO_SPACES, ' ', 'b');
     assert_false(tsr_tokenizer_is_special(tok, USER));
-    assert_int_equal(tsr_tokenizer_decode(tok, &text, TWO_SPACES, false), TSR_OK);
+    assert_int_equal(tsr_tokenizer_decode(tok, NULL, &text, TWO_SPACES, false), TSR_OK);
     assert_string_equal(text.bytes, "  ");
     tsr_text_clear(&text);
     tsr_tokenizer_destroy(tok);
@@ -342,12 +342,12 @@ static void control_tokens_are_shown_only_when_asked_for(void **state)
 
     (void)state;
     assert_true(tsr_tokenizer_is_special(tok, CONTROL));
-    assert_int_equal(tsr_tokenizer_decode(tok, &text, CONTROL, false), TSR_OK);
+    assert_int_equal(tsr_tokenizer_decode(tok, NULL, &text, CONTROL, false), TSR_OK);
     assert_int_equal(text.n_bytes, 0);
-    assert_int_equal(tsr_tokenizer_decode(tok, &text, CONTROL, true), TSR_OK);
+    assert_int_equal(tsr_tokenizer_decode(tok, NULL, &text, CONTROL, true), TSR_OK);
     assert_string_equal(text.bytes, "<|a|>");
-    assert_int_equal(tsr_tokenizer_decode(tok, &text, -1, true), TSR_ERR_ARG);
-    assert_int_equal(tsr_tokenizer_decode(tok, &text, 256 + 6, true), TSR_ERR_ARG);
+    assert_int_equal(tsr_tokenizer_decode(tok, NULL, &text, -1, true), TSR_ERR_ARG);
+    assert_int_equal(tsr_tokenizer_decode(tok, NULL, &text, 256 + 6, true), TSR_ERR_ARG);
     assert_string_equal(text.bytes, "<|a|>");
     tsr_text_clear(&text);
     tsr_tokenizer_destroy(tok);
@@ -520,7 +520,7 @@ static tsr_status make_and_use(void *w)
         assert_true(st == TSR_OK ? ids.n_ids > 1 : ids.n_ids == 1);
     }
     if (st == TSR_OK) {
-        st = tsr_tokenizer_decode(tok, &text, WORD, false);
+        st = tsr_tokenizer_decode(tok, NULL, &text, WORD, false);
     }
     tsr_text_clear(&text);
     tsr_ids_clear(&ids);

@@ -93,9 +93,16 @@ static void a_file_without_a_part_of_its_tokenizer_is_refused(void **state)
            (claim){"gpt2", NULL, 4, abc, 0, NULL, 1, ab}); // taken as "default", with a warning
 }
 
+static void sentencepiece_wants_a_score_of_each_token(void **state)
+{
+    (void)state;
+    expect(TSR_ERR_FORMAT, "tokenizer.ggml.scores",
+           (claim){"llama", NULL, 4, abc, 0, NULL, 0, NULL});
+}
+
 static void other_kinds_of_tokenizer_are_refused_by_name(void **state)
 {
-    const char *const other[] = {"llama", "bert", "t5", "rwkv", "", "gpt2x", "gpt"};
+    const char *const other[] = {"bert", "t5", "rwkv", "", "gpt2x", "gpt"};
 
     (void)state;
     for (size_t i = 0; i < sizeof(other) / sizeof(other[0]); i++) {
@@ -111,8 +118,7 @@ static void merges_must_name_and_make_tokens(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        expect(TSR_ERR_FORMAT, "tokenizer.ggml.merges",
-               (claim){"gpt2", "gpt-2", 4, abc, 0, NULL, 1, &bad[i]});
+        expect(TSR_ERR_FORMAT, "merges", (claim){"gpt2", "gpt-2", 4, abc, 0, NULL, 1, &bad[i]});
     }
 }
 
@@ -198,6 +204,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_file_without_a_part_of_its_tokenizer_is_refused),
+        cmocka_unit_test(sentencepiece_wants_a_score_of_each_token),
         cmocka_unit_test(other_kinds_of_tokenizer_are_refused_by_name),
         cmocka_unit_test(merges_must_name_and_make_tokens),
         cmocka_unit_test(a_merge_said_twice_counts_once),

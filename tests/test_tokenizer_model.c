@@ -82,7 +82,7 @@ static void check_vector(const model *m, const json_t *line)
     }
     assert_int_equal(tsr_text_append(&back, "", 0), TSR_OK);
     for (int64_t i = 0; i < ids.n_ids; i++) {
-        assert_int_equal(tsr_tokenizer_decode(m->tok, &back, ids.ids[i], true), TSR_OK);
+        assert_int_equal(tsr_tokenizer_decode(m->tok, NULL, &back, ids.ids[i], true), TSR_OK);
     }
     assert_int_equal(back.n_bytes, json_string_length(text));
     assert_memory_equal(back.bytes, json_string_value(text), back.n_bytes);

@@ -71,7 +71,7 @@ static void compare(const tsr_tokenizer *tok, const json_t *line)
     assert_int_equal(tsr_text_append(&back, "", 0), TSR_OK);
     for (int64_t i = 0; i < list.n_ids; i++) {
         assert_int_equal(list.ids[i], json_integer_value(json_array_get(ids, (size_t)i)));
-        assert_int_equal(tsr_tokenizer_decode(tok, &back, list.ids[i], true), TSR_OK);
+        assert_int_equal(tsr_tokenizer_decode(tok, NULL, &back, list.ids[i], true), TSR_OK);
     }
     assert_int_equal(back.n_bytes, json_string_length(decoded));
     assert_memory_equal(back.bytes, json_string_value(decoded), back.n_bytes);
