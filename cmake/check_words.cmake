@@ -5,7 +5,7 @@ set(n_bad 0)
 set(n_files 0)
 
 file(GLOB files ${SOURCE}/base/*.[ch] ${SOURCE}/kernels/*.[ch] ${SOURCE}/kernels/*.cu ${SOURCE}/parallel/*.[ch]
-     ${SOURCE}/kv/*.[ch] ${SOURCE}/engine/*.[ch] ${SOURCE}/engine/text/*.[ch] ${SOURCE}/launch/*.[ch])
+     ${SOURCE}/kv/*.[ch] ${SOURCE}/engine/*.[ch] ${SOURCE}/engine/text/*.[ch] ${SOURCE}/engine/jinja/*.[ch] ${SOURCE}/launch/*.[ch])
 set(stripped_dir ${OUT}/words)
 file(REMOVE_RECURSE ${stripped_dir})
 foreach(file IN LISTS files)
@@ -58,7 +58,7 @@ word("(^|[^a-z_])(exit|_exit|abort) *\\("                     launch/main.c para
 word("(clock_gettime|nanosleep) *\\("                         base/clock.c)
 word("XXH[0-9_]"                                               kv/kv_disk kv/prefix_index)
 word("pcre2_"                                                 engine/)
-word("utf8proc_"                                              engine/text/)
+word("utf8proc_"                                              engine/text/ engine/jinja/jcase.c)
 word("json_[a-z]"                                             engine/ launch/)
 word("((^|[^A-Z_])EL_[A-Z]|histedit)"                         launch/line_editor.c)
 word("(socket|listen|accept) *\\("                            launch/)

@@ -25,6 +25,7 @@ struct tsr_model {
     int n_ends;
     char *name; /* owned texts of the facts */
     char *template_text;
+    tsr_text bos, eos, pad; /* texts of these tokens; NULL bytes: none */
     char scaling[SHORT_BYTES];
     char tokenizer_name[SHORT_BYTES];
 };
@@ -199,6 +200,28 @@ static tsr_status check_vocabulary(const tsr_model *model)
     return TSR_OK;
 }
 
+/* What templates write for special tokens: copies that end with a 0. */
+static tsr_status read_token_texts(tsr_model *model)
+{
+    tsr_text *const texts[] = {&model->bos, &model->eos, &model->pad};
+    int32_t ids[3];
+
+    if (model->tokenizer == NULL) {
+        return TSR_OK;
+    }
+    ids[0] = tsr_tokenizer_bos(model->tokenizer);
+    ids[1] = tsr_tokenizer_eos(model->tokenizer);
+    ids[2] = tsr_tokenizer_pad(model->tokenizer);
+    for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
+        if (ids[i] >= 0) {
+            const tsr_text_view word = tsr_tokenizer_text(model->tokenizer, ids[i]);
+
+            TSR_TRY(tsr_text_append(texts[i], word.bytes, word.n_bytes));
+        }
+    }
+    return TSR_OK;
+}
+
 static tsr_status open_model(tsr_model **out, const char *path, bool mute)
 {
     tsr_model *model = tsr_alloc(1, sizeof(*model));
@@ -213,6 +236,7 @@ static tsr_status open_model(tsr_model **out, const char *path, bool mute)
                  tsr_checkpoint_gguf(model->checkpoint) != NULL ? open_gguf(model, mute)
                                                                 : open_folder(model, mute));
     TSR_TRY_GOTO(st, fail, check_vocabulary(model));
+    TSR_TRY_GOTO(st, fail, read_token_texts(model));
     if (model->name == NULL || model->template_text == NULL) {
         st = tsr_fail(TSR_ERR_NOMEM, "no memory for the model's texts");
         goto fail;
@@ -242,6 +266,9 @@ void tsr_model_close(tsr_model *model)
     if (model == NULL) {
         return;
     }
+    tsr_text_clear(&model->pad);
+    tsr_text_clear(&model->eos);
+    tsr_text_clear(&model->bos);
     tsr_free(model->template_text);
     tsr_free(model->name);
     tsr_tokenizer_destroy(model->tokenizer);
@@ -460,10 +487,10 @@ tsr_status tsr_model_tokenize(const tsr_model *model, const char *text, size_t n
                               bool match_special, int32_t **ids, int64_t *n_ids)
 {
     tsr_ids list = {0};
-    const tsr_status st =
-        tsr_tokenizer_encode(model->tokenizer, &list, text, n_bytes, match_special);
+    tsr_status st;
 
     TSR_TRY(need_tokenizer(model));
+    st = tsr_tokenizer_encode(model->tokenizer, &list, text, n_bytes, match_special);
     if (st != TSR_OK) {
         tsr_ids_clear(&list);
         return st;
@@ -478,9 +505,10 @@ tsr_status tsr_model_detokenize(const tsr_model *model, const int32_t *ids, int6
 {
     tsr_text whole = {0};
     tsr_token_stream stream = {0};
-    tsr_status st = tsr_text_append(&whole, "", 0);
+    tsr_status st;
 
     TSR_TRY(need_tokenizer(model));
+    st = tsr_text_append(&whole, "", 0);
     for (int64_t i = 0; i < n_ids && st == TSR_OK; i++) {
         st = tsr_tokenizer_decode(model->tokenizer, &stream, &whole, ids[i], show_special);
     }
@@ -502,8 +530,8 @@ static tsr_status append_all(tsr_ids *list, const tsr_ids *more)
 }
 
 /* The text's ids, between those that the model wants around a prompt. */
-static tsr_status prompt_ids(const tsr_model *model, const char *text, size_t n_bytes,
-                             const tsr_text_run *plain, int n_plain, int32_t **ids, int64_t *n_ids)
+tsr_status tsr_model_prompt_ids(const tsr_model *model, const char *text, size_t n_bytes,
+                                int32_t **ids, int64_t *n_ids)
 {
     tsr_ids list = {0};
     tsr_status st;
@@ -511,7 +539,7 @@ static tsr_status prompt_ids(const tsr_model *model, const char *text, size_t n_
     TSR_TRY(need_tokenizer(model));
     st = append_all(&list, tsr_tokenizer_before(model->tokenizer));
     if (st == TSR_OK) {
-        st = tsr_tokenizer_encode_marked(model->tokenizer, &list, text, n_bytes, plain, n_plain);
+        st = tsr_tokenizer_encode(model->tokenizer, &list, text, n_bytes, true);
     }
     if (st == TSR_OK) {
         st = append_all(&list, tsr_tokenizer_after(model->tokenizer));
@@ -525,30 +553,73 @@ static tsr_status prompt_ids(const tsr_model *model, const char *text, size_t n_
     return TSR_OK;
 }
 
-tsr_status tsr_model_prompt_ids(const tsr_model *model, const char *text, size_t n_bytes,
-                                int32_t **ids, int64_t *n_ids)
+static tsr_chat_template_tokens tokens_of(const tsr_model *model)
 {
-    return prompt_ids(model, text, n_bytes, NULL, 0, ids, n_ids);
+    return (tsr_chat_template_tokens){
+        .bos = model->bos.bytes, .eos = model->eos.bytes, .pad = model->pad.bytes};
+}
+
+/* The ids of a rendered conversation. Its template has written BOS where the model wants it; in
+ * what was said no control token is recognised. */
+static tsr_status rendered_ids(const tsr_model *model, const tsr_text *rendered,
+                               const tsr_chat_template_said *said, int32_t **ids, int64_t *n_ids)
+{
+    tsr_ids list = {0};
+    const tsr_status st = tsr_tokenizer_encode_marked(model->tokenizer, &list, rendered->bytes,
+                                                      rendered->n_bytes, said->runs, said->n_runs);
+
+    if (st != TSR_OK) {
+        tsr_ids_clear(&list);
+        return st;
+    }
+    *ids = list.ids;
+    *n_ids = list.n_ids;
+    return TSR_OK;
 }
 
 tsr_status tsr_model_conversation_ids(const tsr_model *model, const tsr_chat_message *messages,
                                       int n_messages, int32_t **ids, int64_t *n_ids)
 {
-    tsr_text_run *contents = tsr_alloc(n_messages > 0 ? (size_t)n_messages : 0, sizeof(*contents));
+    const tsr_chat_template_tokens tokens = tokens_of(model);
+    tsr_chat_template_said said = {0};
     tsr_text rendered = {0};
-    tsr_status st = TSR_OK;
+    tsr_status st;
 
-    if (contents == NULL) {
-        return tsr_fail(TSR_ERR_NOMEM, "no memory for a conversation of %d messages", n_messages);
+    TSR_TRY(need_tokenizer(model));
+    st = tsr_chat_render(&rendered, &said, model->template_text, strlen(model->template_text),
+                         &tokens, messages, n_messages);
+    if (st == TSR_OK) {
+        st = rendered_ids(model, &rendered, &said, ids, n_ids);
     }
+    tsr_free(said.runs);
+    tsr_text_clear(&rendered);
+    return st;
+}
+
+tsr_status tsr_model_chat_request_ids(const tsr_model *model, const char *json, size_t json_bytes,
+                                      char **text, size_t *n_bytes, int32_t **ids, int64_t *n_ids)
+{
+    const tsr_chat_template_tokens tokens = tokens_of(model);
+    tsr_chat_template_said said = {0};
+    tsr_text rendered = {0};
+    tsr_status st;
+
+    TSR_TRY(need_tokenizer(model));
     TSR_TRY_GOTO(st, done,
-                 tsr_chat_render(&rendered, contents, model->template_text,
-                                 strlen(model->template_text), messages, n_messages));
-    st = prompt_ids(model, rendered.bytes, rendered.n_bytes, contents, n_messages, ids, n_ids);
+                 tsr_chat_render_json(&rendered, &said, model->template_text,
+                                      strlen(model->template_text), &tokens, json, json_bytes));
+    if (ids != NULL) {
+        TSR_TRY_GOTO(st, done, rendered_ids(model, &rendered, &said, ids, n_ids));
+    }
+    if (text != NULL) {
+        *text = rendered.bytes;
+        *n_bytes = rendered.n_bytes;
+        rendered = (tsr_text){0};
+    }
 
 done:
+    tsr_free(said.runs);
     tsr_text_clear(&rendered);
-    tsr_free(contents);
     return st;
 }
 

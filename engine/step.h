@@ -131,7 +131,8 @@ typedef struct tsr_step_report {
 
 /* All arrays sized for the limits; everything else zero. Errors: ARG, NOMEM. */
 TSR_MUST_CHECK tsr_status tsr_step_init(tsr_step *step, const tsr_step_limits *limits);
-void tsr_step_clear(tsr_step *step); /* frees; fine on {0} */
+size_t tsr_step_table_bytes(const tsr_step_limits *limits); /* of those arrays */
+void tsr_step_clear(tsr_step *step);                        /* frees; fine on {0} */
 
 /* Back to an empty RUN step; arrays stay. */
 void tsr_step_reset(tsr_step *step);

@@ -49,6 +49,7 @@ int tsr_cmd_detokenize_run(const tsr_call *call);
 int tsr_cmd_perplexity_run(const tsr_call *call);
 int tsr_cmd_bench_run(const tsr_call *call);
 int tsr_cmd_inspect_run(const tsr_call *call);
+int tsr_cmd_plan_run(const tsr_call *call);
 
 #ifdef __cplusplus
 }
