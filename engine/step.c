@@ -51,18 +51,6 @@ static tsr_status check_limits(const tsr_step_limits *limits)
     return TSR_OK;
 }
 
-static size_t memory_ints(const tsr_step_limits *limits)
-{
-    return 5 * (size_t)limits->max_rows + 10 * (size_t)limits->max_seqs + 2 +
-           (size_t)limits->n_block_ids;
-}
-
-size_t tsr_step_table_bytes(const tsr_step_limits *limits)
-{
-    // Behind the arrays, lists of what is appended: a table, an index and an id each.
-    return (memory_ints(limits) + 3 * (size_t)limits->n_block_ids) * sizeof(int32_t);
-}
-
 tsr_status tsr_step_init(tsr_step *step, const tsr_step_limits *limits)
 {
     size_t max_rows, max_seqs, n_ids;
@@ -74,7 +62,7 @@ tsr_status tsr_step_init(tsr_step *step, const tsr_step_limits *limits)
     max_rows = (size_t)limits->max_rows;
     max_seqs = (size_t)limits->max_seqs;
     n_ids = (size_t)limits->n_block_ids;
-    made.memory = tsr_alloc(memory_ints(limits), sizeof(*made.memory));
+    made.memory = tsr_alloc(tsr_step_array_ints(limits), sizeof(*made.memory));
     if (made.memory == NULL) {
         return tsr_fail(TSR_ERR_NOMEM, "step: no memory for %d rows and %d block ids",
                         limits->max_rows, limits->n_block_ids);
