@@ -64,6 +64,15 @@ bool tsr_env_under_mpi(void)
     return any_set(marks, sizeof(marks) / sizeof(marks[0]));
 }
 
+int64_t tsr_env_slurm_end_s(void)
+{
+    const char *text = getenv("SLURM_JOB_END_TIME");
+    char *end = NULL;
+    const long long seconds = text != NULL ? strtoll(text, &end, 10) : 0;
+
+    return end != NULL && *end == '\0' && seconds > 0 ? seconds : 0;
+}
+
 bool tsr_env_bound_by_default(void)
 {
     // What mpirun (4.1) hands to the processes of its options --bind-to, --map-by, --cpu-set and

@@ -18,6 +18,8 @@ typedef struct tsr_command {
 static const tsr_command commands[] = {
     {"generate", "continue a prompt, or answer it (--chat)", true, tsr_cmd_generate_run},
     {"chat", "talk with the model", true, tsr_cmd_chat_run},
+    {"serve", "OpenAI's HTTP interface", true, tsr_cmd_serve_run},
+    {"batch", "answer a file of requests", true, tsr_cmd_batch_run},
     {"tokenize", "text on stdin to token ids", false, tsr_cmd_tokenize_run},
     {"detokenize", "token ids on stdin to text", false, tsr_cmd_detokenize_run},
     {"perplexity", "how well the model foresees a text", true, tsr_cmd_perplexity_run},

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "launch/memory_words.h"
@@ -9,7 +10,8 @@
 #define FIELD(name) offsetof(tsr_session_options, name)
 
 static const tsr_args_option options_table[] = {
-    {"--model", "M", TSR_ARGS_TEXT, FIELD(model), 0, 0, NULL, "the model: a GGUF file, or a Hugging Face folder (config.json and safetensors)"},
+    {"--model", "M", TSR_ARGS_TEXT, FIELD(model), 0, 0, NULL,
+     "the model: a GGUF file, or a Hugging Face folder (config.json and safetensors)"},
     {"--ctx", "N", TSR_ARGS_INTEGER, FIELD(context), 1, INT32_MAX, NULL,
      "positions a sequence may have, prompt and answer together (default: what the model was made "
      "for)"},
@@ -141,4 +143,17 @@ tsr_session_words tsr_session_crew(const tsr_engine *engine)
                    stats.n_ranks == 1 ? "rank" : "ranks", stats.n_threads,
                    stats.n_threads == 1 ? "thread" : "threads");
     return words;
+}
+
+void tsr_session_model_name(const char *path, char *name, size_t n_bytes)
+{
+    size_t end = strlen(path);
+    size_t first;
+
+    while (end > 1 && path[end - 1] == '/') {
+        end--;
+    }
+    for (first = end; first > 0 && path[first - 1] != '/'; first--) {
+    }
+    (void)snprintf(name, n_bytes, "%.*s", (int)(end - first), path + first);
 }

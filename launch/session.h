@@ -60,6 +60,9 @@ typedef struct tsr_session_words {
 } tsr_session_words;
 tsr_session_words tsr_session_crew(const tsr_engine *engine);
 
+/* What a model is called: the last part of its path, as far as there is room for it. */
+void tsr_session_model_name(const char *path, char *name, size_t n_bytes);
+
 #ifdef __cplusplus
 }
 #endif

