@@ -1,6 +1,7 @@
 #include "base/alloc.h"
 
 #include <stdatomic.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +12,7 @@ enum {
 };
 
 static atomic_long live;
+static atomic_size_t live_bytes;
 static atomic_long countdown; // allocations left until the one that fails; 0: none will
 
 static bool must_fail(void)
@@ -22,12 +24,24 @@ static bool must_fail(void)
     return atomic_fetch_sub(&countdown, 1) == 1;
 }
 
-static void *counted(void *block)
+static void *counted(void *block, size_t n_bytes)
 {
     if (block != NULL) {
         atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&live_bytes, n_bytes, memory_order_relaxed);
     }
     return block;
+}
+
+static void *counted_heap(void *block)
+{
+    return counted(block, block == NULL ? 0 : malloc_usable_size(block));
+}
+
+static void uncount(size_t n_bytes)
+{
+    atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&live_bytes, n_bytes, memory_order_relaxed);
 }
 
 void *tsr_alloc(size_t n, size_t elem_bytes)
@@ -38,11 +52,12 @@ void *tsr_alloc(size_t n, size_t elem_bytes)
     if (must_fail() || __builtin_mul_overflow(n, elem_bytes, &n_bytes)) {
         return NULL;
     }
-    return counted(calloc(n_bytes > 0 ? n_bytes : 1, 1));
+    return counted_heap(calloc(n_bytes > 0 ? n_bytes : 1, 1));
 }
 
 void *tsr_alloc_resize(void *block, size_t n, size_t elem_bytes)
 {
+    const size_t before = block == NULL ? 0 : malloc_usable_size(block);
     size_t n_bytes;
     void *resized;
 
@@ -50,7 +65,10 @@ void *tsr_alloc_resize(void *block, size_t n, size_t elem_bytes)
         return NULL;
     }
     resized = realloc(block, n_bytes > 0 ? n_bytes : 1);
-    return block == NULL ? counted(resized) : resized;
+    if (resized != NULL && block != NULL) {
+        uncount(before);
+    }
+    return counted_heap(resized);
 }
 
 char *tsr_alloc_text(const char *text, size_t n_bytes)
@@ -70,7 +88,7 @@ char *tsr_alloc_text(const char *text, size_t n_bytes)
 void tsr_free(void *block)
 {
     if (block != NULL) {
-        atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+        uncount(malloc_usable_size(block));
         free(block);
     }
 }
@@ -103,13 +121,13 @@ void *tsr_alloc_pages(size_t n_bytes)
     }
     (void)munmap(aligned + want, HUGE_PAGE_BYTES - head);
     (void)madvise(aligned, want, MADV_HUGEPAGE); // only advice: small pages do as well
-    return counted(aligned);
+    return counted(aligned, n_bytes);
 }
 
 void tsr_free_pages(void *pages, size_t n_bytes)
 {
     if (pages != NULL) {
-        atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+        uncount(n_bytes);
         (void)munmap(pages, whole_huge_pages(n_bytes > 0 ? n_bytes : 1));
     }
 }
@@ -117,6 +135,11 @@ void tsr_free_pages(void *pages, size_t n_bytes)
 long tsr_alloc_live(void)
 {
     return atomic_load(&live);
+}
+
+size_t tsr_alloc_live_bytes(void)
+{
+    return atomic_load(&live_bytes);
 }
 
 void tsr_alloc_fail_nth(long nth)

@@ -35,8 +35,10 @@ void tsr_free(void *block); /* NULL is fine */
 void *tsr_alloc_pages(size_t n_bytes);
 void tsr_free_pages(void *pages, size_t n_bytes); /* n_bytes as it was asked for; NULL is fine */
 
-/* For tests: blocks of either kind that are alive. */
+/* For tests: blocks of either kind that are alive, and their bytes: of the heap as it rounds them
+ * up, of pages as they were asked for. */
 long tsr_alloc_live(void);
+size_t tsr_alloc_live_bytes(void);
 
 /* For tests: let the nth allocation from now fail (1 is the next), and only it; 0 switches off. */
 void tsr_alloc_fail_nth(long nth);

@@ -1,23 +1,14 @@
 /*
- * engine/chat.h - a conversation as the text a model was trained on.
+ * engine/chat.h - a conversation as the text a model was trained on: its own template
+ * (engine/chat_template.h), carried out.
  *
- * Two forms are known, recognised from the model's own template text: ChatML
- * (<|im_start|>role\n...<|im_end|>\n) and Llama-3
- * (<|start_header_id|>role<|end_header_id|>\n\n...<|eot_id|>). Any other template is refused in
- * words.
- *
- * The template is not executed but read for what differs within a form: the default system message,
- * the dates that Llama 3.1 and later put before every conversation, whether contents are trimmed,
- * how an answer is opened. Where a template looks at the calendar, its own fixed date is taken: a
- * prompt is the same every day.
- *
- * BOS is not part of the text: whoever encodes it puts the BOS token before it where the model
- * wants one.
+ * A prompt is the same every day: a template that has a date of its own for days that it cannot be
+ * told takes that one. What day it is can be given to such a template as one of its values.
  */
 #ifndef TSR_ENGINE_CHAT_H
 #define TSR_ENGINE_CHAT_H
 
-#include "base/text.h"
+#include "engine/chat_template.h"
 #include "engine/tessera.h"
 
 #ifdef __cplusplus
@@ -25,21 +16,28 @@ extern "C" {
 #endif
 
 /*
- * Append the conversation and the opening of the assistant's answer. When the template itself puts
- * a default system message before a conversation that has none, so does this.
+ * Append the conversation and the opening of the assistant's answer.
  *
- *   template_text  the model's own (tokenizer.chat_template)
- *   contents       [n_messages] where in `out` each message's content came to stand, which is not
- *                  the template's words but somebody's; may be NULL
+ *   said    what is not the template's words but somebody's; may be NULL
+ *   tokens  NULL: all are empty
  *
- * Errors: UNSUPPORTED (another form; the message quotes its
- * beginning), ARG (unknown role), NOMEM.
+ * Errors: ARG (no message, an unknown role, the template refuses), UNSUPPORTED (there is no
+ * template), FORMAT (it is not sound, or fails), NOMEM; *out is then as it was.
  */
-TSR_MUST_CHECK tsr_status tsr_chat_render(tsr_text *out, tsr_text_run *contents,
+TSR_MUST_CHECK tsr_status tsr_chat_render(tsr_text *out, tsr_chat_template_said *said,
                                           const char *template_text, size_t template_bytes,
+                                          const tsr_chat_template_tokens *tokens,
                                           const tsr_chat_message *messages, int n_messages);
 
-/* "ChatML", "Llama 3", "unknown" or, for an empty template, "none". */
+/* The same of a request in JSON: an object with messages, tools and whatever else the template may
+ * name. Errors: as above; ARG also when it is no such object. */
+TSR_MUST_CHECK tsr_status tsr_chat_render_json(tsr_text *out, tsr_chat_template_said *said,
+                                               const char *template_text, size_t template_bytes,
+                                               const tsr_chat_template_tokens *tokens,
+                                               const char *json, size_t json_bytes);
+
+/* What a template seems to write, for a person to read: "ChatML", "Llama 3", "other" or, for an
+ * empty template, "none". */
 const char *tsr_chat_form_name(const char *template_text, size_t template_bytes);
 
 #ifdef __cplusplus

@@ -19,7 +19,7 @@ static int64_t widest(const tsr_decoder_parts *p)
     return larger(n_cols, larger(config->q_low, config->kv_low));
 }
 
-tsr_status tsr_decoder_create(tsr_decoder **out, const tsr_decoder_parts *parts)
+static size_t scratch_bytes(const tsr_decoder_parts *parts, tsr_device_kind kind, int n_threads)
 {
     const tsr_ops_limits limits = {
         .n_rows = larger(parts->max_rows, TSR_DECODER_HEAD_ROWS),
@@ -30,6 +30,17 @@ tsr_status tsr_decoder_create(tsr_decoder **out, const tsr_decoder_parts *parts)
         .context = parts->context,
         .n_seqs = parts->max_seqs,
     };
+
+    return tsr_ops_scratch_bytes(kind, n_threads, &limits);
+}
+
+size_t tsr_decoder_measure(const tsr_decoder_parts *parts, tsr_device_kind kind, int n_threads)
+{
+    return tsr_decoder_room_bytes(parts) + scratch_bytes(parts, kind, n_threads);
+}
+
+tsr_status tsr_decoder_create(tsr_decoder **out, const tsr_decoder_parts *parts)
+{
     const int n_threads = tsr_cpu_pool_n_threads(tsr_device_pool(parts->dev));
     tsr_decoder *decoder = tsr_alloc(1, sizeof(*decoder));
     tsr_status st = TSR_OK;
@@ -39,10 +50,9 @@ tsr_status tsr_decoder_create(tsr_decoder **out, const tsr_decoder_parts *parts)
     }
     decoder->parts = *parts;
     TSR_TRY_GOTO(st, fail, tsr_decoder_room_make(decoder));
-    TSR_TRY_GOTO(
-        st, fail,
-        tsr_device_reserve_scratch(
-            parts->dev, tsr_ops_scratch_bytes(tsr_device_kind_of(parts->dev), n_threads, &limits)));
+    TSR_TRY_GOTO(st, fail,
+                 tsr_device_reserve_scratch(
+                     parts->dev, scratch_bytes(parts, tsr_device_kind_of(parts->dev), n_threads)));
     *out = decoder;
     return TSR_OK;
 

@@ -38,6 +38,10 @@ typedef struct tsr_decoder_parts {
 
 /* Every buffer of a forward pass, sized once for the largest. Errors: NOMEM. */
 TSR_MUST_CHECK tsr_status tsr_decoder_create(tsr_decoder **out, const tsr_decoder_parts *parts);
+
+/* Bytes of those buffers and of the scratch memory of its ops on such a device. Of parts only
+ * config, shard, max_rows, max_seqs and context are read. */
+size_t tsr_decoder_measure(const tsr_decoder_parts *parts, tsr_device_kind kind, int n_threads);
 void tsr_decoder_destroy(tsr_decoder *decoder); /* NULL is fine */
 
 /* What the host knows of a batch's sequences. Read only for models whose positions turn by another

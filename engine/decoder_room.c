@@ -97,10 +97,31 @@ static void lay_out(tsr_decoder_room *room, cutter *c, const tsr_decoder_parts *
     }
 }
 
+/* Rows that experts compute, at most. */
+static size_t most_chosen(const tsr_decoder_parts *p)
+{
+    return (size_t)p->max_rows * (size_t)p->config->routing.n_used;
+}
+
+size_t tsr_decoder_room_bytes(const tsr_decoder_parts *p)
+{
+    const tsr_decoder_sorting *s = NULL;
+    tsr_decoder_room room;
+    cutter count = {0};
+
+    lay_out(&room, &count, p);
+    if (p->config->shape.n_experts > 0) {
+        count.n_bytes += most_chosen(p) * (sizeof(*s->chosen) + sizeof(*s->weight) +
+                                           sizeof(*s->rows) + sizeof(*s->row_weight)) +
+                         ((size_t)p->config->shape.n_experts + 1) * sizeof(*s->start);
+    }
+    return count.n_bytes;
+}
+
 static tsr_status make_sorting(tsr_decoder *d)
 {
     const tsr_config *config = d->parts.config;
-    const size_t n = (size_t)d->parts.max_rows * (size_t)config->routing.n_used;
+    const size_t n = most_chosen(&d->parts);
     tsr_decoder_sorting *s = &d->sorting;
 
     if (config->shape.n_experts == 0) {

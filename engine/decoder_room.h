@@ -68,6 +68,9 @@ struct tsr_decoder {
     size_t n_bytes;
 };
 
+/* Bytes that making one takes, with what is sorted on the host. */
+size_t tsr_decoder_room_bytes(const tsr_decoder_parts *parts);
+
 /* Errors: NOMEM. */
 TSR_MUST_CHECK tsr_status tsr_decoder_room_make(tsr_decoder *d);
 void tsr_decoder_room_clear(tsr_decoder *d);

@@ -32,25 +32,8 @@ static tsr_status make_cache(tsr_engine *e)
 {
     const tsr_config *config = tsr_model_config(e->model);
     const tsr_settings *s = &e->settings;
-    const tsr_kv_store_options store = {
-        .layout = tsr_settings_kv_layout(s, config, &e->shard),
-        .n_ids = s->n_blocks,
-        .n_device = s->used.n_device,
-        .is_tiered = s->used.is_tiered,
-        .n_host = s->used.n_host,
-        .n_disk = s->used.n_disk,
-        .folder = s->disk_folder,
-        .n_tables = s->max_sequences,
-        .max_blocks = (int)tsr_block_table_blocks_for(s->context, s->block_tokens),
-    };
-    const tsr_step_limits limits = {
-        .max_rows = s->max_batch_tokens,
-        .max_seqs = s->max_sequences,
-        .max_blocks = (int)tsr_block_table_blocks_for(s->context, s->block_tokens),
-        .block_tokens = s->block_tokens,
-        .n_block_ids = s->n_blocks,
-        .n_vocab = (int)config->shape.n_vocab,
-    };
+    const tsr_kv_store_options store = tsr_settings_store(s, config, &e->shard);
+    const tsr_step_limits limits = tsr_settings_step_limits(s, config);
     tsr_decoder_parts parts;
 
     TSR_TRY(tsr_kv_store_create(&e->store, e->dev, &store));

@@ -70,6 +70,10 @@ TSR_MUST_CHECK tsr_status tsr_turn_ask(tsr_engine *e, int32_t wanted);
  */
 
 TSR_MUST_CHECK tsr_status tsr_leader_create(tsr_leader **out, const tsr_engine *e);
+
+/* Bytes of what is sized by the vocabulary and the blocks: its own, the scheduler's and, of
+ * tsr_turn_prepare(), the leader's. */
+size_t tsr_leader_table_bytes(const tsr_settings *settings, const tsr_config *config, int n_ranks);
 void tsr_leader_destroy(tsr_leader *leader); /* NULL is fine */
 int tsr_leader_n_free_blocks(const tsr_leader *leader);
 int64_t tsr_leader_n_preempted(const tsr_leader *leader);

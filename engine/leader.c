@@ -86,29 +86,53 @@ static void forget(tsr_leader *leader, tsr_group *g)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
+static size_t most_units(const tsr_shard_shape *shape, int n_ranks)
+{
+    return (size_t)(shape->n_vocab / tsr_shard_vocab_unit(shape->n_vocab)) + (size_t)n_ranks;
+}
+
+static tsr_scheduler_options scheduler_options(const tsr_settings *s, const tsr_config *config)
+{
+    return (tsr_scheduler_options){
+        .max_batch_tokens = s->max_batch_tokens,
+        .max_seqs = s->max_sequences,
+        .block_tokens = s->block_tokens,
+        .n_blocks = s->n_blocks,
+        .n_device_blocks = s->room.is_tiered ? s->room.n_device : 0,
+        .n_host_blocks = s->room.n_host,
+        .block_bytes = s->room.block_bytes,
+        .preempt = s->preempt,
+        // Blocks of long and of short sequences differ, with the same tokens.
+        .prefix_cache = s->prefix_cache && config->rope_switch == 0,
+        .context = s->context,
+        .n_vocab = (int)config->shape.n_vocab,
+        .max_queue = s->max_queue,
+        .target_itl_us = s->target_itl_us,
+        .long_from = config->rope_switch,
+    };
+}
+
+size_t tsr_leader_table_bytes(const tsr_settings *settings, const tsr_config *config, int n_ranks)
+{
+    const tsr_scheduler_options options = scheduler_options(settings, config);
+    const tsr_leader *leader = NULL;
+    const tsr_engine *e = NULL;
+
+    return (size_t)config->shape.n_vocab *
+               (sizeof(*leader->candidate_ids) + sizeof(*leader->candidate_logits) +
+                sizeof(*e->whole_row)) +
+           2 * most_units(&config->shape, n_ranks) * sizeof(*leader->masses) +
+           tsr_scheduler_table_bytes(&options);
+}
+
 tsr_status tsr_leader_create(tsr_leader **out, const tsr_engine *e)
 {
     const tsr_shard_shape *shape = &tsr_model_config(e->model)->shape;
     const size_t n_vocab = (size_t)shape->n_vocab;
     const size_t n_ranks = (size_t)tsr_world_size(e->world);
-    const size_t n_units = n_vocab / (size_t)tsr_shard_vocab_unit(shape->n_vocab) + n_ranks;
-    const tsr_scheduler_options options = {
-        .max_batch_tokens = e->settings.max_batch_tokens,
-        .max_seqs = e->settings.max_sequences,
-        .block_tokens = e->settings.block_tokens,
-        .n_blocks = e->settings.n_blocks,
-        .n_device_blocks = e->settings.room.is_tiered ? e->settings.room.n_device : 0,
-        .n_host_blocks = e->settings.room.n_host,
-        .block_bytes = e->settings.room.block_bytes,
-        .preempt = e->settings.preempt,
-        // Blocks of long and of short sequences differ, with the same tokens.
-        .prefix_cache = e->settings.prefix_cache && tsr_model_config(e->model)->rope_switch == 0,
-        .context = e->settings.context,
-        .n_vocab = (int)shape->n_vocab,
-        .max_queue = e->settings.max_queue,
-        .target_itl_us = e->settings.target_itl_us,
-        .long_from = tsr_model_config(e->model)->rope_switch,
-    };
+    const size_t n_units = most_units(shape, tsr_world_size(e->world));
+    const tsr_scheduler_options options =
+        scheduler_options(&e->settings, tsr_model_config(e->model));
     tsr_leader *leader = tsr_alloc(1, sizeof(*leader));
     tsr_status st = TSR_OK;
 
@@ -293,8 +317,7 @@ tsr_status tsr_engine_step(tsr_engine *e, bool *busy)
             tsr_scheduler_void(e->leader->scheduler, done);
         } else {
             tsr_scheduler_commit(e->leader->scheduler, &e->step, e->leader->next,
-                                 tsr_leader_token_ends,
-                                 e->model, done);
+                                 tsr_leader_token_ends, e->model, done);
             tsr_scheduler_note_time(e->leader->scheduler, (done - began) / 1000);
         }
         if (e->settings.room.is_tiered) {

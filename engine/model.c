@@ -9,24 +9,13 @@
 #include "engine/chat.h"
 #include "engine/family.h"
 #include "engine/file_map.h"
+#include "engine/model_state.h"
 #include "engine/weights.h"
 
 enum {
-    SHORT_BYTES = 64,
-    MOST_ENDS = 32,
+    SHORT_BYTES = TSR_MODEL_SHORT_BYTES,
+    MOST_ENDS = TSR_MODEL_MOST_ENDS,
     PATH_BYTES = 4096
-};
-
-struct tsr_model {
-    tsr_checkpoint *checkpoint;
-    tsr_config config;
-    tsr_tokenizer *tokenizer; /* NULL when mute, or when the folder has none that is known */
-    int32_t ends[MOST_ENDS];  /* end tokens that generation_config.json or config.json names */
-    int n_ends;
-    char *name; /* owned texts of the facts */
-    char *template_text;
-    char scaling[SHORT_BYTES];
-    char tokenizer_name[SHORT_BYTES];
 };
 
 static void describe_scaling(tsr_model *model)
@@ -199,6 +188,28 @@ static tsr_status check_vocabulary(const tsr_model *model)
     return TSR_OK;
 }
 
+/* What templates write for special tokens: copies that end with a 0. */
+static tsr_status read_token_texts(tsr_model *model)
+{
+    tsr_text *const texts[] = {&model->bos, &model->eos, &model->pad};
+    int32_t ids[3];
+
+    if (model->tokenizer == NULL) {
+        return TSR_OK;
+    }
+    ids[0] = tsr_tokenizer_bos(model->tokenizer);
+    ids[1] = tsr_tokenizer_eos(model->tokenizer);
+    ids[2] = tsr_tokenizer_pad(model->tokenizer);
+    for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
+        if (ids[i] >= 0) {
+            const tsr_text_view word = tsr_tokenizer_text(model->tokenizer, ids[i]);
+
+            TSR_TRY(tsr_text_append(texts[i], word.bytes, word.n_bytes));
+        }
+    }
+    return TSR_OK;
+}
+
 static tsr_status open_model(tsr_model **out, const char *path, bool mute)
 {
     tsr_model *model = tsr_alloc(1, sizeof(*model));
@@ -213,6 +224,7 @@ static tsr_status open_model(tsr_model **out, const char *path, bool mute)
                  tsr_checkpoint_gguf(model->checkpoint) != NULL ? open_gguf(model, mute)
                                                                 : open_folder(model, mute));
     TSR_TRY_GOTO(st, fail, check_vocabulary(model));
+    TSR_TRY_GOTO(st, fail, read_token_texts(model));
     if (model->name == NULL || model->template_text == NULL) {
         st = tsr_fail(TSR_ERR_NOMEM, "no memory for the model's texts");
         goto fail;
@@ -242,6 +254,9 @@ void tsr_model_close(tsr_model *model)
     if (model == NULL) {
         return;
     }
+    tsr_text_clear(&model->pad);
+    tsr_text_clear(&model->eos);
+    tsr_text_clear(&model->bos);
     tsr_free(model->template_text);
     tsr_free(model->name);
     tsr_tokenizer_destroy(model->tokenizer);
@@ -444,119 +459,4 @@ tsr_status tsr_model_share_of(const tsr_model *model, int rank, int n_ranks, tsr
                        (tsr_config_key_dim(c) + (c->kv_low > 0 ? 0 : tsr_config_value_dim(c)))),
     };
     return TSR_OK;
-}
-
-static tsr_status need_tokenizer(const tsr_model *model)
-{
-    return model->tokenizer != NULL
-               ? TSR_OK
-               : tsr_fail(TSR_ERR_UNSUPPORTED, "the model has no tokenizer that is known");
-}
-
-/* ---- text --------------------------------------------------------------------------------------
- */
-
-tsr_status tsr_model_tokenize(const tsr_model *model, const char *text, size_t n_bytes,
-                              bool match_special, int32_t **ids, int64_t *n_ids)
-{
-    tsr_ids list = {0};
-    const tsr_status st =
-        tsr_tokenizer_encode(model->tokenizer, &list, text, n_bytes, match_special);
-
-    TSR_TRY(need_tokenizer(model));
-    if (st != TSR_OK) {
-        tsr_ids_clear(&list);
-        return st;
-    }
-    *ids = list.ids;
-    *n_ids = list.n_ids;
-    return TSR_OK;
-}
-
-tsr_status tsr_model_detokenize(const tsr_model *model, const int32_t *ids, int64_t n_ids,
-                                bool show_special, char **text, size_t *n_bytes)
-{
-    tsr_text whole = {0};
-    tsr_token_stream stream = {0};
-    tsr_status st = tsr_text_append(&whole, "", 0);
-
-    TSR_TRY(need_tokenizer(model));
-    for (int64_t i = 0; i < n_ids && st == TSR_OK; i++) {
-        st = tsr_tokenizer_decode(model->tokenizer, &stream, &whole, ids[i], show_special);
-    }
-    if (st != TSR_OK) {
-        tsr_text_clear(&whole);
-        return st;
-    }
-    *text = whole.bytes;
-    *n_bytes = whole.n_bytes;
-    return TSR_OK;
-}
-
-static tsr_status append_all(tsr_ids *list, const tsr_ids *more)
-{
-    for (int64_t i = 0; i < more->n_ids; i++) {
-        TSR_TRY(tsr_ids_append(list, more->ids[i]));
-    }
-    return TSR_OK;
-}
-
-/* The text's ids, between those that the model wants around a prompt. */
-static tsr_status prompt_ids(const tsr_model *model, const char *text, size_t n_bytes,
-                             const tsr_text_run *plain, int n_plain, int32_t **ids, int64_t *n_ids)
-{
-    tsr_ids list = {0};
-    tsr_status st;
-
-    TSR_TRY(need_tokenizer(model));
-    st = append_all(&list, tsr_tokenizer_before(model->tokenizer));
-    if (st == TSR_OK) {
-        st = tsr_tokenizer_encode_marked(model->tokenizer, &list, text, n_bytes, plain, n_plain);
-    }
-    if (st == TSR_OK) {
-        st = append_all(&list, tsr_tokenizer_after(model->tokenizer));
-    }
-    if (st != TSR_OK) {
-        tsr_ids_clear(&list);
-        return st;
-    }
-    *ids = list.ids;
-    *n_ids = list.n_ids;
-    return TSR_OK;
-}
-
-tsr_status tsr_model_prompt_ids(const tsr_model *model, const char *text, size_t n_bytes,
-                                int32_t **ids, int64_t *n_ids)
-{
-    return prompt_ids(model, text, n_bytes, NULL, 0, ids, n_ids);
-}
-
-tsr_status tsr_model_conversation_ids(const tsr_model *model, const tsr_chat_message *messages,
-                                      int n_messages, int32_t **ids, int64_t *n_ids)
-{
-    tsr_text_run *contents = tsr_alloc(n_messages > 0 ? (size_t)n_messages : 0, sizeof(*contents));
-    tsr_text rendered = {0};
-    tsr_status st = TSR_OK;
-
-    if (contents == NULL) {
-        return tsr_fail(TSR_ERR_NOMEM, "no memory for a conversation of %d messages", n_messages);
-    }
-    TSR_TRY_GOTO(st, done,
-                 tsr_chat_render(&rendered, contents, model->template_text,
-                                 strlen(model->template_text), messages, n_messages));
-    st = prompt_ids(model, rendered.bytes, rendered.n_bytes, contents, n_messages, ids, n_ids);
-
-done:
-    tsr_text_clear(&rendered);
-    tsr_free(contents);
-    return st;
-}
-
-tsr_status tsr_model_chat_ids(const tsr_model *model, const char *system, const char *user,
-                              int32_t **ids, int64_t *n_ids)
-{
-    const tsr_chat_message messages[] = {{"system", system}, {"user", user}};
-    const int first = system == NULL ? 1 : 0;
-
-    return tsr_model_conversation_ids(model, messages + first, 2 - first, ids, n_ids);
 }

@@ -48,6 +48,18 @@ typedef struct inputs {
     tsr_decoder_spans spans; /* on the host */
 } inputs;
 
+/* What is uploaded each step, at most. */
+static size_t input_ints(const tsr_step_limits *limits)
+{
+    return 4 * (size_t)limits->max_rows + 3 * (size_t)limits->max_seqs + 1 + TSR_DECODER_HEAD_ROWS;
+}
+
+size_t tsr_runner_table_bytes(const tsr_step_limits *limits, const tsr_shard *shard)
+{
+    // Inputs lie on both sides; a row of logits comes to the host.
+    return 2 * input_ints(limits) * sizeof(int32_t) + (size_t)shard->vocab.count * sizeof(float);
+}
+
 static size_t row_words(const tsr_runner *runner, int n_best)
 {
     return 2 * (size_t)n_best + 1 + 2 * (size_t)runner->n_units;
@@ -81,8 +93,7 @@ tsr_status tsr_runner_create(tsr_runner **out, const tsr_decoder_parts *parts, t
 
         runner->n_units = n_units > runner->n_units ? n_units : runner->n_units;
     }
-    runner->host_ints =
-        4 * (size_t)limits->max_rows + 3 * (size_t)limits->max_seqs + 1 + TSR_DECODER_HEAD_ROWS;
+    runner->host_ints = input_ints(limits);
     runner->host = tsr_alloc(runner->host_ints, sizeof(*runner->host));
     runner->row = tsr_alloc((size_t)parts->shard->vocab.count, sizeof(*runner->row));
     runner->inputs = tsr_device_alloc(parts->dev, runner->host_ints * sizeof(*runner->inputs));

@@ -45,6 +45,9 @@ typedef struct tsr_findings {
 TSR_MUST_CHECK tsr_status tsr_runner_create(tsr_runner **out, const tsr_decoder_parts *parts,
                                             tsr_kv_store *store, const tsr_step_limits *limits,
                                             int n_ranks);
+
+/* Bytes of its block tables, inputs and row of logits, the decoder's not counted. */
+size_t tsr_runner_table_bytes(const tsr_step_limits *limits, const tsr_shard *shard);
 void tsr_runner_destroy(tsr_runner *runner); /* NULL is fine */
 
 /* Carry out a RUN step; all ranks together. findings are good until the next call. */

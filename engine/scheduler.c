@@ -12,6 +12,16 @@ static const int64_t PRIORITY_NS = 10000000000; // 10 seconds
 
 /* ---- life ---- */
 
+size_t tsr_scheduler_table_bytes(const tsr_scheduler_options *o)
+{
+    const tsr_scheduler *s = NULL;
+
+    return tsr_block_pool_book_bytes(o->n_blocks) +
+           (o->prefix_cache ? tsr_prefix_index_bytes(o->n_blocks, o->block_tokens) : 0) +
+           (size_t)o->n_blocks * (sizeof(*s->known) + sizeof(*s->dropped) + sizeof(*s->freed) +
+                                  sizeof(*s->n_lanes_with));
+}
+
 tsr_status tsr_scheduler_create(tsr_scheduler **out, const tsr_scheduler_options *options)
 {
     tsr_status st = TSR_OK;

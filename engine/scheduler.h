@@ -103,6 +103,8 @@ TSR_MUST_CHECK tsr_status tsr_scheduler_create(tsr_scheduler **out,
 /* Requests still queued or running are left to their owner, their blocks given back. NULL is fine.
  */
 void tsr_scheduler_destroy(tsr_scheduler *scheduler);
+/* Bytes of what grows with the blocks. */
+size_t tsr_scheduler_table_bytes(const tsr_scheduler_options *options);
 
 tsr_step_limits tsr_scheduler_step_limits(const tsr_scheduler *scheduler);
 

@@ -105,8 +105,8 @@ static tsr_status count_blocks(tsr_settings *s, const tsr_engine_options *option
                                n_useful, host_size);
 }
 
-tsr_status tsr_settings_resolve(tsr_settings *s, const tsr_engine_options *options,
-                                const tsr_config *config, const tsr_shard *shard, int host_size)
+tsr_status tsr_settings_choose(tsr_settings *s, const tsr_engine_options *options,
+                               const tsr_config *config)
 {
     const char *activations = options->activations == NULL ? "int8" : options->activations;
     const char *preempt = options->preempt == NULL ? "auto" : options->preempt;
@@ -157,7 +157,13 @@ tsr_status tsr_settings_resolve(tsr_settings *s, const tsr_engine_options *optio
         return tsr_fail(TSR_ERR_ARG, "activations of type \"%s\"; known are int8 and f32",
                         activations);
     }
-    TSR_TRY(take_dtype(&s->weights_as, options->dtype));
+    return take_dtype(&s->weights_as, options->dtype);
+}
+
+tsr_status tsr_settings_resolve(tsr_settings *s, const tsr_engine_options *options,
+                                const tsr_config *config, const tsr_shard *shard, int host_size)
+{
+    TSR_TRY(tsr_settings_choose(s, options, config));
     return count_blocks(s, options, config, shard, host_size);
 }
 
@@ -167,6 +173,34 @@ tsr_status tsr_settings_agree(tsr_settings *s, tsr_world *world)
     s->used = tsr_tier_room_used(&s->own, &s->room);
     s->n_blocks = tsr_tier_room_n_ids(&s->room);
     return TSR_OK;
+}
+
+tsr_step_limits tsr_settings_step_limits(const tsr_settings *s, const tsr_config *config)
+{
+    return (tsr_step_limits){
+        .max_rows = s->max_batch_tokens,
+        .max_seqs = s->max_sequences,
+        .max_blocks = (int)tsr_block_table_blocks_for(s->context, s->block_tokens),
+        .block_tokens = s->block_tokens,
+        .n_block_ids = s->n_blocks,
+        .n_vocab = (int)config->shape.n_vocab,
+    };
+}
+
+tsr_kv_store_options tsr_settings_store(const tsr_settings *s, const tsr_config *config,
+                                        const tsr_shard *shard)
+{
+    return (tsr_kv_store_options){
+        .layout = tsr_settings_kv_layout(s, config, shard),
+        .n_ids = s->n_blocks,
+        .n_device = s->used.n_device,
+        .is_tiered = s->used.is_tiered,
+        .n_host = s->used.n_host,
+        .n_disk = s->used.n_disk,
+        .folder = s->disk_folder,
+        .n_tables = s->max_sequences,
+        .max_blocks = (int)tsr_block_table_blocks_for(s->context, s->block_tokens),
+    };
 }
 
 tsr_kv_layout tsr_settings_kv_layout(const tsr_settings *s, const tsr_config *config,

@@ -7,8 +7,10 @@
 
 #include "engine/config.h"
 #include "engine/scheduler.h"
+#include "engine/step.h"
 #include "engine/tessera.h"
 #include "engine/tier_room.h"
+#include "kv/kv_store.h"
 #include "parallel/placement.h"
 
 #ifdef __cplusplus
@@ -43,7 +45,12 @@ typedef struct tsr_settings {
 TSR_MUST_CHECK tsr_status tsr_settings_place(tsr_settings *settings, tsr_world *world,
                                              const tsr_engine_options *options);
 
-/* The rest, on each rank alone. Errors: ARG (an option out of range, in words). */
+/* The rest but for blocks. Errors: ARG (an option out of range, in words). */
+TSR_MUST_CHECK tsr_status tsr_settings_choose(tsr_settings *settings,
+                                              const tsr_engine_options *options,
+                                              const tsr_config *config);
+
+/* All the rest, on each rank alone. Errors: as above. */
 TSR_MUST_CHECK tsr_status tsr_settings_resolve(tsr_settings *settings,
                                                const tsr_engine_options *options,
                                                const tsr_config *config, const tsr_shard *shard,
@@ -52,6 +59,12 @@ TSR_MUST_CHECK tsr_status tsr_settings_resolve(tsr_settings *settings,
 /* The rank with the least room in a tier decides for all; all together. A rank may use more than
  * that for itself, and does. Errors: COMM, ARG (not even one block). */
 TSR_MUST_CHECK tsr_status tsr_settings_agree(tsr_settings *settings, tsr_world *world);
+
+/* What a step may become, and what the cache is made of here; once n_blocks and `used` are known.
+ * The folder is borrowed. */
+tsr_step_limits tsr_settings_step_limits(const tsr_settings *settings, const tsr_config *config);
+tsr_kv_store_options tsr_settings_store(const tsr_settings *settings, const tsr_config *config,
+                                        const tsr_shard *shard);
 
 /* The cache's layout on the rank that owns `shard`. */
 tsr_kv_layout tsr_settings_kv_layout(const tsr_settings *settings, const tsr_config *config,

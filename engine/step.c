@@ -62,7 +62,7 @@ tsr_status tsr_step_init(tsr_step *step, const tsr_step_limits *limits)
     max_rows = (size_t)limits->max_rows;
     max_seqs = (size_t)limits->max_seqs;
     n_ids = (size_t)limits->n_block_ids;
-    made.memory = tsr_alloc(5 * max_rows + 10 * max_seqs + 2 + n_ids, sizeof(*made.memory));
+    made.memory = tsr_alloc(tsr_step_array_ints(limits), sizeof(*made.memory));
     if (made.memory == NULL) {
         return tsr_fail(TSR_ERR_NOMEM, "step: no memory for %d rows and %d block ids",
                         limits->max_rows, limits->n_block_ids);

@@ -133,6 +133,20 @@ typedef struct tsr_step_report {
 TSR_MUST_CHECK tsr_status tsr_step_init(tsr_step *step, const tsr_step_limits *limits);
 void tsr_step_clear(tsr_step *step); /* frees; fine on {0} */
 
+/* Ints of those arrays but for what is appended. */
+static inline size_t tsr_step_array_ints(const tsr_step_limits *limits)
+{
+    return 5 * (size_t)limits->max_rows + 10 * (size_t)limits->max_seqs + 2 +
+           (size_t)limits->n_block_ids;
+}
+
+/* Bytes of all: as many blocks can be appended as there are ids, each with a table, an index and an
+ * id. */
+static inline size_t tsr_step_table_bytes(const tsr_step_limits *limits)
+{
+    return (tsr_step_array_ints(limits) + 3 * (size_t)limits->n_block_ids) * sizeof(int32_t);
+}
+
 /* Back to an empty RUN step; arrays stay. */
 void tsr_step_reset(tsr_step *step);
 

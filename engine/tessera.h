@@ -75,7 +75,7 @@ typedef struct tsr_model_facts {
     int n_merges;
     int32_t bos; /* -1: none */
     int32_t eos;
-    const char *chat_form;     /* "ChatML", "Llama 3", "unknown" or "none" */
+    const char *chat_form;     /* "ChatML", "Llama 3", "other" or "none" */
     const char *chat_template; /* the text itself; "" if none */
 } tsr_model_facts;
 
@@ -134,14 +134,26 @@ typedef struct tsr_chat_message {
 } tsr_chat_message;
 
 /*
- * The ids of a conversation in the model's own chat form, the answer's opening included; BOS where
- * the model wants it. Contents are plain text: a control token written in one is not that token.
- * Errors: ARG (no message, an unknown role), UNSUPPORTED (a template of another form), NOMEM.
+ * The ids of a conversation as the model's own chat template writes it, the answer's opening
+ * included. Contents are plain text: a control token written in one is not that token.
+ * Errors: ARG (no message, an unknown role, the template refuses), UNSUPPORTED (the model has no
+ * template), FORMAT (the template is not sound, or fails), NOMEM.
  */
 TSR_API TSR_MUST_CHECK tsr_status tsr_model_conversation_ids(const tsr_model *model,
                                                              const tsr_chat_message *messages,
                                                              int n_messages, int32_t **ids,
                                                              int64_t *n_ids);
+
+/*
+ * The same of a chat request in JSON: an object with messages, tools, documents,
+ * add_generation_prompt (false unless given) and whatever else the template may name. What any of
+ * them says is plain text. *text (what the template wrote) and *ids are handed out; either may be
+ * NULL. Errors: as above.
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_model_chat_request_ids(const tsr_model *model,
+                                                             const char *json, size_t json_bytes,
+                                                             char **text, size_t *n_bytes,
+                                                             int32_t **ids, int64_t *n_ids);
 
 /* The same for one question. system may be NULL. */
 TSR_API TSR_MUST_CHECK tsr_status tsr_model_chat_ids(const tsr_model *model, const char *system,
@@ -411,6 +423,58 @@ TSR_API TSR_MUST_CHECK tsr_status tsr_engine_memory(tsr_engine *engine, tsr_memo
  */
 TSR_API TSR_MUST_CHECK tsr_status tsr_engine_measure(tsr_engine *engine, double *read_bytes_per_s,
                                                      double *macs_per_s);
+
+/* ---- a plan ------------------------------------------------------------------------------------
+ */
+
+/* What is to be planned for: a model, or the shape of a well-known one. */
+typedef struct tsr_plan_request {
+    const tsr_model *model;     /* borrowed; NULL: */
+    const char *shape;          /* "llama-3-8b"; see tsr_plan_shape_at() */
+    const char *weights;        /* of a shape: "q4", "q8", "f16" or "bf16"; NULL: bf16 */
+    tsr_engine_options options; /* as the engine will get them, n_threads being at least 1; with
+                                   kv_memory_bytes the cache takes no more than that */
+    uint64_t device_bytes;      /* memory that each rank may fill; 0: only kv_memory_bytes limits */
+} tsr_plan_request;
+
+/* What one rank's memory would hold. */
+typedef struct tsr_plan_share {
+    uint64_t weight_bytes;
+    uint64_t workspace_bytes; /* activations, scratch and sums of the largest step */
+    uint64_t table_bytes;     /* books of blocks, steps, candidates */
+    uint64_t kv_token_bytes;  /* keys and values of one token */
+    uint64_t kv_bytes;        /* the cache */
+    uint64_t host_bytes;      /* its pool in host memory, beside the device */
+} tsr_plan_share;
+
+typedef struct tsr_plan {
+    int n_ranks;
+    bool fits;              /* the weights and a first block do, on every rank */
+    uint64_t lacking_bytes; /* if not: of the rank that lacks most */
+    int busiest;            /* the rank with the least room: it decides for all */
+    tsr_plan_share share;   /* of it */
+    int64_t context;        /* of a sequence, as asked for; else what the model was made for */
+    int64_t model_context;
+    int block_tokens;
+    int64_t n_blocks;        /* of the cache on the device */
+    int64_t longest_context; /* of one sequence that has device and host memory for itself */
+    int64_t n_sequences;     /* of `context` tokens in the cache at once */
+    int64_t n_in_flight;     /* and in the tiers below as well */
+} tsr_plan;
+
+/*
+ * What n_ranks ranks would hold, by arithmetic alone: nothing is loaded. Ranks are taken to be of
+ * one host. shares  [n_ranks], may be NULL. Errors: ARG (an option, a shape or a format that is not
+ * known, in words), FORMAT, UNSUPPORTED.
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_plan_of(tsr_plan *out, tsr_plan_share *shares,
+                                              const tsr_plan_request *request, int n_ranks);
+
+/* The names of the shapes, in order; NULL past the last. */
+TSR_API const char *tsr_plan_shape_at(int i);
+
+/* Memory that this machine has for ranks now, in bytes. */
+TSR_API uint64_t tsr_plan_machine_bytes(void);
 
 #ifdef __cplusplus
 }

@@ -7,6 +7,11 @@ enum {
     LEAST_DEVICE_BLOCKS = 4 // with tiers: a step writes to half of them at most
 };
 
+int tsr_tier_room_least(const tsr_tier_room *room)
+{
+    return room->is_tiered ? LEAST_DEVICE_BLOCKS : 1;
+}
+
 static tsr_status count_device(tsr_tier_room *out, const tsr_engine_options *options,
                                const tsr_device_options *device, int64_t n_useful, int host_size)
 {
@@ -16,7 +21,7 @@ static tsr_status count_device(tsr_tier_room *out, const tsr_engine_options *opt
             ? options->kv_memory_bytes
             : tsr_device_free_bytes(device->kind, device->index) / 2 / (uint64_t)host_size;
     const int64_t fitting = (int64_t)(room / out->block_bytes);
-    const int64_t least = out->is_tiered ? LEAST_DEVICE_BLOCKS : 1;
+    const int64_t least = tsr_tier_room_least(out);
     const int64_t n = fitting < n_useful || options->kv_memory_bytes > 0 ? fitting : n_useful;
 
     if (fitting < least) {
@@ -50,6 +55,19 @@ static tsr_status count_lower(int *out, const char *option, uint64_t n_bytes, si
     return TSR_OK;
 }
 
+tsr_status tsr_tier_room_count_lower(tsr_tier_room *room, const tsr_engine_options *options)
+{
+    room->is_tiered = options->kv_host_bytes > 0 || options->kv_disk_bytes > 0;
+    if (room->block_bytes == 0) {
+        room->n_host = options->kv_host_bytes > 0 ? MOST_BLOCKS : 0;
+        room->n_disk = options->kv_disk_bytes > 0 ? MOST_BLOCKS : 0;
+        return TSR_OK;
+    }
+    TSR_TRY(count_lower(&room->n_host, "--kv-host", options->kv_host_bytes, room->block_bytes));
+    return count_lower(&room->n_disk, "--kv-disk", options->kv_disk_bytes,
+                       tsr_kv_disk_slot_bytes(room->block_bytes));
+}
+
 tsr_status tsr_tier_room_count(tsr_tier_room *out, const tsr_engine_options *options,
                                const tsr_device_options *device, size_t block_bytes,
                                int64_t n_useful, int host_size)
@@ -68,16 +86,28 @@ tsr_status tsr_tier_room_count(tsr_tier_room *out, const tsr_engine_options *opt
                         (unsigned long long)free_bytes);
     }
     if (block_bytes == 0) {
-        out->n_device = (int)(n_useful < MOST_BLOCKS ? n_useful : MOST_BLOCKS);
-        out->n_device = out->is_tiered ? MOST_BLOCKS : out->n_device;
-        out->n_host = options->kv_host_bytes > 0 ? MOST_BLOCKS : 0;
-        out->n_disk = options->kv_disk_bytes > 0 ? MOST_BLOCKS : 0;
-        return TSR_OK;
+        const bool decides = !out->is_tiered && options->kv_memory_bytes == 0;
+
+        out->n_device = decides && n_useful < MOST_BLOCKS ? (int)n_useful : MOST_BLOCKS;
+    } else {
+        TSR_TRY(count_device(out, options, device, n_useful, host_size));
     }
-    TSR_TRY(count_device(out, options, device, n_useful, host_size));
-    TSR_TRY(count_lower(&out->n_host, "--kv-host", options->kv_host_bytes, block_bytes));
-    return count_lower(&out->n_disk, "--kv-disk", options->kv_disk_bytes,
-                       tsr_kv_disk_slot_bytes(block_bytes));
+    return tsr_tier_room_count_lower(out, options);
+}
+
+int tsr_tier_room_fitting(const tsr_tier_room *room, uint64_t n_bytes)
+{
+    const uint64_t n = room->block_bytes > 0 ? n_bytes / room->block_bytes : MOST_BLOCKS;
+
+    return n < (uint64_t)tsr_tier_room_least(room) ? 0 : n < MOST_BLOCKS ? (int)n : MOST_BLOCKS;
+}
+
+void tsr_tier_room_cap(tsr_tier_room *room)
+{
+    const int lower = MOST_BLOCKS - room->n_device;
+
+    room->n_host = room->n_host < lower ? room->n_host : lower;
+    room->n_disk = room->n_disk < lower - room->n_host ? room->n_disk : lower - room->n_host;
 }
 
 tsr_status tsr_tier_room_agree(tsr_tier_room *out, const tsr_tier_room *own, tsr_world *world)
@@ -94,8 +124,6 @@ tsr_status tsr_tier_room_agree(tsr_tier_room *out, const tsr_tier_room *own, tsr
     if (n_device < 1) {
         return tsr_fail(TSR_ERR_ARG, "a rank has no room for even one block of the cache");
     }
-    n_host = n_host < MOST_BLOCKS - n_device ? n_host : MOST_BLOCKS - n_device;
-    n_disk = n_disk < MOST_BLOCKS - n_device - n_host ? n_disk : MOST_BLOCKS - n_device - n_host;
     *out = (tsr_tier_room){
         .is_tiered = own->is_tiered,
         .n_device = (int)n_device,
@@ -103,6 +131,7 @@ tsr_status tsr_tier_room_agree(tsr_tier_room *out, const tsr_tier_room *own, tsr
         .n_disk = (int)n_disk,
         .block_bytes = (uint64_t)block_bytes,
     };
+    tsr_tier_room_cap(out);
     return TSR_OK;
 }
 

@@ -29,6 +29,21 @@ TSR_MUST_CHECK tsr_status tsr_tier_room_count(tsr_tier_room *out, const tsr_engi
                                               const tsr_device_options *device, size_t block_bytes,
                                               int64_t n_useful, int host_size);
 
+/* The same of the tiers below the device's alone: block_bytes is set, is_tiered, n_host and n_disk
+ * become known. Errors: ARG. */
+TSR_MUST_CHECK tsr_status tsr_tier_room_count_lower(tsr_tier_room *room,
+                                                    const tsr_engine_options *options);
+
+/* Blocks of the device that a rank must have. */
+int tsr_tier_room_least(const tsr_tier_room *room);
+
+/* Blocks of the device that fit so many bytes: never more than a cache may have; fewer than it must
+ * have are none. */
+int tsr_tier_room_fitting(const tsr_tier_room *room, uint64_t n_bytes);
+
+/* What all ranks have at least becomes what all use: no more blocks than there may be ids. */
+void tsr_tier_room_cap(tsr_tier_room *room);
+
 /* Of each tier what the rank with the least has; the bytes of the largest block. All together.
  * Errors: COMM, ARG (not even one block). */
 TSR_MUST_CHECK tsr_status tsr_tier_room_agree(tsr_tier_room *out, const tsr_tier_room *own,

@@ -1,5 +1,6 @@
 #include "engine/weights.h"
 
+#include <assert.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -93,10 +94,11 @@ typedef struct job {
 /* Walks all tensors twice: first to count, then, with memory there, to fill the structs and list
  * the jobs. */
 typedef struct loader {
-    const tsr_checkpoint *checkpoint;
+    const tsr_checkpoint *checkpoint; /* NULL: there is none, ... */
+    tsr_stored_tensor imagined;       /* and this stands in for each of its tensors */
     const tsr_config *config;
     const tsr_shard *shard;
-    tsr_encoding as;
+    tsr_encoding as;      /* also of the imagined matrices */
     tsr_weights *weights; /* NULL: only count */
     tsr_device *dev;
     bool *used;     /* [tensors] */
@@ -151,6 +153,12 @@ static tsr_status locate(loader *load, tsr_weight_place *place, tsr_shard_role r
 {
     char name[TSR_WEIGHT_PLACE_NAME_BYTES];
 
+    if (load->checkpoint == NULL) {
+        load->imagined.encoding =
+            bias || tsr_weight_place_is_vector(role) ? TSR_ENCODING_F32 : load->as;
+        *place = (tsr_weight_place){.source = &load->imagined, .run = INT64_MAX, .step = 1};
+        return TSR_OK;
+    }
     TSR_TRY(tsr_weight_place_find(place, load->checkpoint, load->config, role, layer, number, bias,
                                   name));
     if (place->source == NULL) {
@@ -425,7 +433,7 @@ static tsr_status walk(loader *load)
             }
         }
     }
-    return check_all_used(load);
+    return load->checkpoint == NULL ? TSR_OK : check_all_used(load);
 }
 
 /* ---- packing --------------------------------------------------------------------------------- */
@@ -514,6 +522,35 @@ tsr_status tsr_weights_measure(size_t *n_bytes, const tsr_checkpoint *checkpoint
     tsr_free(load.used);
     *n_bytes = load.n_bytes;
     return TSR_OK;
+}
+
+size_t tsr_weights_estimate(tsr_encoding encoding, const tsr_config *config, const tsr_shard *shard)
+{
+    loader load = {.config = config, .shard = shard, .as = encoding};
+    const tsr_status st = walk(&load);
+
+    assert(st == TSR_OK); // what is imagined is there and plain
+    (void)st;
+    return load.n_bytes;
+}
+
+size_t tsr_weights_table_bytes(const tsr_config *config, const tsr_shard *shard)
+{
+    int64_t n_numbered = 0;
+
+    for (size_t i = 0; i < sizeof(slots) / sizeof(slots[0]); i++) {
+        const slot *s = &slots[i];
+        const bool numbered = s->kind == A_HEAD || s->kind == AN_EXPERT;
+
+        for (int layer = 0; numbered && tsr_config_has(config, s->role) && layer < config->n_layers;
+             layer++) {
+            if (layer_has(&config->layers[layer], s->role)) {
+                n_numbered += s->kind == A_HEAD ? shard->heads.count : shard->experts.count;
+            }
+        }
+    }
+    return (size_t)config->n_layers * sizeof(tsr_layer_weights) +
+           (size_t)n_numbered * sizeof(tsr_linear);
 }
 
 tsr_status tsr_weights_load(tsr_weights *weights, tsr_device *dev, const tsr_checkpoint *checkpoint,

@@ -94,6 +94,13 @@ TSR_MUST_CHECK tsr_status tsr_weights_measure(size_t *n_bytes, const tsr_checkpo
                                               const tsr_config *config, const tsr_shard *shard,
                                               tsr_encoding as);
 
+/* The same of a model that only its config is known of: all its matrices being of `encoding`. */
+size_t tsr_weights_estimate(tsr_encoding encoding, const tsr_config *config,
+                            const tsr_shard *shard);
+
+/* Bytes of the structs that describe a shard, beside its weights. */
+size_t tsr_weights_table_bytes(const tsr_config *config, const tsr_shard *shard);
+
 #ifdef __cplusplus
 }
 #endif

@@ -17,6 +17,14 @@ struct tsr_block_pool {
     int32_t *owners; // owned, [n_blocks]
 };
 
+size_t tsr_block_pool_book_bytes(int n_blocks)
+{
+    const tsr_block_pool *pool = NULL;
+
+    return (size_t)n_blocks *
+           (sizeof(*pool->free_ids) + sizeof(*pool->place) + sizeof(*pool->owners));
+}
+
 tsr_status tsr_block_pool_create(tsr_block_pool **out, int n_blocks)
 {
     tsr_block_pool *pool;

@@ -20,6 +20,7 @@ typedef struct tsr_block_pool tsr_block_pool;
 
 /* Errors: ARG (n_blocks <= 0), NOMEM. */
 TSR_MUST_CHECK tsr_status tsr_block_pool_create(tsr_block_pool **out, int n_blocks);
+size_t tsr_block_pool_book_bytes(int n_blocks);    /* that the books of so many blocks take */
 void tsr_block_pool_destroy(tsr_block_pool *pool); /* NULL is fine */
 
 /* A free block becomes the caller's, with one owner. The one given back last is taken first. FULL:

@@ -133,6 +133,13 @@ static tsr_status make_file(tsr_kv_disk *disk, const char *folder)
     return choose_way(disk);
 }
 
+size_t tsr_kv_disk_map_bytes(int n_slots, size_t block_bytes)
+{
+    const tsr_kv_disk *disk = NULL;
+
+    return (size_t)n_slots * sizeof(*disk->sums) + tsr_kv_disk_slot_bytes(block_bytes);
+}
+
 tsr_status tsr_kv_disk_create(tsr_kv_disk **out, const char *folder, int n_slots,
                               size_t block_bytes, int depth, const tsr_cpu_pool *beside)
 {

@@ -32,6 +32,9 @@ void tsr_kv_disk_destroy(tsr_kv_disk *disk); /* what is under way ends first; NU
 /* Bytes of the file that a block of block_bytes takes. */
 size_t tsr_kv_disk_slot_bytes(size_t block_bytes);
 
+/* Bytes of host memory for so many slots' checksums, and for the buffer of direct transfers. */
+size_t tsr_kv_disk_map_bytes(int n_slots, size_t block_bytes);
+
 /* Start writing a block from host memory, or reading one to it; that memory is the disk's until the
  * ticket is done. Errors: FULL (`depth` are under way). */
 TSR_MUST_CHECK tsr_status tsr_kv_disk_write(tsr_kv_disk *disk, int32_t slot, const void *from,

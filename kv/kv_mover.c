@@ -36,9 +36,9 @@ struct tsr_kv_mover {
     int64_t n_done[TSR_KV_TIER_COUNT][TSR_KV_TIER_COUNT];
 };
 
-static size_t buffers_bytes(const tsr_kv_mover *mover)
+size_t tsr_kv_mover_buffer_bytes(size_t block_bytes)
 {
-    return N_BUFFERS * mover->ground.block_bytes;
+    return N_BUFFERS * block_bytes;
 }
 
 tsr_status tsr_kv_mover_create(tsr_kv_mover **out, const tsr_kv_ground *ground)
@@ -51,7 +51,8 @@ tsr_status tsr_kv_mover_create(tsr_kv_mover **out, const tsr_kv_ground *ground)
     }
     mover->ground = *ground;
     if (ground->disk != NULL) {
-        mover->buffers = tsr_device_alloc_host(ground->dev, buffers_bytes(mover));
+        mover->buffers = tsr_device_alloc_host(
+            ground->dev, tsr_kv_mover_buffer_bytes(mover->ground.block_bytes));
         if (mover->buffers == NULL) {
             st = tsr_fail(TSR_ERR_NOMEM, "kv mover: no memory for %d blocks of %zu bytes",
                           N_BUFFERS, ground->block_bytes);
@@ -79,7 +80,8 @@ void tsr_kv_mover_destroy(tsr_kv_mover *mover)
         (void)tsr_kv_mover_take(mover, tsr_kv_mover_oldest(mover), &move, &ended);
     }
     tsr_copy_queue_destroy(mover->copies);
-    tsr_device_free_host(mover->ground.dev, mover->buffers, buffers_bytes(mover));
+    tsr_device_free_host(mover->ground.dev, mover->buffers,
+                         tsr_kv_mover_buffer_bytes(mover->ground.block_bytes));
     tsr_free(mover);
 }
 

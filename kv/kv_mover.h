@@ -51,6 +51,7 @@ typedef struct tsr_kv_ground {
 
 /* Errors: NOMEM, DEVICE. */
 TSR_MUST_CHECK tsr_status tsr_kv_mover_create(tsr_kv_mover **out, const tsr_kv_ground *ground);
+size_t tsr_kv_mover_buffer_bytes(size_t block_bytes); /* that one takes when there is a disk */
 /* What is under way ends first. NULL is fine. */
 void tsr_kv_mover_destroy(tsr_kv_mover *mover);
 

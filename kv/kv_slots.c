@@ -14,6 +14,13 @@ tsr_status tsr_kv_slots_init(tsr_kv_slots *slots, int n)
     return TSR_OK;
 }
 
+size_t tsr_kv_slots_bytes(int n)
+{
+    const tsr_kv_slots *slots = NULL;
+
+    return (size_t)n * (sizeof(*slots->given) + sizeof(*slots->id_in));
+}
+
 void tsr_kv_slots_clear(tsr_kv_slots *slots)
 {
     tsr_free(slots->id_in);

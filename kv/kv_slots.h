@@ -25,6 +25,7 @@ typedef struct tsr_kv_slots {
 
 /* Errors: NOMEM. */
 TSR_MUST_CHECK tsr_status tsr_kv_slots_init(tsr_kv_slots *slots, int n);
+size_t tsr_kv_slots_bytes(int n);             /* of its arrays */
 void tsr_kv_slots_clear(tsr_kv_slots *slots); /* fine on {0} */
 
 static inline int tsr_kv_slots_n_free(const tsr_kv_slots *slots)

@@ -41,19 +41,25 @@ static tsr_status make_pool(tsr_kv_store *store)
     return TSR_OK;
 }
 
+/* What the tiers are asked for. */
+static tsr_kv_tiers_options tiers_of(const tsr_kv_store_options *o)
+{
+    return (tsr_kv_tiers_options){
+        .block_bytes = tsr_kv_layout_block_bytes(&o->layout),
+        .n_ids = o->n_ids,
+        .n_device = o->n_device,
+        .n_host = o->n_host,
+        .n_disk = o->n_disk,
+        .folder = o->folder,
+    };
+}
+
 static tsr_status make_maps(tsr_kv_store *store)
 {
     const tsr_kv_store_options *o = &store->options;
 
     if (o->is_tiered) {
-        const tsr_kv_tiers_options tiers = {
-            .block_bytes = store->block_bytes,
-            .n_ids = o->n_ids,
-            .n_device = o->n_device,
-            .n_host = o->n_host,
-            .n_disk = o->n_disk,
-            .folder = o->folder,
-        };
+        const tsr_kv_tiers_options tiers = tiers_of(o);
 
         return tsr_kv_tiers_create(&store->tiers, store->dev, store->pool, &store->tables, &tiers);
     }
@@ -63,6 +69,17 @@ static tsr_status make_maps(tsr_kv_store *store)
         return tsr_fail(TSR_ERR_NOMEM, "kv store: no memory for a map of %d block ids", o->n_ids);
     }
     return TSR_OK;
+}
+
+size_t tsr_kv_store_map_bytes(const tsr_kv_store_options *o)
+{
+    const tsr_kv_tiers_options tiers = tiers_of(o);
+    const tsr_kv_store *store = NULL;
+
+    return tsr_kv_tables_bytes(o->n_tables, o->max_blocks) +
+           (o->is_tiered
+                ? tsr_kv_tiers_map_bytes(&tiers)
+                : tsr_kv_slots_bytes(o->n_device) + (size_t)o->n_ids * sizeof(*store->slot_of));
 }
 
 tsr_status tsr_kv_store_create(tsr_kv_store **out, tsr_device *dev,

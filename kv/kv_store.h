@@ -42,6 +42,10 @@ TSR_MUST_CHECK tsr_status tsr_kv_store_create(tsr_kv_store **out, tsr_device *de
                                               const tsr_kv_store_options *options);
 void tsr_kv_store_destroy(tsr_kv_store *store); /* NULL is fine */
 
+/* Bytes of its tables and maps, beside the device pool; with lower tiers also of what copies to and
+ * from the disk pass through. Of options all but the folder is read. */
+size_t tsr_kv_store_map_bytes(const tsr_kv_store_options *options);
+
 /* Block `id` is nobody's any more. Nothing happens if it is not here. Errors: ARG. */
 TSR_MUST_CHECK tsr_status tsr_kv_store_drop(tsr_kv_store *store, int32_t id);
 

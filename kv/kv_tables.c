@@ -9,6 +9,13 @@ static size_t table_bytes(const tsr_kv_tables *t)
     return (size_t)t->n_tables * (size_t)t->max_blocks * sizeof(int32_t);
 }
 
+size_t tsr_kv_tables_bytes(int n_tables, int max_blocks)
+{
+    const tsr_kv_tables t = {.n_tables = n_tables, .max_blocks = max_blocks};
+
+    return 4 * table_bytes(&t) + (size_t)n_tables * sizeof(*t.tables);
+}
+
 tsr_status tsr_kv_tables_init(tsr_kv_tables *t, tsr_device *dev, int n_tables, int max_blocks)
 {
     *t = (tsr_kv_tables){.dev = dev, .n_tables = n_tables, .max_blocks = max_blocks};

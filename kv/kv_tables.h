@@ -39,7 +39,8 @@ typedef struct tsr_kv_tables {
 /* Errors: NOMEM. */
 TSR_MUST_CHECK tsr_status tsr_kv_tables_init(tsr_kv_tables *t, tsr_device *dev, int n_tables,
                                              int max_blocks);
-void tsr_kv_tables_clear(tsr_kv_tables *t); /* fine on {0} */
+size_t tsr_kv_tables_bytes(int n_tables, int max_blocks); /* of all its arrays */
+void tsr_kv_tables_clear(tsr_kv_tables *t);               /* fine on {0} */
 
 static inline size_t tsr_kv_tables_at(const tsr_kv_tables *t, int table, int index)
 {

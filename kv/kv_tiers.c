@@ -35,15 +35,38 @@ static tsr_status make_pools(tsr_kv_tiers *t, const tsr_kv_tiers_options *o)
                                                TSR_KV_MOVER_DEPTH, tsr_device_pool(t->ground.dev));
 }
 
+static void count_slots(int n_slots[TSR_KV_TIER_COUNT], const tsr_kv_tiers_options *o)
+{
+    n_slots[TSR_KV_DEVICE] = o->n_device;
+    n_slots[TSR_KV_HOST] = o->n_host > 0 ? o->n_host + TSR_KV_TIERS_EXCHANGE : 0;
+    n_slots[TSR_KV_DISK] = o->n_disk > 0 ? o->n_disk + TSR_KV_TIERS_EXCHANGE : 0;
+}
+
+size_t tsr_kv_tiers_map_bytes(const tsr_kv_tiers_options *o)
+{
+    int n_slots[TSR_KV_TIER_COUNT];
+    size_t n_bytes = (size_t)o->n_ids * sizeof(tsr_kv_place);
+
+    count_slots(n_slots, o);
+    for (int t = 0; t < TSR_KV_TIER_COUNT; t++) {
+        n_bytes += tsr_kv_slots_bytes(n_slots[t]);
+    }
+    return o->n_disk == 0 ? n_bytes
+                          : n_bytes + tsr_kv_disk_map_bytes(n_slots[TSR_KV_DISK], o->block_bytes) +
+                                tsr_kv_mover_buffer_bytes(o->block_bytes);
+}
+
+size_t tsr_kv_tiers_host_bytes(size_t block_bytes, int n_host)
+{
+    return n_host > 0 ? ((size_t)n_host + TSR_KV_TIERS_EXCHANGE) * block_bytes : 0;
+}
+
 static tsr_status make_lists(tsr_kv_tiers *t, const tsr_kv_tiers_options *o)
 {
     const size_t n_tables = (size_t)t->tables->n_tables;
-    const int n_slots[TSR_KV_TIER_COUNT] = {
-        [TSR_KV_DEVICE] = o->n_device,
-        [TSR_KV_HOST] = o->n_host > 0 ? o->n_host + TSR_KV_TIERS_EXCHANGE : 0,
-        [TSR_KV_DISK] = o->n_disk > 0 ? o->n_disk + TSR_KV_TIERS_EXCHANGE : 0,
-    };
+    int n_slots[TSR_KV_TIER_COUNT];
 
+    count_slots(n_slots, o);
     TSR_TRY(tsr_kv_places_init(&t->places, o->n_ids, n_slots));
     t->tickets = tsr_alloc(n_tables, sizeof(*t->tickets));
     t->fresh = tsr_alloc(n_tables, sizeof(*t->fresh));

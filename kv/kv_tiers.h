@@ -80,6 +80,12 @@ TSR_MUST_CHECK tsr_status tsr_kv_tiers_create(tsr_kv_tiers **out, tsr_device *de
                                               const tsr_kv_tiers_options *options);
 void tsr_kv_tiers_destroy(tsr_kv_tiers *tiers); /* NULL is fine */
 
+/* Bytes of its books, and of what copies pass through on their way to the disk. */
+size_t tsr_kv_tiers_map_bytes(const tsr_kv_tiers_options *options);
+
+/* Bytes of the host pool. */
+size_t tsr_kv_tiers_host_bytes(size_t block_bytes, int n_host);
+
 /* The host pool, for kernels; NULL: there is none. */
 const void *tsr_kv_tiers_host_pool(const tsr_kv_tiers *tiers);
 

@@ -43,6 +43,26 @@ struct tsr_prefix_index {
     uint64_t hash_mask;
 };
 
+/* A power of two. */
+static size_t buckets_for(int n_blocks)
+{
+    size_t n = 16;
+
+    while (n < (size_t)n_blocks) {
+        n *= 2;
+    }
+    return n;
+}
+
+size_t tsr_prefix_index_bytes(int n_blocks, int block_tokens)
+{
+    const tsr_prefix_index *index = NULL;
+
+    return (size_t)n_blocks * (sizeof(*index->nodes) + sizeof(*index->heap) +
+                               (size_t)block_tokens * sizeof(*index->tokens)) +
+           buckets_for(n_blocks) * sizeof(*index->buckets);
+}
+
 tsr_status tsr_prefix_index_create(tsr_prefix_index **out, int n_blocks, int block_tokens)
 {
     tsr_prefix_index *index;
@@ -61,8 +81,7 @@ tsr_status tsr_prefix_index_create(tsr_prefix_index **out, int n_blocks, int blo
     index->block_tokens = block_tokens;
     index->first_root = NONE;
     index->hash_mask = UINT64_MAX;
-    for (index->n_buckets = 16; index->n_buckets < (size_t)n_blocks; index->n_buckets *= 2) {
-    }
+    index->n_buckets = buckets_for(n_blocks);
     index->nodes = tsr_alloc((size_t)n_blocks, sizeof(*index->nodes));
     index->tokens = tsr_alloc(n_tokens, sizeof(*index->tokens));
     index->buckets = tsr_alloc(index->n_buckets, sizeof(*index->buckets));

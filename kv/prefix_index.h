@@ -37,7 +37,8 @@ typedef struct tsr_prefix_index tsr_prefix_index;
 /* Errors: ARG, NOMEM. */
 TSR_MUST_CHECK tsr_status tsr_prefix_index_create(tsr_prefix_index **out, int n_blocks,
                                                   int block_tokens);
-void tsr_prefix_index_destroy(tsr_prefix_index *index); /* NULL is fine */
+size_t tsr_prefix_index_bytes(int n_blocks, int block_tokens); /* of its arrays */
+void tsr_prefix_index_destroy(tsr_prefix_index *index);        /* NULL is fine */
 
 /* The beginning of some tokens that is known. */
 typedef struct tsr_prefix_match {

@@ -51,6 +51,7 @@ int tsr_cmd_batch_run(const tsr_call *call);
 int tsr_cmd_perplexity_run(const tsr_call *call);
 int tsr_cmd_bench_run(const tsr_call *call);
 int tsr_cmd_inspect_run(const tsr_call *call);
+int tsr_cmd_plan_run(const tsr_call *call);
 
 #ifdef __cplusplus
 }

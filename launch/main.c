@@ -26,6 +26,7 @@ static const tsr_command commands[] = {
     {"bench", "tokens a second, beside what the machine could do", true, tsr_cmd_bench_run},
     {"inspect", "what a model file holds, and what each rank would own", false,
      tsr_cmd_inspect_run},
+    {"plan", "what fits: memory a rank, longest context, most sequences", false, tsr_cmd_plan_run},
 };
 
 enum {

@@ -17,7 +17,7 @@ static const tsr_args_option options_table[] = {
      "for)"},
     {"--dtype", "T", TSR_ARGS_CHOICE, FIELD(dtype), 0, 0, "auto|f32|f16|bf16",
      "what weights of 16 or 32 bits become; auto: as they are stored (default auto)"},
-    {"--kv-dtype", "T", TSR_ARGS_CHOICE, FIELD(kv_dtype), 0, 0, "f32|f16|bf16|fp8|int8|int4|int2",
+    {"--kv-dtype", "T", TSR_ARGS_CHOICE, FIELD(kv_dtype), 0, 0, TSR_SESSION_KV_DTYPES,
      "how keys and values are kept (default f16)"},
     {"--kv-memory", "BYTES", TSR_ARGS_BYTES, FIELD(kv_memory_bytes), 0, 0, NULL,
      "memory for keys and values on each rank, such as 512M or 1.5G (default auto: what the "

@@ -13,6 +13,8 @@
 extern "C" {
 #endif
 
+#define TSR_SESSION_KV_DTYPES "f32|f16|bf16|fp8|int8|int4|int2"
+
 /* What the options group below fills. {0} is a good start. */
 /* A --target-itl that hurries nothing: prompts are read at full speed, as suits work that nobody
  * watches. */

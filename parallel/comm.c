@@ -35,6 +35,17 @@ tsr_status tsr_comm_create(tsr_comm **out, tsr_world *world, size_t largest)
     return tsr_comm_create_way(out, world, largest, way);
 }
 
+size_t tsr_comm_rank_bytes(int n_ranks, size_t largest)
+{
+    tsr_comm_areas areas;
+
+    if (n_ranks == 1) {
+        return largest * sizeof(double);
+    }
+    areas = tsr_comm_shared_areas((size_t)n_ranks, largest);
+    return areas.n_bytes / (size_t)n_ranks + (areas.direct ? 0 : largest * sizeof(double));
+}
+
 tsr_status tsr_comm_create_way(tsr_comm **out, tsr_world *world, size_t largest, tsr_comm_way way)
 {
     tsr_status st = TSR_OK;

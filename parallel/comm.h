@@ -27,6 +27,10 @@ typedef struct tsr_comm tsr_comm;
 TSR_MUST_CHECK tsr_status tsr_comm_create(tsr_comm **out, tsr_world *world, size_t largest);
 void tsr_comm_destroy(tsr_comm *comm); /* all ranks together; NULL is fine */
 
+/* Bytes that a comm takes on each of n_ranks ranks of one host; a window they share is divided
+ * among them. */
+size_t tsr_comm_rank_bytes(int n_ranks, size_t largest);
+
 const char *tsr_comm_describe(const tsr_comm *comm); /* "one rank", "shared memory", "MPI" */
 
 enum {

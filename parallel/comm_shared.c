@@ -40,21 +40,33 @@ static size_t whole_lines(size_t n_values)
     return (n_values + LINE_VALUES - 1) / LINE_VALUES * LINE_VALUES;
 }
 
+tsr_comm_areas tsr_comm_shared_areas(size_t n_ranks, size_t largest)
+{
+    const size_t most = largest < PIECE_MOST ? largest : PIECE_MOST;
+    tsr_comm_areas areas = {
+        .piece = whole_lines(largest < 1 ? 1 : most),
+        .area = whole_lines(largest < 1 ? 1 : largest),
+        .n_flag_bytes = n_ranks * sizeof(flag),
+    };
+
+    areas.direct = n_ranks <= TSR_COMM_MOST_PARTS &&
+                   areas.area <= DIRECT_BYTES_MOST / sizeof(double) / n_ranks / N_SETS;
+    if (!areas.direct) {
+        areas.area = areas.piece;
+    }
+    areas.n_bytes = areas.n_flag_bytes + N_SETS * n_ranks * areas.area * sizeof(double);
+    return areas;
+}
+
 tsr_status tsr_comm_shared_open(tsr_comm *comm, size_t largest)
 {
-    const size_t n_ranks = (size_t)comm->world->n_ranks;
-    const size_t n_flag_bytes = n_ranks * sizeof(flag);
+    const tsr_comm_areas areas = tsr_comm_shared_areas((size_t)comm->world->n_ranks, largest);
 
-    comm->piece = whole_lines(largest < 1 ? 1 : (largest < PIECE_MOST ? largest : PIECE_MOST));
-    comm->area = whole_lines(largest < 1 ? 1 : largest);
-    comm->direct = n_ranks <= TSR_COMM_MOST_PARTS &&
-                   comm->area <= DIRECT_BYTES_MOST / sizeof(double) / n_ranks / N_SETS;
-    if (!comm->direct) {
-        comm->area = comm->piece;
-    }
-    return tsr_world_share(comm->world, &comm->win, &comm->memory,
-                           n_flag_bytes + N_SETS * n_ranks * comm->area * sizeof(double),
-                           n_flag_bytes);
+    comm->piece = areas.piece;
+    comm->area = areas.area;
+    comm->direct = areas.direct;
+    return tsr_world_share(comm->world, &comm->win, &comm->memory, areas.n_bytes,
+                           areas.n_flag_bytes);
 }
 
 void tsr_comm_shared_close(tsr_comm *comm)

@@ -34,6 +34,16 @@ struct tsr_comm {
 TSR_MUST_CHECK tsr_status tsr_comm_create_way(tsr_comm **out, tsr_world *world, size_t largest,
                                               tsr_comm_way way);
 
+/* How a shared window is cut. */
+typedef struct tsr_comm_areas {
+    size_t piece; /* as in tsr_comm, as are the next two */
+    size_t area;
+    bool direct;
+    size_t n_flag_bytes;
+    size_t n_bytes; /* of the window */
+} tsr_comm_areas;
+tsr_comm_areas tsr_comm_shared_areas(size_t n_ranks, size_t largest);
+
 TSR_MUST_CHECK tsr_status tsr_comm_shared_open(tsr_comm *comm, size_t largest);
 void tsr_comm_shared_close(tsr_comm *comm);
 

@@ -20,7 +20,7 @@ WAIT_S = 100
 
 FOLDER = tempfile.TemporaryDirectory(prefix="tessera-cli-")
 MODEL = os.path.join(FOLDER.name, "tiny.gguf")
-COMMANDS = ("generate", "chat", "tokenize", "detokenize", "perplexity", "bench", "inspect", "batch", "serve")
+COMMANDS = ("generate", "chat", "tokenize", "detokenize", "perplexity", "bench", "inspect", "batch", "serve", "plan")
 
 
 def setUpModule():
@@ -498,6 +498,44 @@ class Inspect(Case):
         self.assertIn("TSR_TIMEOUT", names)
 
 
+class Plan(Case):
+    def test_the_table_has_1_to_16_ranks_and_an_advice(self):
+        page = self.good("plan", "--shape", "llama-3-70b", "--weights", "q4", "--gpu", "4090", "--ctx", "4096").stdout.decode()
+        self.assertEqual([int(n) for n in re.findall(r"(?m)^ +(\d+) +[\d.]+ [KMGT]iB", page)], list(range(1, 17)))
+        self.assertIn("does not fit", page)
+        self.assertRegex(page, r"(?m)^2 ranks hold \d+ sequences of 4096 tokens, or one of \d+; 3 ranks hold \d+\.$")
+        self.assertRegex(page, r"\[W+x*K+\.*\]")
+        self.assertNotIn("in flight", page)
+
+    def test_json_says_the_same_and_fit_takes_the_fewest_ranks(self):
+        words = ("plan", "--shape", "llama-3-70b", "--weights", "q4", "--gpu", "4090", "--ctx", "4096", "--json")
+        done = json.loads(self.good(*words).stdout)
+        fit = json.loads(self.good(*words, "--fit", "--kv-host", "64G").stdout)
+        two = json.loads(self.good(*words, "--ranks", "2").stdout)
+        self.assertEqual([plan["ranks"] for plan in done["plans"]], list(range(1, 17)))
+        self.assertEqual([plan["fits"] for plan in done["plans"]], [False] + 15 * [True])
+        self.assertEqual(two["plans"], done["plans"][1:2])
+        self.assertEqual(fit["plans"][0]["ranks"], 2)
+        self.assertEqual(fit["plans"][0]["sequences"], two["plans"][0]["sequences"])
+        self.assertGreater(fit["plans"][0]["in_flight"], two["plans"][0]["in_flight"])
+
+    def test_a_model_is_planned_as_inspect_describes_it(self):
+        for n in (1, 2, 4):
+            plan = json.loads(self.good("plan", "--model", MODEL, "--ranks", str(n), "--json").stdout)
+            told = json.loads(self.good("inspect", MODEL, "--ranks", str(n), "--json").stdout)
+            self.assertEqual([rank["weight_bytes"] for rank in plan["plans"][0]["rank"]],
+                             [rank["weight_bytes"] for rank in told["ranks"]])
+        self.assertIn(b"tessera generate --model", self.good("plan", "--model", MODEL).stdout)
+
+    def test_mistakes_are_told(self):
+        for status, pattern, words in ((2, "either --model M or --shape", []),
+                                       (2, "do not go together", ["--shape", "llama-3-8b", "--ranks", "2", "--fit"]),
+                                       (2, "--weights is about", ["--model", MODEL, "--weights", "q4"]),
+                                       (1, "known are h200, h100", ["--shape", "llama-3-8b", "--gpu", "voodoo2"]),
+                                       (1, "known are llama-2-7b", ["--shape", "gpt-9"])):
+            self.says(status, pattern, "plan", *words)
+
+
 class HostileModels(Case):
     def test_files_that_are_no_model_are_refused_in_one_sentence(self):
         with open(MODEL, "rb") as file:
@@ -577,7 +615,7 @@ class Bench(Case):
         done = json.loads(self.good("bench", "--model", MODEL, "--json", "--repeat", "1").stdout)
         rows = [(row["what"], row["batch"]) for row in done["results"]]
         self.assertEqual(rows, [("prompt", 1), ("generate", 1), ("generate", 1), ("batch", 1), ("batch", 4),
-                                ("batch", 16)])
+                                ("batch", 8), ("batch", 16), ("batch", 32)])
         for row in done["results"]:
             self.assertGreater(row["tok_per_s"], 0)
             self.assertGreater(row["share_of_limit"], 0)

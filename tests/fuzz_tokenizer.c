@@ -11,7 +11,6 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "engine/chat.h"
 #include "engine/tokenizer.h"
 #include "tests/support/toy_vocab.h"
 
@@ -126,15 +125,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
             try_json(tok);
         }
         tsr_tokenizer_destroy(tok);
-    } else if (n_bytes > 0 && bytes[0] == 0xff) {
-        const tsr_chat_message messages[] = {{"user", " \xc2\xa0hi\xff "}, {"assistant", ""}};
-        tsr_text text = {0};
-
-        if (tsr_chat_render(&text, NULL, (const char *)bytes + 1, n_bytes - 1, messages, 2) ==
-            TSR_OK) {
-            must(text.n_bytes > 0);
-        }
-        tsr_text_clear(&text);
     } else if (n_bytes > 0) {
         there_and_back(toy(bytes[0] % N_RULES), (const char *)bytes + 1, n_bytes - 1,
                        (bytes[0] & 0x40) != 0, true);

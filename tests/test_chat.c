@@ -48,7 +48,7 @@ static void every_known_form_gives_what_the_template_itself_gives(void **state)
         tsr_text text = {0};
 
         assert_int_equal(tsr_chat_render(&text, NULL, json_string_value(template_text),
-                                         json_string_length(template_text), messages, n),
+                                         json_string_length(template_text), NULL, messages, n),
                          TSR_OK);
         if (strcmp(text.bytes, json_string_value(json_object_get(one, "text"))) != 0) {
             print_error("case %zu, %s\n", i, json_string_value(json_object_get(one, "name")));
@@ -62,29 +62,31 @@ static void every_known_form_gives_what_the_template_itself_gives(void **state)
 static const tsr_chat_message hello = {"user", "hello"};
 
 static const char chatml[] =
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' }}";
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' }}"
+    "{% endfor %}";
 
-static void another_form_is_refused_and_its_beginning_quoted(void **state)
+static void a_template_that_fails_is_refused_in_words_and_nothing_is_appended(void **state)
 {
-    static const char *const other[] = {
-        "",
-        "{{ bos_token }}[INST] {{ messages[0]['content'] }} [/INST]",
-        "<start_of_turn>user",
-        "<|im_start|> but no end",
-        "<|im_start|>user<|im_sep|>x<|im_end|>",
-        "<|start_header_id|>role<|end_header_id|> without its end",
-        // These write ChatML, but not in the plain way: to guess would be to get it wrong.
-        "{% set sys = 'Answer in short.' %}<|im_start|><|im_end|>",
-        "{%- macro show(x) -%}<|im_start|><|im_end|>",
+    static const struct {
+        const char *text;
+        tsr_status st;
+        const char *says;
+    } other[] = {
+        {"", TSR_ERR_UNSUPPORTED, "no chat template"},
+        {"a\n{% if %}", TSR_ERR_FORMAT, "line 2"},
+        {"{{ raise_exception('roles must alternate') }}", TSR_ERR_ARG, "roles must alternate"},
+        {"{{ messages[0].content.wings.span }}", TSR_ERR_FORMAT, "wings"},
+        {"{% include 'secrets' %}", TSR_ERR_FORMAT, "include"},
     };
     tsr_text text = {0};
 
     (void)state;
     assert_int_equal(tsr_text_append(&text, "before", 6), TSR_OK);
     for (size_t i = 0; i < sizeof(other) / sizeof(other[0]); i++) {
-        assert_int_equal(tsr_chat_render(&text, NULL, other[i], strlen(other[i]), &hello, 1),
-                         TSR_ERR_UNSUPPORTED);
-        assert_non_null(strstr(tsr_status_message(), other[i]));
+        assert_int_equal(
+            tsr_chat_render(&text, NULL, other[i].text, strlen(other[i].text), NULL, &hello, 1),
+            other[i].st);
+        assert_non_null(strstr(tsr_status_message(), other[i].says));
         assert_string_equal(text.bytes, "before");
     }
     tsr_text_clear(&text);
@@ -96,9 +98,11 @@ static void a_conversation_needs_messages_of_known_roles(void **state)
     tsr_text text = {0};
 
     (void)state;
-    assert_int_equal(tsr_chat_render(&text, NULL, chatml, strlen(chatml), unknown, 2), TSR_ERR_ARG);
+    assert_int_equal(tsr_chat_render(&text, NULL, chatml, strlen(chatml), NULL, unknown, 2),
+                     TSR_ERR_ARG);
     assert_non_null(strstr(tsr_status_message(), "wizard"));
-    assert_int_equal(tsr_chat_render(&text, NULL, chatml, strlen(chatml), &hello, 0), TSR_ERR_ARG);
+    assert_int_equal(tsr_chat_render(&text, NULL, chatml, strlen(chatml), NULL, &hello, 0),
+                     TSR_ERR_ARG);
     assert_null(text.bytes);
 }
 
@@ -108,8 +112,8 @@ static void the_text_is_appended(void **state)
 
     (void)state;
     assert_int_equal(tsr_text_append(&text, "> ", 2), TSR_OK);
-    assert_int_equal(tsr_chat_render(&text, NULL, chatml, strlen(chatml), &hello, 1), TSR_OK);
-    assert_string_equal(text.bytes, "> <|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n");
+    assert_int_equal(tsr_chat_render(&text, NULL, chatml, strlen(chatml), NULL, &hello, 1), TSR_OK);
+    assert_string_equal(text.bytes, "> <|im_start|>user\nhello<|im_end|>");
     tsr_text_clear(&text);
 }
 
@@ -130,8 +134,8 @@ static void a_template_cut_anywhere_is_never_read_past_its_end(void **state)
 
             assert_non_null(cut);
             memcpy(cut, whole, n);
-            st = tsr_chat_render(&text, NULL, cut, n, &hello, 1);
-            assert_true(st == TSR_OK || st == TSR_ERR_UNSUPPORTED);
+            st = tsr_chat_render(&text, NULL, cut, n, NULL, &hello, 1);
+            assert_true(st == TSR_OK || st == TSR_ERR_UNSUPPORTED || st == TSR_ERR_FORMAT);
             tsr_text_clear(&text);
             free(cut);
         }
@@ -142,7 +146,7 @@ static void a_template_cut_anywhere_is_never_read_past_its_end(void **state)
 static tsr_status render(void *unused)
 {
     tsr_text text = {0};
-    const tsr_status st = tsr_chat_render(&text, NULL, chatml, strlen(chatml), &hello, 1);
+    const tsr_status st = tsr_chat_render(&text, NULL, chatml, strlen(chatml), NULL, &hello, 1);
 
     (void)unused;
     tsr_text_clear(&text);
@@ -159,7 +163,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_known_form_gives_what_the_template_itself_gives),
-        cmocka_unit_test(another_form_is_refused_and_its_beginning_quoted),
+        cmocka_unit_test(a_template_that_fails_is_refused_in_words_and_nothing_is_appended),
         cmocka_unit_test(a_conversation_needs_messages_of_known_roles),
         cmocka_unit_test(the_text_is_appended),
         cmocka_unit_test(a_template_cut_anywhere_is_never_read_past_its_end),

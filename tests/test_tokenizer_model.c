@@ -15,6 +15,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 
+#include "base/alloc.h"
 #include "engine/chat.h"
 
 typedef struct model {
@@ -134,7 +135,7 @@ static void check_chat(const model *m, const json_t *line)
 
     (void)read_messages(messages, list);
     assert_true(tsr_gguf_string(m->gguf, "tokenizer.chat_template", &form));
-    assert_int_equal(tsr_chat_render(&text, NULL, form.bytes, form.n_bytes, messages,
+    assert_int_equal(tsr_chat_render(&text, NULL, form.bytes, form.n_bytes, NULL, messages,
                                      (int)json_array_size(list)),
                      TSR_OK);
     assert_string_equal(text.bytes, json_string_value(json_object_get(line, "text")));
@@ -152,14 +153,17 @@ static void every_chat_prompt_is_rendered_byte_for_byte(void **state)
 /* The ids of a conversation, with what is said in it kept plain. */
 static tsr_ids ask(const model *m, const tsr_chat_message *messages, int n, tsr_text *text)
 {
-    tsr_text_run runs[16];
+    tsr_chat_template_said said = {0};
     tsr_gguf_text form;
     tsr_ids ids = {0};
 
     assert_true(tsr_gguf_string(m->gguf, "tokenizer.chat_template", &form));
-    assert_int_equal(tsr_chat_render(text, runs, form.bytes, form.n_bytes, messages, n), TSR_OK);
-    assert_int_equal(tsr_tokenizer_encode_marked(m->tok, &ids, text->bytes, text->n_bytes, runs, n),
+    assert_int_equal(tsr_chat_render(text, &said, form.bytes, form.n_bytes, NULL, messages, n),
                      TSR_OK);
+    assert_int_equal(tsr_tokenizer_encode_marked(m->tok, &ids, text->bytes, text->n_bytes,
+                                                 said.runs, said.n_runs),
+                     TSR_OK);
+    tsr_free(said.runs);
     return ids;
 }
 
