@@ -1,0 +1,400 @@
+#include "engine/packed.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/dtype.h"
+
+enum {
+    WORD_BITS = 32,
+    NAME_BYTES = 256
+};
+
+/* ---- finding --------------------------------------------------------------------------------- */
+
+/* What is called name + suffix; it is then one of the weight's tensors. */
+static const tsr_stored_tensor *find(tsr_packed *p, const tsr_checkpoint *checkpoint,
+                                     const char *name, const char *suffix)
+{
+    char whole[NAME_BYTES];
+    const tsr_stored_tensor *tensor = NULL;
+
+    if (snprintf(whole, sizeof(whole), "%s%s", name, suffix) < (int)sizeof(whole)) {
+        tensor = tsr_checkpoint_find(checkpoint, whole);
+    }
+    if (tensor != NULL) {
+        p->tensors[p->n_tensors++] = tensor;
+    }
+    return tensor;
+}
+
+/* [outer, inner] of so many bytes an element. */
+static tsr_status check_shape(const char *name, const char *suffix, const tsr_stored_tensor *tensor,
+                              int64_t outer, int64_t inner, size_t element_bytes)
+{
+    if (tensor == NULL) {
+        return tsr_fail(TSR_ERR_FORMAT, "%s%s is missing", name, suffix);
+    }
+    if (tensor->shape[0] != inner || tensor->shape[1] != outer || tensor->shape[2] != 1 ||
+        tensor->n_bytes != (size_t)outer * (size_t)inner * element_bytes) {
+        return tsr_fail(TSR_ERR_FORMAT,
+                        "%s%s is [%lld, %lld] of %zu bytes, expected is [%lld, %lld] of %zu bytes "
+                        "an element",
+                        name, suffix, (long long)tensor->shape[1], (long long)tensor->shape[0],
+                        tensor->n_bytes, (long long)outer, (long long)inner, element_bytes);
+    }
+    return TSR_OK;
+}
+
+static tsr_status take_scales(tsr_packed *p, const char *name, const char *suffix,
+                              const tsr_stored_tensor *tensor, int64_t outer, int64_t inner)
+{
+    if (tensor != NULL && tensor->encoding != TSR_ENCODING_F32 &&
+        tensor->encoding != TSR_ENCODING_F16 && tensor->encoding != TSR_ENCODING_BF16) {
+        return tsr_fail(TSR_ERR_UNSUPPORTED, "%s%s: scales must be of f32, f16 or bf16", name,
+                        suffix);
+    }
+    TSR_TRY(check_shape(name, suffix, tensor, outer, inner,
+                        tensor == NULL ? 0 : tsr_encoding_row_bytes(tensor->encoding, 1)));
+    p->scales = tensor->data;
+    p->scale_type = tensor->encoding;
+    return TSR_OK;
+}
+
+static int64_t parts(int64_t n, int64_t size)
+{
+    return size > 0 ? (n + size - 1) / size : 1;
+}
+
+/* g_idx says nothing where groups follow one another; otherwise it is kept. */
+static tsr_status take_groups(tsr_packed *p, const char *name, const tsr_stored_tensor *tensor)
+{
+    const int64_t group = p->how->group > 0 ? p->how->group : p->n_cols;
+    bool in_order = true;
+
+    if (tensor == NULL) {
+        return TSR_OK;
+    }
+    TSR_TRY(check_shape(name, ".g_idx", tensor, 1, p->n_cols, sizeof(int32_t)));
+    for (int64_t c = 0; c < p->n_cols; c++) {
+        int32_t g;
+
+        memcpy(&g, (const uint8_t *)tensor->data + c * (int64_t)sizeof(g), sizeof(g));
+        if (g < 0 || g >= p->n_groups) {
+            return tsr_fail(TSR_ERR_FORMAT, "%s.g_idx: column %lld is in group %d of %lld", name,
+                            (long long)c, (int)g, (long long)p->n_groups);
+        }
+        in_order = in_order && g == c / group;
+    }
+    p->groups = in_order ? NULL : tensor->data;
+    return TSR_OK;
+}
+
+static tsr_status find_gptq(tsr_packed *p, bool *found, const tsr_checkpoint *checkpoint,
+                            const char *name)
+{
+    const int64_t per_word = WORD_BITS / p->how->bits;
+    const tsr_stored_tensor *codes = find(p, checkpoint, name, ".qweight");
+    const tsr_stored_tensor *zeros;
+
+    *found = codes != NULL;
+    if (!*found) {
+        return TSR_OK;
+    }
+    p->n_rows = codes->shape[0];
+    p->n_cols = codes->shape[1] * per_word;
+    p->n_groups = parts(p->n_cols, p->how->group);
+    TSR_TRY(check_shape(name, ".qweight", codes, p->n_cols / per_word, p->n_rows, 4));
+    TSR_TRY(take_scales(p, name, ".scales", find(p, checkpoint, name, ".scales"), p->n_groups,
+                        p->n_rows));
+    zeros = find(p, checkpoint, name, ".qzeros");
+    TSR_TRY(check_shape(name, ".qzeros", zeros, p->n_groups, parts(p->n_rows, per_word), 4));
+    TSR_TRY(take_groups(p, name, find(p, checkpoint, name, ".g_idx")));
+    p->codes = codes->data;
+    p->zeros = zeros->data;
+    p->scale_row = 1;
+    p->scale_group = p->n_rows;
+    return TSR_OK;
+}
+
+static tsr_status find_awq(tsr_packed *p, bool *found, const tsr_checkpoint *checkpoint,
+                           const char *name)
+{
+    const tsr_stored_tensor *codes = find(p, checkpoint, name, ".qweight");
+    const tsr_stored_tensor *zeros;
+
+    *found = codes != NULL;
+    if (!*found) {
+        return TSR_OK;
+    }
+    p->n_rows = codes->shape[0] * 8;
+    p->n_cols = codes->shape[1];
+    p->n_groups = parts(p->n_cols, p->how->group);
+    TSR_TRY(check_shape(name, ".qweight", codes, p->n_cols, p->n_rows / 8, 4));
+    TSR_TRY(take_scales(p, name, ".scales", find(p, checkpoint, name, ".scales"), p->n_groups,
+                        p->n_rows));
+    zeros = find(p, checkpoint, name, ".qzeros");
+    TSR_TRY(check_shape(name, ".qzeros", zeros, p->n_groups, p->n_rows / 8, 4));
+    p->codes = codes->data;
+    p->zeros = zeros->data;
+    p->scale_row = 1;
+    p->scale_group = p->n_rows;
+    return TSR_OK;
+}
+
+/* Scales of e4m3 and of bytes: one in all, one a row, or one a block or group. */
+static tsr_status take_spread_scales(tsr_packed *p, const char *name, const char *suffix,
+                                     const tsr_stored_tensor *tensor)
+{
+    const int64_t rows = parts(p->n_rows, p->how->block_rows);
+
+    p->n_groups = parts(p->n_cols, p->how->block_cols > 0 ? p->how->block_cols : p->how->group);
+    if (tensor != NULL && tensor->shape[0] * tensor->shape[1] == 1) {
+        p->n_groups = 1;
+        return take_scales(p, name, suffix, tensor, 1, 1);
+    }
+    if (p->how->block_rows > 0) {
+        p->scale_row = p->n_groups; // of blocks of rows
+        p->scale_group = 1;
+        return take_scales(p, name, suffix, tensor, rows, p->n_groups);
+    }
+    p->scale_row = p->n_groups;
+    p->scale_group = p->n_groups > 1 ? 1 : 0;
+    return take_scales(p, name, suffix, tensor, p->n_rows, p->n_groups);
+}
+
+static tsr_status find_bytes(tsr_packed *p, bool *found, const tsr_checkpoint *checkpoint,
+                             const char *name)
+{
+    const tsr_stored_tensor *codes = find(p, checkpoint, name, ".weight");
+    const tsr_stored_tensor *scales = find(p, checkpoint, name, ".weight_scale_inv");
+    const char *suffix = ".weight_scale_inv";
+
+    if (scales == NULL) {
+        suffix = ".weight_scale";
+        scales = find(p, checkpoint, name, suffix);
+    }
+    *found = codes != NULL && scales != NULL;
+    if (!*found) {
+        return TSR_OK;
+    }
+    p->n_rows = codes->shape[1];
+    p->n_cols = codes->shape[0];
+    TSR_TRY(check_shape(name, ".weight", codes, p->n_rows, p->n_cols, 1));
+    p->codes = codes->data;
+    return take_spread_scales(p, name, suffix, scales);
+}
+
+static tsr_status find_words(tsr_packed *p, bool *found, const tsr_checkpoint *checkpoint,
+                             const char *name)
+{
+    const int64_t per_word = WORD_BITS / p->how->bits;
+    const tsr_stored_tensor *codes = find(p, checkpoint, name, ".weight_packed");
+    const tsr_stored_tensor *shape;
+    const tsr_stored_tensor *zeros;
+    int64_t sizes[2];
+
+    *found = codes != NULL;
+    if (!*found) {
+        return TSR_OK;
+    }
+    shape = find(p, checkpoint, name, ".weight_shape");
+    TSR_TRY(check_shape(name, ".weight_shape", shape, 1, 2, 8));
+    memcpy(sizes, shape->data, sizeof(sizes));
+    p->n_rows = codes->shape[1];
+    p->n_cols = sizes[1];
+    if (sizes[0] != p->n_rows || parts(sizes[1], per_word) != codes->shape[0]) {
+        return tsr_fail(TSR_ERR_FORMAT,
+                        "%s.weight_shape says [%lld, %lld], its codes are [%lld, %lld]", name,
+                        (long long)sizes[0], (long long)sizes[1], (long long)codes->shape[1],
+                        (long long)(codes->shape[0] * per_word));
+    }
+    TSR_TRY(check_shape(name, ".weight_packed", codes, p->n_rows, codes->shape[0], 4));
+    TSR_TRY(
+        take_spread_scales(p, name, ".weight_scale", find(p, checkpoint, name, ".weight_scale")));
+    zeros = find(p, checkpoint, name, ".weight_zero_point");
+    if (zeros != NULL) {
+        TSR_TRY(check_shape(name, ".weight_zero_point", zeros, parts(p->n_rows, per_word),
+                            p->n_groups, 4));
+        p->zeros = zeros->data;
+    }
+    p->codes = codes->data;
+    return TSR_OK;
+}
+
+/* Runs have one scale for 32 columns. */
+static tsr_format format_of(const tsr_packed *p)
+{
+    const int64_t group = p->how->block_cols > 0 ? p->how->block_cols : p->how->group;
+
+    if (p->groups != NULL || (p->n_groups > 1 && group % TSR_TILE_COLS != 0)) {
+        return TSR_FORMAT_F32;
+    }
+    if (p->how->kind == TSR_PACKING_FP8) {
+        return TSR_FORMAT_FP8;
+    }
+    return p->how->bits == 4 ? TSR_FORMAT_Q4_WIDE : TSR_FORMAT_Q8_WIDE;
+}
+
+tsr_status tsr_packed_find(tsr_packed *out, bool *found, const tsr_packing *how,
+                           const tsr_checkpoint *checkpoint, const char *name)
+{
+    static tsr_status (*const finders[TSR_PACKING_KIND_COUNT])(
+        tsr_packed *, bool *, const tsr_checkpoint *, const char *) = {
+        [TSR_PACKING_GPTQ] = find_gptq,   [TSR_PACKING_AWQ] = find_awq,
+        [TSR_PACKING_FP8] = find_bytes,   [TSR_PACKING_WORDS] = find_words,
+        [TSR_PACKING_BYTES] = find_bytes,
+    };
+    tsr_packed p = {.how = how};
+
+    *found = false;
+    if (how->kind == TSR_PACKING_NONE) {
+        return TSR_OK;
+    }
+    TSR_TRY(finders[how->kind](&p, found, checkpoint, name));
+    if (*found) {
+        p.format = format_of(&p);
+        *out = p;
+    }
+    return TSR_OK;
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+static uint32_t word_at(const uint8_t *words, int64_t i)
+{
+    uint32_t word;
+
+    memcpy(&word, words + 4 * i, sizeof(word));
+    return word;
+}
+
+static unsigned bits_at(const uint8_t *words, int64_t word, int64_t at, int bits)
+{
+    return word_at(words, word) >> (at * bits) & ((1U << bits) - 1U);
+}
+
+/* AWQ deals eight rows into a word in this order. */
+static int64_t awq_place(int64_t row)
+{
+    static const int8_t places[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+
+    return places[row % 8];
+}
+
+/* Codes of columns [first, first + n) of a row, n <= 32. */
+static void take_codes(const tsr_packed *p, int16_t *out, int64_t row, int64_t first, int64_t n)
+{
+    const int bits = p->how->bits;
+    const int64_t per_word = WORD_BITS / bits;
+    const uint8_t *bytes = p->codes + row * p->n_cols + first;
+
+    switch (p->how->kind) {
+    case TSR_PACKING_GPTQ:
+        for (int64_t c = first; c < first + n; c++) {
+            *out++ = (int16_t)bits_at(p->codes, c / per_word * p->n_rows + row, c % per_word, bits);
+        }
+        break;
+    case TSR_PACKING_AWQ:
+        for (int64_t c = first; c < first + n; c++) {
+            *out++ = (int16_t)bits_at(p->codes, (c * p->n_rows + row) / 8, awq_place(row), bits);
+        }
+        break;
+    case TSR_PACKING_WORDS:
+        for (int64_t c = first; c < first + n; c++) {
+            *out++ = (int16_t)bits_at(p->codes, row * parts(p->n_cols, per_word) + c / per_word,
+                                      c % per_word, bits);
+        }
+        break;
+    case TSR_PACKING_BYTES:
+        for (int64_t c = 0; c < n; c++) {
+            *out++ = (int8_t)bytes[c];
+        }
+        break;
+    default:
+        for (int64_t c = 0; c < n; c++) {
+            *out++ = bytes[c];
+        }
+        break;
+    }
+}
+
+static int zero_at(const tsr_packed *p, int64_t row, int64_t group)
+{
+    const int bits = p->how->bits;
+    const int64_t per_word = WORD_BITS / bits;
+    unsigned zero;
+
+    switch (p->how->kind) {
+    case TSR_PACKING_GPTQ:
+        zero = bits_at(p->zeros, group * parts(p->n_rows, per_word) + row / per_word,
+                       row % per_word, bits);
+        return (int)((zero + (p->how->zeros_less_one ? 1U : 0U)) & ((1U << bits) - 1U));
+    case TSR_PACKING_AWQ:
+        return (int)bits_at(p->zeros, (group * p->n_rows + row) / 8, awq_place(row), bits);
+    case TSR_PACKING_WORDS:
+        return p->zeros == NULL ? 1 << (bits - 1)
+                                : (int)bits_at(p->zeros, row / per_word * p->n_groups + group,
+                                               row % per_word, bits);
+    default:
+        return 0;
+    }
+}
+
+static float scale_at(const tsr_packed *p, int64_t row, int64_t group)
+{
+    const int64_t block = p->how->block_rows > 0 ? row / p->how->block_rows : row;
+    float scale;
+
+    tsr_encoding_decode(p->scale_type, &scale, p->scales,
+                        block * p->scale_row + group * p->scale_group, 1);
+    return scale;
+}
+
+static int64_t group_of(const tsr_packed *p, int64_t col)
+{
+    const int64_t group = p->how->block_cols > 0 ? p->how->block_cols : p->how->group;
+    int32_t g;
+
+    if (p->groups == NULL) {
+        return p->n_groups > 1 ? col / group : 0;
+    }
+    memcpy(&g, (const uint8_t *)p->groups + col * (int64_t)sizeof(g), sizeof(g));
+    return g;
+}
+
+void tsr_packed_run(const tsr_packed *p, tsr_encoding_run *run, int64_t row, int64_t tile)
+{
+    const int64_t first = tile * TSR_TILE_COLS;
+    const int64_t left = p->n_cols - first;
+    const int64_t n = left < TSR_TILE_COLS ? left : TSR_TILE_COLS;
+    const int64_t group = group_of(p, first);
+    const float d = scale_at(p, row, group);
+    const int zero = zero_at(p, row, group);
+    // Codes of eight bits without sign are brought to -128..127.
+    const int less = p->format == TSR_FORMAT_Q8_WIDE && p->how->kind != TSR_PACKING_BYTES ? 128 : 0;
+    int16_t codes[TSR_TILE_COLS];
+
+    // What is past the end becomes zero as a value.
+    memset(run->q, p->format == TSR_FORMAT_FP8 ? 0 : zero - less, sizeof(run->q));
+    take_codes(p, codes, row, first, n);
+    for (int64_t c = 0; c < n; c++) {
+        run->q[c] = (int8_t)(codes[c] - less);
+    }
+    run->d[0] = run->d[1] = d;
+    run->m[0] = run->m[1] = zero == less ? -0.0F : d * (float)(less - zero);
+}
+
+void tsr_packed_values(const tsr_packed *p, float *out, int64_t row, int64_t first, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t group = group_of(p, first + i);
+        int16_t code;
+
+        const float scale = scale_at(p, row, group);
+
+        take_codes(p, &code, row, first + i, 1);
+        out[i] = p->how->kind == TSR_PACKING_FP8 ? scale * tsr_dtype_from_fp8((uint8_t)code)
+                                                 : scale * (float)(code - zero_at(p, row, group));
+    }
+}
