@@ -15,8 +15,11 @@
  *            or weight of bytes or of e4m3 with weight_scale a row, a block or in all
  *            (github.com/neuralmagic/compressed-tensors)
  *
- * A value is (code - zero) * scale in all of them. They go into tiles (kernels/weight.h) as they
- * are; only where neighbouring columns have different scales are they opened to f32.
+ * A value is (code - zero) * scale in all of them, rounded once. They go into tiles
+ * (kernels/weight.h) as they are. They are opened to f32 where neighbouring columns have different
+ * scales, where rows are no whole number of tiles, and where integer codes have scales of f32,
+ * whose products with a code need not be exact. Which of it depends on the whole weight only: it
+ * is the same on every rank. Activations are not rounded as such checkpoints may ask for.
  *
  * Threads: reading from several threads is safe.
  */
@@ -24,38 +27,16 @@
 #define TSR_ENGINE_PACKED_H
 
 #include "engine/checkpoint.h"
+#include "engine/packing.h"
 #include "kernels/weight.h"
+#include "parallel/shard.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-typedef enum tsr_packing_kind {
-    TSR_PACKING_NONE,
-    TSR_PACKING_GPTQ,
-    TSR_PACKING_AWQ,
-    TSR_PACKING_FP8,
-    TSR_PACKING_WORDS, /* compressed-tensors, codes in words */
-    TSR_PACKING_BYTES, /* compressed-tensors, a byte a code */
-    TSR_PACKING_KIND_COUNT
-} tsr_packing_kind;
-
-/* How all packed weights of a checkpoint are packed. */
-typedef struct tsr_packing {
-    tsr_packing_kind kind;
-    int bits;            /* 4 or 8 */
-    int64_t group;       /* columns that share a scale; 0: all */
-    bool zeros_less_one; /* GPTQ's first form */
-    int64_t block_rows;  /* FP8: rows and columns that share a scale; 0: all */
-    int64_t block_cols;
-} tsr_packing;
-
-/* From config.json; NONE when it says nothing. Errors: UNSUPPORTED (a method or variant that is not
- * here: names it), FORMAT. */
-TSR_MUST_CHECK tsr_status tsr_packing_read(tsr_packing *out, const tsr_hf_keys *config);
-
 enum {
-    TSR_PACKED_TENSORS = 5
+    TSR_PACKED_TENSORS = 6
 };
 
 /* One packed weight; everything in it is borrowed from the checkpoint. */
@@ -70,9 +51,9 @@ typedef struct tsr_packed {
     int64_t scale_row;       /* distance of two rows' scales, in scales; 0: they share them */
     int64_t scale_group;     /* and of two groups' */
     const uint8_t *zeros;    /* NULL: half the range of the codes */
-    const int32_t *groups;   /* [n_cols] when they are out of order; else NULL */
+    const uint8_t *groups;   /* i32 [n_cols] when they are out of order; else NULL */
     int64_t n_groups;
-    const tsr_stored_tensor *tensors[TSR_PACKED_TENSORS]; /* that belong to it */
+    const tsr_stored_tensor *tensors[TSR_PACKED_TENSORS]; /* that belong to it; codes first */
     int n_tensors;
 } tsr_packed;
 
@@ -84,12 +65,19 @@ typedef struct tsr_packed {
 TSR_MUST_CHECK tsr_status tsr_packed_find(tsr_packed *out, bool *found, const tsr_packing *how,
                                           const tsr_checkpoint *checkpoint, const char *name);
 
-/* Columns [32 tile, 32 tile + 32) of a row, for tsr_weight_put_run(); columns past the end are
- * zeros. Not for F32. */
-void tsr_packed_run(const tsr_packed *packed, tsr_encoding_run *run, int64_t row, int64_t tile);
+/* Columns [32 tile, 32 tile + 32) of a row, for tsr_weight_put_run(). Not for F32. Errors: FORMAT
+ * (a code or a scale is no number). */
+TSR_MUST_CHECK tsr_status tsr_packed_run(const tsr_packed *packed, tsr_encoding_run *run,
+                                         int64_t row, int64_t tile);
 
-/* Columns [first, first + n) of a row as f32: each product is rounded once. */
-void tsr_packed_values(const tsr_packed *packed, float *out, int64_t row, int64_t first, int64_t n);
+/* Columns [first, first + n) of a row as f32. Errors as above. */
+TSR_MUST_CHECK tsr_status tsr_packed_values(const tsr_packed *packed, float *out, int64_t row,
+                                            int64_t first, int64_t n);
+
+/* The bytes of the file that the columns `cols` of some rows are, the first and the last of them
+ * those of `rows`, `n_rows` in all: codes, and the scales, zeros and groups that they use. */
+uint64_t tsr_packed_file_bytes(const tsr_packed *packed, tsr_range rows, int64_t n_rows,
+                               tsr_range cols);
 
 #ifdef __cplusplus
 }

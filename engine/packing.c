@@ -1,6 +1,6 @@
-#include <string.h>
+#include "engine/packing.h"
 
-#include "engine/packed.h"
+#include <string.h>
 
 static const char LABEL[] = "quantization_config of config.json";
 

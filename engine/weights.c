@@ -149,6 +149,9 @@ static tsr_status locate(loader *load, tsr_weight_place *place, tsr_shard_role r
         return optional ? TSR_OK : tsr_fail(TSR_ERR_FORMAT, "the model lacks the tensor %s", name);
     }
     load->used[place->source - tsr_checkpoint_at(load->checkpoint, 0)] = true;
+    for (int i = 0; i < place->packed.n_tensors; i++) {
+        load->used[place->packed.tensors[i] - tsr_checkpoint_at(load->checkpoint, 0)] = true;
+    }
     return TSR_OK;
 }
 
@@ -183,8 +186,7 @@ static tsr_status take_vector(loader *load, tsr_tensor *out, const tsr_weight_pl
 static tsr_status take_matrix(loader *load, tsr_weight *out, const tsr_weight_place *place,
                               tsr_shard_role role)
 {
-    const tsr_encoding to = tsr_weight_pack_encoding(place, load->as);
-    const tsr_format format = tsr_weight_format_for(to);
+    const tsr_format format = tsr_weight_pack_format(place, load->as);
     int64_t n_rows;
     int64_t n_cols;
     tsr_range rows;
@@ -195,7 +197,7 @@ static tsr_status take_matrix(loader *load, tsr_weight *out, const tsr_weight_pl
     tsr_shard_window(&load->config->shape, load->shard, tsr_shard_rule_of(role), n_rows, n_cols,
                      &rows, &cols);
     panels = place_bytes(load, tsr_weight_bytes(format, rows.count, cols.count));
-    load->file_bytes += tsr_weight_pack_file_bytes(place, rows.count, cols.count);
+    load->file_bytes += tsr_weight_pack_file_bytes(place, rows, cols);
     load->n_jobs++;
     if (load->weights == NULL) {
         return TSR_OK;
@@ -210,7 +212,7 @@ static tsr_status take_matrix(loader *load, tsr_weight *out, const tsr_weight_pl
         job *next = &load->jobs[load->n_jobs - 1];
 
         *next = (job){.pack = {.place = *place,
-                               .to = to,
+                               .as = load->as,
                                .panels = panels,
                                .panel_bytes = tsr_weight_panel_bytes(format, cols.count),
                                .rows = rows,
