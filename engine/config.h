@@ -55,7 +55,8 @@ typedef struct tsr_config {
     tsr_packing packing;      /* of its linear weights */
     uint64_t roles;           /* TSR_ROLE_BIT of each weight that it has */
     uint64_t biases;          /* of each whose weight has a bias */
-    bool biases_as_found;     /* the file says it by having them: `biases` does not */
+    bool biases_as_found;     /* a GGUF file says it by having them: `biases` does not; a folder
+                                 may have more than `biases` */
 
     tsr_norm_kind norm;
     float norm_eps;

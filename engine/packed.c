@@ -438,6 +438,36 @@ tsr_status tsr_packed_values(const tsr_packed *p, float *out, int64_t row, int64
     return TSR_OK;
 }
 
+static bool ends_with(const tsr_stored_tensor *t, const char *ending)
+{
+    const size_t n = strlen(ending);
+
+    return t->name.n_bytes >= n && memcmp(t->name.bytes + t->name.n_bytes - n, ending, n) == 0;
+}
+
+int64_t tsr_packed_count(const tsr_packing *how, const tsr_stored_tensor *tensor)
+{
+    static const char *const beside[] = {
+        ".scales",           ".qzeros",       ".g_idx",
+        ".weight_scale_inv", ".weight_scale", ".weight_zero_point",
+        ".weight_g_idx",     ".weight_shape", ".input_scale",
+    };
+    int64_t n = 1;
+
+    for (size_t i = 0; how->kind != TSR_PACKING_NONE && i < sizeof(beside) / sizeof(beside[0]);
+         i++) {
+        if (ends_with(tensor, beside[i])) {
+            return 0;
+        }
+    }
+    for (int d = 0; d < tensor->n_dims; d++) {
+        n *= tensor->shape[d];
+    }
+    return tensor->type != NULL && strcmp(tensor->type, "I32") == 0 && how->bits > 0
+               ? n * (WORD_BITS / how->bits)
+               : n;
+}
+
 uint64_t tsr_packed_file_bytes(const tsr_packed *p, tsr_range rows, int64_t n_rows, tsr_range cols)
 {
     const int64_t block = p->how->block_rows;

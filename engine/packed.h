@@ -74,6 +74,9 @@ TSR_MUST_CHECK tsr_status tsr_packed_run(const tsr_packed *packed, tsr_encoding_
 TSR_MUST_CHECK tsr_status tsr_packed_values(const tsr_packed *packed, float *out, int64_t row,
                                             int64_t first, int64_t n);
 
+/* How many weights a tensor holds: 0 of what only belongs to codes, as scales do. */
+int64_t tsr_packed_count(const tsr_packing *how, const tsr_stored_tensor *tensor);
+
 /* The bytes of the file that the columns `cols` of some rows are, the first and the last of them
  * those of `rows`, `n_rows` in all: codes, and the scales, zeros and groups that they use. */
 uint64_t tsr_packed_file_bytes(const tsr_packed *packed, tsr_range rows, int64_t n_rows,

@@ -161,3 +161,14 @@ tsr_status tsr_packing_read(tsr_packing *out, const tsr_hf_keys *config)
                     "compressed-tensors are",
                     LABEL, method == NULL ? "" : method);
 }
+
+const char *tsr_packing_name(const tsr_packing *packing)
+{
+    static const char *const names[TSR_PACKING_KIND_COUNT][2] = {
+        [TSR_PACKING_NONE] = {"others", "others"}, [TSR_PACKING_GPTQ] = {"GPTQ4", "GPTQ8"},
+        [TSR_PACKING_AWQ] = {"AWQ4", "AWQ8"},      [TSR_PACKING_FP8] = {"E4M3", "E4M3"},
+        [TSR_PACKING_WORDS] = {"INT4", "INT8"},    [TSR_PACKING_BYTES] = {"INT8", "INT8"},
+    };
+
+    return names[packing->kind][packing->bits == 8 ? 1 : 0];
+}

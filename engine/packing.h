@@ -35,6 +35,9 @@ typedef struct tsr_packing {
  * here: names it), FORMAT. */
 TSR_MUST_CHECK tsr_status tsr_packing_read(tsr_packing *out, const tsr_hf_keys *config);
 
+/* In a word: "GPTQ4". */
+const char *tsr_packing_name(const tsr_packing *packing);
+
 #ifdef __cplusplus
 }
 #endif

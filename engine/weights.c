@@ -226,6 +226,13 @@ static tsr_status take_matrix(loader *load, tsr_weight *out, const tsr_weight_pl
     return TSR_OK;
 }
 
+/* The file need not have this bias, whether or not the family has one. */
+static bool may_lack_bias(const loader *load, tsr_shard_role role)
+{
+    return load->config->biases_as_found && (load->config->packing.kind == TSR_PACKING_NONE ||
+                                             (load->config->biases & TSR_ROLE_BIT(role)) == 0);
+}
+
 /* A matrix and, where the model has one, its bias. */
 static tsr_status take_linear(loader *load, tsr_linear *out, tsr_shard_role role, int layer,
                               int64_t number)
@@ -242,7 +249,7 @@ static tsr_status take_linear(loader *load, tsr_linear *out, tsr_shard_role role
     if (!has_bias && !load->config->biases_as_found) {
         return TSR_OK;
     }
-    TSR_TRY(locate(load, &place, role, layer, number, true, load->config->biases_as_found));
+    TSR_TRY(locate(load, &place, role, layer, number, true, may_lack_bias(load, role)));
     if (place.source == NULL) {
         return TSR_OK;
     }
@@ -276,7 +283,7 @@ static tsr_status take_norm(loader *load, tsr_norm *out, tsr_shard_role role, in
     TSR_TRY(locate(load, &place, role, layer, 0, false, false));
     TSR_TRY(take_vector(load, &out->weight, &place, part, load->config->norm_plus_one));
     if ((load->config->biases & TSR_ROLE_BIT(role)) != 0 || load->config->biases_as_found) {
-        TSR_TRY(locate(load, &place, role, layer, 0, true, load->config->biases_as_found));
+        TSR_TRY(locate(load, &place, role, layer, 0, true, may_lack_bias(load, role)));
         if (place.source != NULL) {
             TSR_TRY(take_vector(load, &out->bias, &place, part, false));
         }
@@ -390,7 +397,7 @@ static tsr_status look_at_others(loader *load, const slot *s, int layer)
         }
         TSR_TRY(locate(load, &place, s->role, layer, i, false, false));
         if (has_bias || load->config->biases_as_found) {
-            TSR_TRY(locate(load, &place, s->role, layer, i, true, load->config->biases_as_found));
+            TSR_TRY(locate(load, &place, s->role, layer, i, true, may_lack_bias(load, s->role)));
         }
     }
     return TSR_OK;
