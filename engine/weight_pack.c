@@ -1,9 +1,11 @@
 #include "engine/weight_pack.h"
 
 #include <assert.h>
+#include <math.h>
 #include <string.h>
 
 #include "base/alloc.h"
+#include "kernels/round_weight.h"
 
 enum {
     MOST_LINES = 1024 // elements of a stored row that are decoded at once
@@ -14,19 +16,31 @@ static bool is_plain(tsr_encoding encoding)
     return tsr_encoding_describe(encoding)->group_elems == 1;
 }
 
-static tsr_encoding encoding_for(const tsr_weight_place *place, tsr_encoding as)
+/* A plain weight that is to be rounded to fewer bits. */
+static bool is_rounded(const tsr_weight_place *place, tsr_format as)
+{
+    return !place->is_packed && is_plain(place->source->encoding) &&
+           (as == TSR_FORMAT_Q8 || as == TSR_FORMAT_Q4 || as == TSR_FORMAT_FP8);
+}
+
+static tsr_encoding encoding_for(const tsr_weight_place *place, tsr_format as)
 {
     const tsr_encoding stored = place->source->encoding;
 
     if (is_plain(stored)) {
-        return as == TSR_ENCODING_COUNT ? stored : as;
+        return as == TSR_FORMAT_COUNT  ? stored
+               : as == TSR_FORMAT_F16  ? TSR_ENCODING_F16
+               : as == TSR_FORMAT_BF16 ? TSR_ENCODING_BF16
+                                       : TSR_ENCODING_F32;
     }
     return place->transposed ? TSR_ENCODING_F32 : stored;
 }
 
-tsr_format tsr_weight_pack_format(const tsr_weight_place *place, tsr_encoding as)
+tsr_format tsr_weight_pack_format(const tsr_weight_place *place, tsr_format as)
 {
-    return place->is_packed ? place->packed.format : tsr_weight_format_for(encoding_for(place, as));
+    return is_rounded(place, as) ? as
+           : place->is_packed    ? place->packed.format
+                                 : tsr_weight_format_for(encoding_for(place, as));
 }
 
 /* Packed weights: the rows that are lines of `rows`, or the columns when they lie transposed. */
@@ -204,6 +218,26 @@ static tsr_status open_rows(const tsr_weight_pack *pack, float *values, int64_t 
     return TSR_OK;
 }
 
+/* A panel of values, each 32 of them rounded to one scale. */
+static tsr_status put_rounded(const tsr_weight_pack *pack, char *to, const float *values,
+                              int n_rows)
+{
+    memset(to, 0, pack->panel_bytes);
+    for (int r = 0; r < n_rows; r++) {
+        for (int64_t t = 0; t < pack->cols.count / TSR_TILE_COLS; t++) {
+            const float *from = values + r * pack->cols.count + t * TSR_TILE_COLS;
+            tsr_encoding_run run;
+
+            if (!isfinite(tsr_round_weight(pack->as, &run, from, TSR_TILE_COLS))) {
+                return tsr_fail(TSR_ERR_FORMAT, "there are weights that cannot be rounded to %s",
+                                tsr_weight_format_name(pack->as));
+            }
+            tsr_weight_put_run(pack->as, to, r, t, &run);
+        }
+    }
+    return TSR_OK;
+}
+
 tsr_status tsr_weight_pack_one(const tsr_weight_pack *pack, tsr_weight_pack_bench *bench,
                                int64_t panel)
 {
@@ -219,7 +253,7 @@ tsr_status tsr_weight_pack_one(const tsr_weight_pack *pack, tsr_weight_pack_benc
     if (p->is_packed && p->packed.format != TSR_FORMAT_F32) {
         return put_runs(pack, to, first, n_rows);
     }
-    if (!p->is_packed && !p->transposed && as == p->source->encoding) {
+    if (!p->is_packed && !p->transposed && !is_rounded(p, pack->as) && as == p->source->encoding) {
         for (int r = 0; r < n_rows; r++) {
             rows[r] = stored_row(p, tsr_weight_place_line(p, first + r));
         }
@@ -227,6 +261,9 @@ tsr_status tsr_weight_pack_one(const tsr_weight_pack *pack, tsr_weight_pack_benc
     }
     TSR_TRY(make_bench(bench, pack->cols.count));
     TSR_TRY(open_rows(pack, bench->values, first, n_rows));
+    if (is_rounded(p, pack->as)) {
+        return put_rounded(pack, to, bench->values, n_rows);
+    }
     for (int r = 0; r < n_rows; r++) {
         float *row = bench->values + r * pack->cols.count;
 

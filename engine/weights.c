@@ -96,7 +96,7 @@ typedef struct loader {
     const tsr_checkpoint *checkpoint;
     const tsr_config *config;
     const tsr_shard *shard;
-    tsr_encoding as;
+    tsr_format as;
     tsr_weights *weights; /* NULL: only count */
     tsr_device *dev;
     bool *used;     /* [tensors] */
@@ -183,10 +183,26 @@ static tsr_status take_vector(loader *load, tsr_tensor *out, const tsr_weight_pl
     return TSR_OK;
 }
 
+/* What plain weights of a role become. */
+static tsr_format wish_for(const loader *load, tsr_shard_role role, int64_t n_cols)
+{
+    const uint64_t rounded = TSR_FAMILY_ATTENTION | TSR_FAMILY_UP_DOWN |
+                             TSR_ROLE_BIT(TSR_ROLE_GATE) | TSR_ROLE_BIT(TSR_ROLE_Q_LOW) |
+                             TSR_ROLE_BIT(TSR_ROLE_KV_LOW) | TSR_FAMILY_SHARED |
+                             (TSR_FAMILY_EXPERTS & ~TSR_ROLE_BIT(TSR_ROLE_ROUTER));
+
+    if (load->as != TSR_FORMAT_Q8 && load->as != TSR_FORMAT_Q4 && load->as != TSR_FORMAT_FP8) {
+        return load->as;
+    }
+    return (rounded & TSR_ROLE_BIT(role)) != 0 && n_cols % TSR_TILE_COLS == 0 ? load->as
+                                                                              : TSR_FORMAT_COUNT;
+}
+
 static tsr_status take_matrix(loader *load, tsr_weight *out, const tsr_weight_place *place,
                               tsr_shard_role role)
 {
-    const tsr_format format = tsr_weight_pack_format(place, load->as);
+    tsr_format as;
+    tsr_format format;
     int64_t n_rows;
     int64_t n_cols;
     tsr_range rows;
@@ -196,6 +212,8 @@ static tsr_status take_matrix(loader *load, tsr_weight *out, const tsr_weight_pl
     tsr_weight_place_shape(load->config, role, &n_rows, &n_cols);
     tsr_shard_window(&load->config->shape, load->shard, tsr_shard_rule_of(role), n_rows, n_cols,
                      &rows, &cols);
+    as = wish_for(load, role, n_cols);
+    format = tsr_weight_pack_format(place, as);
     panels = place_bytes(load, tsr_weight_bytes(format, rows.count, cols.count));
     load->file_bytes += tsr_weight_pack_file_bytes(place, rows, cols);
     load->n_jobs++;
@@ -212,7 +230,7 @@ static tsr_status take_matrix(loader *load, tsr_weight *out, const tsr_weight_pl
         job *next = &load->jobs[load->n_jobs - 1];
 
         *next = (job){.pack = {.place = *place,
-                               .as = load->as,
+                               .as = as,
                                .panels = panels,
                                .panel_bytes = tsr_weight_panel_bytes(format, cols.count),
                                .rows = rows,
@@ -506,7 +524,7 @@ static tsr_status count(loader *load)
 }
 
 tsr_status tsr_weights_measure(size_t *n_bytes, const tsr_checkpoint *checkpoint,
-                               const tsr_config *config, const tsr_shard *shard, tsr_encoding as)
+                               const tsr_config *config, const tsr_shard *shard, tsr_format as)
 {
     loader load = {.checkpoint = checkpoint, .config = config, .shard = shard, .as = as};
 
@@ -517,7 +535,7 @@ tsr_status tsr_weights_measure(size_t *n_bytes, const tsr_checkpoint *checkpoint
 }
 
 tsr_status tsr_weights_load(tsr_weights *weights, tsr_device *dev, const tsr_checkpoint *checkpoint,
-                            const tsr_config *config, const tsr_shard *shard, tsr_encoding as)
+                            const tsr_config *config, const tsr_shard *shard, tsr_format as)
 {
     tsr_weights made = {.dev = dev};
     loader load = {

@@ -29,6 +29,7 @@ typedef struct tsr_session_options {
     int64_t n_threads;
     const char *activations;
     const char *dtype;
+    const char *quantize;
     int64_t max_batch_tokens;
     int64_t max_sequences;
     int64_t max_queue;

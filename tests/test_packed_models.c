@@ -210,7 +210,7 @@ static tsr_status load(loaded *l, const char *path, int rank, int n_ranks)
     if (st == TSR_OK) {
         l->shard = tsr_shard_of(&l->config.shape, rank, n_ranks);
         st = tsr_weights_load(&l->weights, dev, l->checkpoint, &l->config, &l->shard,
-                              TSR_ENCODING_COUNT);
+                              TSR_FORMAT_COUNT);
     }
     if (st != TSR_OK) {
         unload(l);
@@ -293,7 +293,7 @@ static void packed_models_are_the_plain_models_of_their_values(void **state)
                     same_layer(&a.weights.layers[layer], &b.weights.layers[layer], &a.shard);
                 }
                 assert_int_equal(tsr_weights_measure(&n_bytes, a.checkpoint, &a.config, &a.shard,
-                                                     TSR_ENCODING_COUNT),
+                                                     TSR_FORMAT_COUNT),
                                  TSR_OK);
                 assert_int_equal(n_bytes, a.weights.n_bytes);
                 assert_true(rank > 0 || a.weights.file_bytes < b.weights.file_bytes);
