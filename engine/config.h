@@ -8,6 +8,7 @@
 #ifndef TSR_ENGINE_CONFIG_H
 #define TSR_ENGINE_CONFIG_H
 
+#include "engine/packing.h"
 #include "engine/rope.h"
 #include "kernels/ops.h"
 #include "parallel/shard.h"
@@ -51,9 +52,11 @@ typedef struct tsr_config {
     tsr_layer_config *layers; /* [n_layers]; owned */
     tsr_shard_shape shape;    /* heads, dims, vocabulary */
     int64_t context;          /* positions the model was made for */
+    tsr_packing packing;      /* of its linear weights */
     uint64_t roles;           /* TSR_ROLE_BIT of each weight that it has */
     uint64_t biases;          /* of each whose weight has a bias */
-    bool biases_as_found;     /* the file says it by having them: `biases` does not */
+    bool biases_as_found;     /* a GGUF file says it by having them: `biases` does not; a folder
+                                 may have more than `biases` */
 
     tsr_norm_kind norm;
     float norm_eps;

@@ -374,6 +374,9 @@ tsr_status tsr_config_read_keys(tsr_config *c, const tsr_hf_keys *keys)
         keys, "rms_norm_eps|layer_norm_epsilon|layer_norm_eps|norm_epsilon|norm_eps", &eps));
     c->norm_eps = (float)eps;
     TSR_TRY(read_biases(c, keys));
+    TSR_TRY(tsr_packing_read(&c->packing, keys));
+    // Some packers of GPTQ give every linear a bias, of zeros where the model has none.
+    c->biases_as_found = c->packing.kind == TSR_PACKING_GPTQ;
     if (family->read_hf != NULL) {
         TSR_TRY(family->read_hf(c, keys));
     }

@@ -10,6 +10,7 @@
 #include "engine/family.h"
 #include "engine/file_map.h"
 #include "engine/model_state.h"
+#include "engine/packed.h"
 #include "engine/weights.h"
 
 enum {
@@ -293,17 +294,13 @@ bool tsr_model_is_end(const tsr_model *model, int32_t id)
 /* ---- facts -------------------------------------------------------------------------------------
  */
 
-static uint64_t elements_of(const tsr_stored_tensor *tensor)
-{
-    return (uint64_t)(tensor->shape[0] * tensor->shape[1] * tensor->shape[2] * tensor->shape[3]);
-}
-
-static uint64_t count_parameters(const tsr_checkpoint *checkpoint)
+static uint64_t count_parameters(const tsr_model *model)
 {
     uint64_t n_parameters = 0;
 
-    for (int i = 0; i < tsr_checkpoint_count(checkpoint); i++) {
-        n_parameters += elements_of(tsr_checkpoint_at(checkpoint, i));
+    for (int i = 0; i < tsr_checkpoint_count(model->checkpoint); i++) {
+        n_parameters += (uint64_t)tsr_packed_count(&model->config.packing,
+                                                   tsr_checkpoint_at(model->checkpoint, i));
     }
     return n_parameters;
 }
@@ -336,7 +333,7 @@ tsr_model_facts tsr_model_describe(const tsr_model *model)
         .qkv_bias = (c->biases & TSR_ROLE_BIT(TSR_ROLE_Q)) != 0 ||
                     (gguf != NULL && tsr_gguf_find(gguf, "blk.0.attn_q.bias") != NULL),
         .n_tensors = tsr_checkpoint_count(model->checkpoint),
-        .n_parameters = count_parameters(model->checkpoint),
+        .n_parameters = count_parameters(model),
         .file_bytes = tsr_checkpoint_file_bytes(model->checkpoint),
         .tokenizer = model->tokenizer_name,
         .n_tokens = tokenizer == NULL ? 0 : tsr_tokenizer_n_vocab(tokenizer),
@@ -372,15 +369,19 @@ bool tsr_model_kv_at(const tsr_model *model, int i, tsr_model_kv *out)
 
 bool tsr_model_encoding_at(const tsr_model *model, int i, tsr_model_encoding *out)
 {
-    for (int e = 0; e < TSR_ENCODING_COUNT; e++) {
-        tsr_model_encoding found = {.name = tsr_encoding_describe((tsr_encoding)e)->name};
+    const tsr_packing *packing = &model->config.packing;
+
+    for (int e = 0; e <= TSR_ENCODING_COUNT; e++) { // the last: codes of packed weights
+        tsr_model_encoding found = {.name = e == TSR_ENCODING_COUNT
+                                                ? tsr_packing_name(packing)
+                                                : tsr_encoding_describe((tsr_encoding)e)->name};
 
         for (int t = 0; t < tsr_checkpoint_count(model->checkpoint); t++) {
             const tsr_stored_tensor *tensor = tsr_checkpoint_at(model->checkpoint, t);
 
             if (tensor->encoding == (tsr_encoding)e) {
                 found.n_tensors++;
-                found.n_elements += elements_of(tensor);
+                found.n_elements += (uint64_t)tsr_packed_count(packing, tensor);
                 found.n_bytes += tensor->n_bytes;
             }
         }
@@ -443,7 +444,7 @@ tsr_status tsr_model_share_of(const tsr_model *model, int rank, int n_ranks, tsr
         return tsr_fail(TSR_ERR_ARG, "rank %d of %d ranks", rank, n_ranks);
     }
     shard = tsr_shard_of(&c->shape, rank, n_ranks);
-    TSR_TRY(tsr_weights_measure(&weight_bytes, model->checkpoint, c, &shard, TSR_ENCODING_COUNT));
+    TSR_TRY(tsr_weights_measure(&weight_bytes, model->checkpoint, c, &shard, TSR_FORMAT_COUNT));
     *out = (tsr_model_share){
         .first_head = shard.heads.first,
         .n_heads = shard.heads.count,

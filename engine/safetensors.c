@@ -136,6 +136,7 @@ static tsr_status read_tensor(tsr_stored_tensor *t, const part *p, const char *n
     }
     t->name = (tsr_stored_text){name, strlen(name)};
     t->encoding = type->encoding;
+    t->type = type->name;
     t->data = tensors + offsets[0];
     t->n_bytes = (size_t)n_bytes;
     return TSR_OK;

@@ -62,25 +62,32 @@ static tsr_status take_count(int *out, const char *name, int64_t value, int fall
     return TSR_OK;
 }
 
-static tsr_status take_dtype(tsr_encoding *out, const char *name)
+/* `dtype` and `quantize` together: at most one of them asks for something. */
+static tsr_status take_format(tsr_format *out, const char *dtype, const char *quantize)
 {
     static const struct {
         const char *name;
-        tsr_encoding encoding;
+        tsr_format format;
+        bool fewer;
     } known[] = {
-        {"auto", TSR_ENCODING_COUNT},
-        {"f32", TSR_ENCODING_F32},
-        {"f16", TSR_ENCODING_F16},
-        {"bf16", TSR_ENCODING_BF16},
+        {"auto", TSR_FORMAT_COUNT, false}, {"f32", TSR_FORMAT_F32, false},
+        {"f16", TSR_FORMAT_F16, false},    {"bf16", TSR_FORMAT_BF16, false},
+        {"int8", TSR_FORMAT_Q8, true},     {"int4", TSR_FORMAT_Q4, true},
+        {"fp8", TSR_FORMAT_FP8, true},
     };
+    const char *name = quantize != NULL ? quantize : dtype != NULL ? dtype : "auto";
 
+    if (quantize != NULL && dtype != NULL && strcmp(dtype, "auto") != 0) {
+        return tsr_fail(TSR_ERR_ARG, "weights cannot become both %s and %s", dtype, quantize);
+    }
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
-        if (strcmp(name == NULL ? "auto" : name, known[i].name) == 0) {
-            *out = known[i].encoding;
+        if (strcmp(name, known[i].name) == 0 && known[i].fewer == (quantize != NULL)) {
+            *out = known[i].format;
             return TSR_OK;
         }
     }
-    return tsr_fail(TSR_ERR_ARG, "weights of type \"%s\"; known are auto, f32, f16 and bf16", name);
+    return tsr_fail(TSR_ERR_ARG, "weights of type \"%s\"; known are %s", name,
+                    quantize != NULL ? "int8, int4 and fp8" : "auto, f32, f16 and bf16");
 }
 
 /* Blocks that this rank has room for. */
@@ -157,7 +164,7 @@ tsr_status tsr_settings_choose(tsr_settings *s, const tsr_engine_options *option
         return tsr_fail(TSR_ERR_ARG, "activations of type \"%s\"; known are int8 and f32",
                         activations);
     }
-    return take_dtype(&s->weights_as, options->dtype);
+    return take_format(&s->weights_as, options->dtype, options->quantize);
 }
 
 tsr_status tsr_settings_resolve(tsr_settings *s, const tsr_engine_options *options,

@@ -31,7 +31,7 @@ typedef struct tsr_settings {
     tsr_activations activations;
     bool prefix_cache;
     tsr_preempt preempt;
-    tsr_encoding weights_as; /* what plain weights become; TSR_ENCODING_COUNT: as they are stored */
+    tsr_format weights_as; /* what plain weights become; TSR_FORMAT_COUNT: as they are stored */
     int max_batch_tokens;
     int max_sequences;
     int max_queue;         /* 0: any number */

@@ -17,6 +17,7 @@ typedef tsr_text_view tsr_stored_text;
 typedef struct tsr_stored_tensor {
     tsr_stored_text name;
     tsr_encoding encoding; /* TSR_ENCODING_COUNT: of a type that no weight of ours has */
+    const char *type;      /* what safetensors calls it, "I32"; NULL in GGUF */
     int n_dims;            /* 0..4 */
     int64_t shape[4]; /* shape[0] is the run of a row (columns), shape[1] the rows, shape[2] the
                          matrices; unused are 1 */

@@ -173,6 +173,8 @@ typedef struct tsr_engine_options {
     const char *model_path;
     const char *dtype;    /* what weights of 16 or 32 bits become: "f32", "f16", "bf16", or "auto"
                              (NULL): as they are stored. Quantised ones stay. */
+    const char *quantize; /* what those of layers are rounded to, 32 columns a scale: "int8", "int4"
+                             or "fp8"; NULL: not rounded. Not together with dtype. */
     int64_t context;      /* positions a sequence; 0: what the model was made for */
     const char *kv_dtype; /* "f32", "f16", "bf16", "fp8", "int8", "int4" or "int2"; NULL: f16 */
     uint64_t kv_memory_bytes; /* for keys and values on each rank; 0: what the machine has room for,

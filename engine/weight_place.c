@@ -108,36 +108,59 @@ static void spell(char *name, const char *pattern, int layer, int64_t number, bo
     }
 }
 
-/* Files of the bare model, without its head, leave out the first part of every name. */
-static const tsr_stored_tensor *look_up(const tsr_checkpoint *checkpoint, const char *name)
+/* The packed weight of NAME.weight. */
+static tsr_status look_up_packed(tsr_weight_place *place, const tsr_checkpoint *checkpoint,
+                                 const tsr_config *config, const char *name)
 {
-    const tsr_stored_tensor *found = tsr_checkpoint_find(checkpoint, name);
-    const char *behind = strchr(name, '.');
+    static const char ending[] = ".weight";
+    const size_t n = strlen(name);
+    const size_t n_ending = sizeof(ending) - 1;
+    char stem[NAME_BYTES];
 
-    if (found == NULL && tsr_checkpoint_gguf(checkpoint) == NULL && behind != NULL) {
-        found = tsr_checkpoint_find(checkpoint, behind + 1);
+    if (n > n_ending && strcmp(name + n - n_ending, ending) == 0) {
+        (void)snprintf(stem, sizeof(stem), "%.*s", (int)(n - n_ending), name);
+        TSR_TRY(
+            tsr_packed_find(&place->packed, &place->is_packed, &config->packing, checkpoint, stem));
+        if (place->is_packed) {
+            place->source = place->packed.tensors[0];
+        }
     }
-    return found;
+    return TSR_OK;
 }
 
-/* The first table that lists the role is the one that counts. */
-static const tsr_tensor_name *find_name(const tsr_stored_tensor **source,
-                                        const tsr_checkpoint *checkpoint, const tsr_config *config,
-                                        tsr_shard_role role, int layer, int64_t number, bool bias,
-                                        char *name)
+/* Files of the bare model, without its head, leave out the first part of every name. */
+static tsr_status look_up(tsr_weight_place *place, const tsr_checkpoint *checkpoint,
+                          const tsr_config *config, const char *name)
+{
+    const char *behind = tsr_checkpoint_gguf(checkpoint) == NULL ? strchr(name, '.') : NULL;
+    const char *const names[2] = {name, behind == NULL ? NULL : behind + 1};
+
+    for (int i = 0; i < 2 && names[i] != NULL && place->source == NULL; i++) {
+        place->source = tsr_checkpoint_find(checkpoint, names[i]);
+        if (place->source == NULL || place->source->encoding == TSR_ENCODING_COUNT) {
+            TSR_TRY(look_up_packed(place, checkpoint, config, names[i]));
+        }
+    }
+    return TSR_OK;
+}
+
+/* The first table that lists the role is the one that counts. *at: the name that was found. */
+static tsr_status find_name(tsr_weight_place *place, const tsr_tensor_name **at,
+                            const tsr_checkpoint *checkpoint, const tsr_config *config,
+                            tsr_shard_role role, int layer, int64_t number, bool bias, char *name)
 {
     const tsr_tensor_name *first = NULL;
 
-    *source = NULL;
+    *place = (tsr_weight_place){0};
     for (int t = 0; t < 3 && config->family->names[t] != NULL && first == NULL; t++) {
-        for (const tsr_tensor_name *at = config->family->names[t]; at->name != NULL; at++) {
-            if (at->role == role) {
-                spell(name, at->name, layer, number, bias);
-                *source = look_up(checkpoint, name);
-                if (*source != NULL) {
-                    return at;
+        for (*at = config->family->names[t]; (*at)->name != NULL; (*at)++) {
+            if ((*at)->role == role) {
+                spell(name, (*at)->name, layer, number, bias);
+                TSR_TRY(look_up(place, checkpoint, config, name));
+                if (place->source != NULL) {
+                    return TSR_OK;
                 }
-                first = first == NULL ? at : first;
+                first = first == NULL ? *at : first;
             }
         }
     }
@@ -146,7 +169,7 @@ static const tsr_tensor_name *find_name(const tsr_stored_tensor **source,
     } else {
         (void)snprintf(name, NAME_BYTES, "(role %d)", (int)role);
     }
-    return first;
+    return TSR_OK;
 }
 
 /* ---- layouts --------------------------------------------------------------------------------- */
@@ -288,6 +311,25 @@ static tsr_status check_matrix(const form *f, const tsr_stored_tensor *t, const 
     return TSR_OK;
 }
 
+/* Packed weights are [outputs, inputs] whatever the layout of the plain ones; of the transposed
+ * layouts only LATENT's means that rows of the role are inputs. */
+static tsr_status check_packed(form *f, tsr_packed *packed, const char *name, tsr_layout layout)
+{
+    const bool turned = layout == TSR_LAYOUT_LATENT && f->place.transposed;
+    const int64_t rows = turned ? f->length : f->n_lines;
+    const int64_t cols = turned ? f->n_lines : f->length;
+
+    if (f->n_stack > 0 || packed->n_rows != rows || packed->n_cols != cols) {
+        return tsr_fail(TSR_ERR_FORMAT,
+                        "%s is packed as [%lld, %lld]; the model's sizes want [%lld, %lld]", name,
+                        (long long)packed->n_rows, (long long)packed->n_cols, (long long)rows,
+                        (long long)cols);
+    }
+    f->place.transposed = turned;
+    packed->format = turned ? TSR_FORMAT_F32 : packed->format;
+    return TSR_OK;
+}
+
 /* A vector may be stored with one more dimension of size 1, or a norm a head as [heads, head_dim].
  */
 static tsr_status check_vector(const form *f, const tsr_stored_tensor *t, const char *name)
@@ -306,23 +348,26 @@ tsr_status tsr_weight_place_find(tsr_weight_place *place, const tsr_checkpoint *
                                  const tsr_config *config, tsr_shard_role role, int layer,
                                  int64_t number, bool bias, char *name)
 {
-    const tsr_stored_tensor *source;
-    const tsr_tensor_name *at =
-        find_name(&source, checkpoint, config, role, layer, number, bias, name);
+    const tsr_tensor_name *at = NULL;
     form f;
 
-    *place = (tsr_weight_place){0};
-    if (source == NULL) {
+    TSR_TRY(find_name(place, &at, checkpoint, config, role, layer, number, bias, name));
+    if (place->source == NULL) {
         return TSR_OK;
     }
     f = form_of(config, role, at->layout, number);
-    if (source->encoding == TSR_ENCODING_COUNT) {
+    f.place.source = place->source;
+    f.place.is_packed = place->is_packed;
+    f.place.packed = place->packed;
+    if (place->is_packed && !tsr_weight_place_is_vector(role)) {
+        TSR_TRY(check_packed(&f, &f.place.packed, name, at->layout));
+    } else if (place->source->encoding == TSR_ENCODING_COUNT) {
         return tsr_fail(TSR_ERR_UNSUPPORTED, "%s is of a type that weights cannot have", name);
+    } else {
+        TSR_TRY(tsr_weight_place_is_vector(role) ? check_vector(&f, place->source, name)
+                                                 : check_matrix(&f, place->source, name, bias));
     }
-    TSR_TRY(tsr_weight_place_is_vector(role) ? check_vector(&f, source, name)
-                                             : check_matrix(&f, source, name, bias));
     *place = f.place;
-    place->source = source;
     return TSR_OK;
 }
 

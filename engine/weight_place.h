@@ -8,6 +8,7 @@
 
 #include "engine/checkpoint.h"
 #include "engine/config.h"
+#include "engine/packed.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -22,8 +23,10 @@ enum {
  * row of it, or a column when `transposed`, from element `skip` of the line on.
  */
 typedef struct tsr_weight_place {
-    const tsr_stored_tensor *source;
-    int64_t matrix; /* which of a stack */
+    const tsr_stored_tensor *source; /* of a packed weight, its codes */
+    bool is_packed;
+    tsr_packed packed; /* then lines are its rows, or its columns */
+    int64_t matrix;    /* which of a stack */
     int64_t base;
     int64_t run;
     int64_t pitch;
@@ -41,9 +44,10 @@ void tsr_weight_place_shape(const tsr_config *config, tsr_shard_role role, int64
 bool tsr_weight_place_is_vector(tsr_shard_role role);
 
 /*
- * Find the weight, or with `bias` the bias of it, and check its shape. name
- * [TSR_WEIGHT_PLACE_NAME_BYTES] becomes what it is called, or would be called. place->source is
- * NULL when the file has none. Errors: FORMAT (it has another shape).
+ * Find the weight, or with `bias` the bias of it, and check its shape. Where the file has no plain
+ * tensor of it, a packed one will do. name [TSR_WEIGHT_PLACE_NAME_BYTES] becomes what it is called,
+ * or would be called. place->source is NULL when the file has none. The config is borrowed.
+ * Errors: FORMAT (it has another shape), UNSUPPORTED (a type that is no weight's).
  */
 TSR_MUST_CHECK tsr_status tsr_weight_place_find(tsr_weight_place *place,
                                                 const tsr_checkpoint *checkpoint,

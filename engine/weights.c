@@ -98,7 +98,8 @@ typedef struct loader {
     tsr_stored_tensor imagined;       /* and this stands in for each of its tensors */
     const tsr_config *config;
     const tsr_shard *shard;
-    tsr_encoding as;      /* also of the imagined matrices */
+    tsr_encoding imagined_as; /* its encoding where it is a matrix */
+    tsr_format as;
     tsr_weights *weights; /* NULL: only count */
     tsr_device *dev;
     bool *used;     /* [tensors] */
@@ -155,7 +156,7 @@ static tsr_status locate(loader *load, tsr_weight_place *place, tsr_shard_role r
 
     if (load->checkpoint == NULL) {
         load->imagined.encoding =
-            bias || tsr_weight_place_is_vector(role) ? TSR_ENCODING_F32 : load->as;
+            bias || tsr_weight_place_is_vector(role) ? TSR_ENCODING_F32 : load->imagined_as;
         *place = (tsr_weight_place){.source = &load->imagined, .run = INT64_MAX, .step = 1};
         return TSR_OK;
     }
@@ -165,6 +166,9 @@ static tsr_status locate(loader *load, tsr_weight_place *place, tsr_shard_role r
         return optional ? TSR_OK : tsr_fail(TSR_ERR_FORMAT, "the model lacks the tensor %s", name);
     }
     load->used[place->source - tsr_checkpoint_at(load->checkpoint, 0)] = true;
+    for (int i = 0; i < place->packed.n_tensors; i++) {
+        load->used[place->packed.tensors[i] - tsr_checkpoint_at(load->checkpoint, 0)] = true;
+    }
     return TSR_OK;
 }
 
@@ -197,11 +201,26 @@ static tsr_status take_vector(loader *load, tsr_tensor *out, const tsr_weight_pl
     return TSR_OK;
 }
 
+/* What plain weights of a role become. */
+static tsr_format wish_for(const loader *load, tsr_shard_role role, int64_t n_cols)
+{
+    const uint64_t rounded = TSR_FAMILY_ATTENTION | TSR_FAMILY_UP_DOWN |
+                             TSR_ROLE_BIT(TSR_ROLE_GATE) | TSR_ROLE_BIT(TSR_ROLE_Q_LOW) |
+                             TSR_ROLE_BIT(TSR_ROLE_KV_LOW) | TSR_FAMILY_SHARED |
+                             (TSR_FAMILY_EXPERTS & ~TSR_ROLE_BIT(TSR_ROLE_ROUTER));
+
+    if (load->as != TSR_FORMAT_Q8 && load->as != TSR_FORMAT_Q4 && load->as != TSR_FORMAT_FP8) {
+        return load->as;
+    }
+    return (rounded & TSR_ROLE_BIT(role)) != 0 && n_cols % TSR_TILE_COLS == 0 ? load->as
+                                                                              : TSR_FORMAT_COUNT;
+}
+
 static tsr_status take_matrix(loader *load, tsr_weight *out, const tsr_weight_place *place,
                               tsr_shard_role role)
 {
-    const tsr_encoding to = tsr_weight_pack_encoding(place, load->as);
-    const tsr_format format = tsr_weight_format_for(to);
+    tsr_format as;
+    tsr_format format;
     int64_t n_rows;
     int64_t n_cols;
     tsr_range rows;
@@ -211,8 +230,10 @@ static tsr_status take_matrix(loader *load, tsr_weight *out, const tsr_weight_pl
     tsr_weight_place_shape(load->config, role, &n_rows, &n_cols);
     tsr_shard_window(&load->config->shape, load->shard, tsr_shard_rule_of(role), n_rows, n_cols,
                      &rows, &cols);
+    as = wish_for(load, role, n_cols);
+    format = tsr_weight_pack_format(place, as);
     panels = place_bytes(load, tsr_weight_bytes(format, rows.count, cols.count));
-    load->file_bytes += tsr_weight_pack_file_bytes(place, rows.count, cols.count);
+    load->file_bytes += tsr_weight_pack_file_bytes(place, rows, cols);
     load->n_jobs++;
     if (load->weights == NULL) {
         return TSR_OK;
@@ -227,7 +248,7 @@ static tsr_status take_matrix(loader *load, tsr_weight *out, const tsr_weight_pl
         job *next = &load->jobs[load->n_jobs - 1];
 
         *next = (job){.pack = {.place = *place,
-                               .to = to,
+                               .as = as,
                                .panels = panels,
                                .panel_bytes = tsr_weight_panel_bytes(format, cols.count),
                                .rows = rows,
@@ -239,6 +260,13 @@ static tsr_status take_matrix(loader *load, tsr_weight *out, const tsr_weight_pl
         load->n_jobs--;
     }
     return TSR_OK;
+}
+
+/* The file need not have this bias, whether or not the family has one. */
+static bool may_lack_bias(const loader *load, tsr_shard_role role)
+{
+    return load->config->biases_as_found && (load->config->packing.kind == TSR_PACKING_NONE ||
+                                             (load->config->biases & TSR_ROLE_BIT(role)) == 0);
 }
 
 /* A matrix and, where the model has one, its bias. */
@@ -257,7 +285,7 @@ static tsr_status take_linear(loader *load, tsr_linear *out, tsr_shard_role role
     if (!has_bias && !load->config->biases_as_found) {
         return TSR_OK;
     }
-    TSR_TRY(locate(load, &place, role, layer, number, true, load->config->biases_as_found));
+    TSR_TRY(locate(load, &place, role, layer, number, true, may_lack_bias(load, role)));
     if (place.source == NULL) {
         return TSR_OK;
     }
@@ -291,7 +319,7 @@ static tsr_status take_norm(loader *load, tsr_norm *out, tsr_shard_role role, in
     TSR_TRY(locate(load, &place, role, layer, 0, false, false));
     TSR_TRY(take_vector(load, &out->weight, &place, part, load->config->norm_plus_one));
     if ((load->config->biases & TSR_ROLE_BIT(role)) != 0 || load->config->biases_as_found) {
-        TSR_TRY(locate(load, &place, role, layer, 0, true, load->config->biases_as_found));
+        TSR_TRY(locate(load, &place, role, layer, 0, true, may_lack_bias(load, role)));
         if (place.source != NULL) {
             TSR_TRY(take_vector(load, &out->bias, &place, part, false));
         }
@@ -405,7 +433,7 @@ static tsr_status look_at_others(loader *load, const slot *s, int layer)
         }
         TSR_TRY(locate(load, &place, s->role, layer, i, false, false));
         if (has_bias || load->config->biases_as_found) {
-            TSR_TRY(locate(load, &place, s->role, layer, i, true, load->config->biases_as_found));
+            TSR_TRY(locate(load, &place, s->role, layer, i, true, may_lack_bias(load, s->role)));
         }
     }
     return TSR_OK;
@@ -514,7 +542,7 @@ static tsr_status count(loader *load)
 }
 
 tsr_status tsr_weights_measure(size_t *n_bytes, const tsr_checkpoint *checkpoint,
-                               const tsr_config *config, const tsr_shard *shard, tsr_encoding as)
+                               const tsr_config *config, const tsr_shard *shard, tsr_format as)
 {
     loader load = {.checkpoint = checkpoint, .config = config, .shard = shard, .as = as};
 
@@ -526,7 +554,8 @@ tsr_status tsr_weights_measure(size_t *n_bytes, const tsr_checkpoint *checkpoint
 
 size_t tsr_weights_estimate(tsr_encoding encoding, const tsr_config *config, const tsr_shard *shard)
 {
-    loader load = {.config = config, .shard = shard, .as = encoding};
+    loader load = {
+        .config = config, .shard = shard, .imagined_as = encoding, .as = TSR_FORMAT_COUNT};
     const tsr_status st = walk(&load);
 
     assert(st == TSR_OK); // what is imagined is there and plain
@@ -554,7 +583,7 @@ size_t tsr_weights_table_bytes(const tsr_config *config, const tsr_shard *shard)
 }
 
 tsr_status tsr_weights_load(tsr_weights *weights, tsr_device *dev, const tsr_checkpoint *checkpoint,
-                            const tsr_config *config, const tsr_shard *shard, tsr_encoding as)
+                            const tsr_config *config, const tsr_shard *shard, tsr_format as)
 {
     tsr_weights made = {.dev = dev};
     loader load = {

@@ -79,20 +79,22 @@ typedef struct tsr_weights {
 
 /*
  * Find every tensor, check its shape against the config, and pack this rank's part.
- *   as  F32, F16 or BF16: what plain weights become, rounded to nearest even; TSR_ENCODING_COUNT:
- * as they are stored Errors: FORMAT (a tensor is missing or of another shape), UNSUPPORTED (one is
- * superfluous and so not understood), NOMEM.
+ *   as  F32, F16 or BF16: what plain weights become, rounded to nearest even; Q8, Q4 or FP8: what
+ *       those of layers become that map activations, but for routers and heads of latents, where
+ *       rows are a multiple of 32 columns, the others staying as they are; COUNT: as they are
+ * stored Errors: FORMAT (a tensor is missing or of another shape), UNSUPPORTED (one is superfluous
+ * and so not understood), NOMEM.
  */
 TSR_MUST_CHECK tsr_status tsr_weights_load(tsr_weights *weights, tsr_device *dev,
                                            const tsr_checkpoint *checkpoint,
                                            const tsr_config *config, const tsr_shard *shard,
-                                           tsr_encoding as);
+                                           tsr_format as);
 void tsr_weights_clear(tsr_weights *weights); /* fine on {0} */
 
 /* Bytes that the shard will take on its rank, without loading anything. Errors as above. */
 TSR_MUST_CHECK tsr_status tsr_weights_measure(size_t *n_bytes, const tsr_checkpoint *checkpoint,
                                               const tsr_config *config, const tsr_shard *shard,
-                                              tsr_encoding as);
+                                              tsr_format as);
 
 /* The same of a model that only its config is known of: all its matrices being of `encoding`. */
 size_t tsr_weights_estimate(tsr_encoding encoding, const tsr_config *config,

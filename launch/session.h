@@ -32,6 +32,7 @@ typedef struct tsr_session_options {
     const char *device;
     const char *activations;
     const char *dtype;
+    const char *quantize;
     int64_t max_batch_tokens;
     int64_t max_sequences;
     int64_t max_queue;

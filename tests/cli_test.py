@@ -80,10 +80,23 @@ class HelpAndMistakes(Case):
     def test_every_promised_flag_is_in_the_help(self):
         page = self.good("generate", "--help").stdout.decode()
         for flag in ("model prompt prompt-file prompt-ids chat system max-tokens temperature top-k top-p min-p seed ctx "
-                     "kv-dtype kv-memory block-tokens threads activations ignore-eos json quiet max-batch-tokens "
+                     "dtype quantize kv-dtype kv-memory block-tokens threads activations ignore-eos json quiet "
+                     "max-batch-tokens "
                      "max-sequences typical-p repetition-penalty presence-penalty frequency-penalty logit-bias min-tokens "
                      "stop stop-ids include-stop logprobs echo n best-of beams num-return length-penalty early-stopping").split():
             self.assertRegex(page, r"(?m)^  --%s\b" % flag)
+
+    def test_rounded_weights_say_the_same_on_two_ranks(self):
+        folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data", "models", "llama3")
+        said = set()
+        for kind in ("int8", "int4", "fp8"):
+            line = ["generate", "--model", folder, "--prompt-ids", "5,9,77", "--max-tokens", "24", "--quantize", kind]
+            text = self.good(*line).stdout
+            self.assertEqual(self.good(*line, ranks=2).stdout, text)
+            said.add(text)
+        self.assertGreater(len(said), 1)
+        self.assertIn(b"both f16 and int8", run("generate", "--model", folder, "--prompt-ids", "5", "--dtype", "f16",
+                                                "--quantize", "int8").stderr)
 
     def test_mistakes_in_the_line_end_with_2(self):
         generate = ["generate", "--model", MODEL]
@@ -104,6 +117,7 @@ class HelpAndMistakes(Case):
                 ("number", generate + ["--prompt", "x", "--temperature", "nan"]),
                 ("from 0 to 1", generate + ["--prompt", "x", "--top-p", "1.5"]),
                 ("one of f32", generate + ["--prompt", "x", "--kv-dtype", "int3"]),
+                ("one of int8", generate + ["--prompt", "x", "--quantize", "int3"]),
                 ("bytes", generate + ["--prompt", "x", "--kv-memory", "lots"]),
                 ("token ids", generate + ["--prompt-ids", "1,two"]),
                 ("from 0.001 to", generate + ["--prompt", "x", "--repetition-penalty", "0"]),

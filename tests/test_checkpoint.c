@@ -5,6 +5,7 @@
 #include "engine/checkpoint.h"
 
 #include <dirent.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -155,7 +156,7 @@ static void change(const char *name, const char *was, const char *is)
 }
 
 /* Opens the folder with all that a rank does alone; nothing stays open. */
-static tsr_status load_share(tsr_weights *weights, int rank, int n_ranks, tsr_encoding as)
+static tsr_status load_share(tsr_weights *weights, int rank, int n_ranks, tsr_format as)
 {
     static tsr_device *dev;
     const tsr_device_options options = {.kind = TSR_DEVICE_CPU, .n_threads = 1};
@@ -183,7 +184,7 @@ static tsr_status load_share(tsr_weights *weights, int rank, int n_ranks, tsr_en
 
 static tsr_status open_it(void)
 {
-    return load_share(NULL, 0, 1, TSR_ENCODING_COUNT);
+    return load_share(NULL, 0, 1, TSR_FORMAT_COUNT);
 }
 
 static void refuses(tsr_status want, const char *name, const char *part)
@@ -483,14 +484,14 @@ static void a_rank_reads_the_bytes_of_its_own_shard_and_no_others(void **state)
             uint64_t n_own = 0;
 
             begin("llama3");
-            assert_int_equal(load_share(&whole, rank, n_ranks, TSR_ENCODING_COUNT), TSR_OK);
+            assert_int_equal(load_share(&whole, rank, n_ranks, TSR_FORMAT_COUNT), TSR_OK);
             for (int part = 1; part <= 4; part++) {
                 char name[64];
 
                 (void)snprintf(name, sizeof(name), "model-%05d-of-00004.safetensors", part);
                 n_own += poison_others(name, &shard, shape.head_dim);
             }
-            assert_int_equal(load_share(&poisoned, rank, n_ranks, TSR_ENCODING_COUNT), TSR_OK);
+            assert_int_equal(load_share(&poisoned, rank, n_ranks, TSR_FORMAT_COUNT), TSR_OK);
             assert_int_equal(whole.n_bytes, poisoned.n_bytes);
             assert_memory_equal(whole.memory, poisoned.memory, whole.n_bytes);
             assert_int_equal(whole.file_bytes, n_own);
@@ -503,12 +504,12 @@ static void a_rank_reads_the_bytes_of_its_own_shard_and_no_others(void **state)
 static void weights_become_the_type_that_is_asked_for(void **state)
 {
     static const struct {
-        tsr_encoding as;
+        tsr_format as;
         tsr_format format;
     } wishes[] = {
-        {TSR_ENCODING_COUNT, TSR_FORMAT_BF16},
-        {TSR_ENCODING_F32, TSR_FORMAT_F32},
-        {TSR_ENCODING_F16, TSR_FORMAT_F16},
+        {TSR_FORMAT_COUNT, TSR_FORMAT_BF16},
+        {TSR_FORMAT_F32, TSR_FORMAT_F32},
+        {TSR_FORMAT_F16, TSR_FORMAT_F16},
     };
     float values[3][96];
 
@@ -526,6 +527,67 @@ static void weights_become_the_type_that_is_asked_for(void **state)
     for (int c = 0; c < 96; c++) {
         assert_float_equal(values[2][c], values[0][c], 1e-3F);
     }
+}
+
+/* A row's largest distance from what is stored, of the largest value. */
+static double distance(const float *row, const float *stored, int n)
+{
+    double most = 0;
+    double worst = 0;
+
+    for (int c = 0; c < n; c++) {
+        most = fmax(most, fabs((double)stored[c]));
+        worst = fmax(worst, fabs((double)row[c] - (double)stored[c]));
+    }
+    return worst / most;
+}
+
+/* At most, of the largest in 32: half of 1/127, and of 1/2048 where the scale becomes a half; two
+ * steps of 2/15, as 4 bits may leave an extreme out; half a step of 3 bits. */
+static void weights_of_layers_round_to_fewer_bits_the_same_on_all_ranks(void **state)
+{
+    static const struct {
+        tsr_format as;
+        double bound;
+    } wishes[] = {{TSR_FORMAT_Q8, 0.0045}, {TSR_FORMAT_Q4, 0.27}, {TSR_FORMAT_FP8, 0.0626}};
+    float stored[96];
+    float row[96];
+    float own[96];
+    tsr_weights plain;
+
+    (void)state;
+    begin("llama3");
+    assert_int_equal(load_share(&plain, 0, 1, TSR_FORMAT_COUNT), TSR_OK);
+    for (int i = 0; i < 3; i++) {
+        tsr_weights w;
+        tsr_weights part;
+
+        assert_int_equal(load_share(&w, 0, 1, wishes[i].as), TSR_OK);
+        assert_int_equal(load_share(&part, 0, 2, wishes[i].as), TSR_OK);
+        assert_int_equal(w.embed.weight.format, plain.embed.weight.format);
+        assert_int_equal(w.head.weight.format, plain.head.weight.format);
+        assert_int_equal(w.layers[1].q.weight.format, wishes[i].as);
+        assert_int_equal(w.layers[1].down.weight.format, wishes[i].as);
+        assert_int_equal(part.layers[1].down.weight.format, wishes[i].as);
+        assert_true(w.n_bytes < plain.n_bytes);
+        assert_int_equal(w.file_bytes, plain.file_bytes);
+        for (int64_t r = 0; r < part.layers[1].q.weight.n_rows; r++) {
+            double is;
+
+            assert_int_equal(w.layers[1].q.weight.n_cols, 96);
+            tsr_weight_unpack_row(&plain.layers[1].q.weight, r, stored);
+            tsr_weight_unpack_row(&w.layers[1].q.weight, r, row);
+            tsr_weight_unpack_row(&part.layers[1].q.weight, r, own);
+            assert_memory_equal(row, own, sizeof(row));
+            is = distance(row, stored, 96);
+            if (!(is > 0 && is <= wishes[i].bound)) {
+                fail_msg("%s is off by %g", tsr_weight_format_name(wishes[i].as), is);
+            }
+        }
+        tsr_weights_clear(&w);
+        tsr_weights_clear(&part);
+    }
+    tsr_weights_clear(&plain);
 }
 
 /* ---- memory ------------------------------------------------------------------------------------
@@ -566,6 +628,7 @@ int main(void)
         cmocka_unit_test(keys_that_cannot_be_are_refused_in_words),
         cmocka_unit_test(a_rank_reads_the_bytes_of_its_own_shard_and_no_others),
         cmocka_unit_test(weights_become_the_type_that_is_asked_for),
+        cmocka_unit_test(weights_of_layers_round_to_fewer_bits_the_same_on_all_ranks),
         cmocka_unit_test(running_out_of_memory_leaks_nothing),
     };
 

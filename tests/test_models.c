@@ -396,7 +396,7 @@ int main(int argc, char **argv)
         golden = fopen(argv[1], tsr_world_size(world) == 1 ? "wb" : "rb");
     }
     for (int i = 0; i < n; i++) {
-        if (strncmp(names[i], "q_", 2) != 0 && is_wanted(names[i], &path, argc, argv)) {
+        if (is_wanted(names[i], &path, argc, argv)) {
             test_folder(names[i], path, golden);
             n_tested++;
         }

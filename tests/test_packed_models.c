@@ -1,0 +1,370 @@
+/*
+ * Whole models whose linear weights are bytes with scales, fused tensors and experts among them:
+ * on every rank each weight is bit for bit that of the same model with the values stored as f32.
+ */
+#include "engine/weights.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <sys/stat.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "engine/config.h"
+#include "kernels/dtype.h"
+#include "tests/support/scratch.h"
+#include "tests/support/torture.h"
+
+enum {
+    MOST_COLS = 2048,
+    PATH_BYTES = 512
+};
+
+static tsr_device *dev;
+
+static const char QUANTIZATION[] =
+    "{\"quant_method\": \"compressed-tensors\", \"format\": \"int-quantized\", "
+    "\"config_groups\": {\"all\": {\"weights\": {\"num_bits\": 8, \"type\": \"int\", "
+    "\"strategy\": \"channel\"}}}}";
+
+/* ---- two folders out of one --------------------------------------------------------------------
+ */
+
+typedef struct folder {
+    char path[PATH_BYTES];
+    json_t *header;
+    FILE *data;
+    size_t at;
+} folder;
+
+static const char *file_of(const folder *f, const char *name)
+{
+    static char path[2 * PATH_BYTES];
+
+    (void)snprintf(path, sizeof(path), "%s/%s", f->path, name);
+    return path;
+}
+
+static void begin(folder *f, const char *name)
+{
+    (void)snprintf(f->path, sizeof(f->path), "%s", scratch_path(name));
+    f->header = json_object();
+    f->data = tmpfile();
+    f->at = 0;
+    assert_non_null(f->data);
+    assert_int_equal(mkdir(f->path, 0700), 0);
+}
+
+static void put(folder *f, const char *name, const char *suffix, const char *type, int64_t rows,
+                int64_t cols, const void *bytes, size_t n_bytes)
+{
+    char whole[PATH_BYTES];
+    json_t *shape = rows > 0 ? json_pack("[I,I]", (json_int_t)rows, (json_int_t)cols)
+                             : json_pack("[I]", (json_int_t)cols);
+
+    (void)snprintf(whole, sizeof(whole), "%s%s", name, suffix);
+    assert_int_equal(fwrite(bytes, 1, n_bytes, f->data), n_bytes);
+    assert_int_equal(json_object_set_new(f->header, whole,
+                                         json_pack("{s:s,s:o,s:[I,I]}", "dtype", type, "shape",
+                                                   shape, "data_offsets", (json_int_t)f->at,
+                                                   (json_int_t)(f->at + n_bytes))),
+                     0);
+    f->at += n_bytes;
+}
+
+static void finish(folder *f, const json_t *config)
+{
+    char *header = json_dumps(f->header, JSON_COMPACT);
+    const uint64_t length = strlen(header);
+    FILE *to = fopen(file_of(f, "model.safetensors"), "wb");
+    int c;
+
+    assert_non_null(to);
+    assert_int_equal(fwrite(&length, sizeof(length), 1, to), 1);
+    assert_int_equal(fwrite(header, 1, (size_t)length, to), length);
+    rewind(f->data);
+    while ((c = fgetc(f->data)) != EOF) {
+        assert_int_equal(fputc(c, to), c);
+    }
+    assert_int_equal(fclose(to), 0);
+    assert_int_equal(fclose(f->data), 0);
+    assert_int_equal(json_dump_file(config, file_of(f, "config.json"), 0), 0);
+    free(header);
+    json_decref(f->header);
+}
+
+static void forget(const folder *f)
+{
+    assert_int_equal(unlink(file_of(f, "model.safetensors")), 0);
+    assert_int_equal(unlink(file_of(f, "config.json")), 0);
+    assert_int_equal(rmdir(f->path), 0);
+}
+
+/* The linear weights inside layers; all others stay as they are. */
+static bool is_linear(const char *name, const tsr_stored_tensor *t)
+{
+    return t->n_dims == 2 && strstr(name, "layers.") != NULL &&
+           (strstr(name, "proj") != NULL || strstr(name, "dense") != NULL ||
+            strstr(name, "query_key_value") != NULL);
+}
+
+/* Codes and scales that no other row and column has at once. */
+static void put_linear(folder *packed, folder *plain, const char *stem, const tsr_stored_tensor *t,
+                       int seed)
+{
+    const int64_t rows = t->shape[1];
+    const int64_t cols = t->shape[0];
+    int8_t *codes = malloc((size_t)(rows * cols));
+    uint16_t *scales = malloc((size_t)rows * sizeof(*scales));
+    float *values = malloc((size_t)(rows * cols) * sizeof(*values));
+
+    assert_non_null(codes);
+    assert_non_null(scales);
+    assert_non_null(values);
+    for (int64_t r = 0; r < rows; r++) {
+        scales[r] = tsr_dtype_to_bf16((float)(r + 1 + seed % 7) / 65536);
+        for (int64_t c = 0; c < cols; c++) {
+            codes[r * cols + c] = (int8_t)((r * 31 + c * 17 + r * c / 5 + seed) % 255 - 127);
+            values[r * cols + c] = (float)codes[r * cols + c] * tsr_dtype_from_bf16(scales[r]);
+        }
+    }
+    put(packed, stem, ".weight", "I8", rows, cols, codes, (size_t)(rows * cols));
+    put(packed, stem, ".weight_scale", "BF16", rows, 1, scales, (size_t)rows * sizeof(*scales));
+    put(plain, stem, ".weight", "F32", rows, cols, values, (size_t)(rows * cols) * sizeof(*values));
+    free(values);
+    free(scales);
+    free(codes);
+}
+
+static void make_twins(folder *packed, folder *plain, const char *name)
+{
+    static const char *const types[] = {"F32", "F16", "BF16"};
+    tsr_checkpoint *checkpoint = NULL;
+    char path[PATH_BYTES];
+    json_t *config;
+    int n_linear = 0;
+
+    (void)snprintf(path, sizeof(path), "%s/models/%s", TSR_TEST_DATA, name);
+    assert_int_equal(tsr_checkpoint_open(&checkpoint, path), TSR_OK);
+    begin(packed, "packed");
+    begin(plain, "plain");
+    for (int i = 0; i < tsr_checkpoint_count(checkpoint); i++) {
+        const tsr_stored_tensor *t = tsr_checkpoint_at(checkpoint, i);
+        const int64_t rows = t->n_dims == 2 ? t->shape[1] : 0;
+        char stem[PATH_BYTES];
+
+        (void)snprintf(stem, sizeof(stem), "%.*s", (int)t->name.n_bytes, t->name.bytes);
+        assert_true(t->n_dims == 1 || t->n_dims == 2);
+        if (is_linear(stem, t) && strstr(stem, ".weight") != NULL) {
+            *strstr(stem, ".weight") = '\0';
+            put_linear(packed, plain, stem, t, i);
+            n_linear++;
+        } else {
+            put(packed, stem, "", types[t->encoding], rows, t->shape[0], t->data, t->n_bytes);
+            put(plain, stem, "", types[t->encoding], rows, t->shape[0], t->data, t->n_bytes);
+        }
+    }
+    assert_true(n_linear >= 6);
+    config = json_deep_copy(tsr_checkpoint_config(checkpoint).object);
+    finish(plain, config);
+    assert_int_equal(
+        json_object_set_new(config, "quantization_config", json_loads(QUANTIZATION, 0, NULL)), 0);
+    finish(packed, config);
+    json_decref(config);
+    tsr_checkpoint_close(checkpoint);
+}
+
+/* ---- compared ----------------------------------------------------------------------------------
+ */
+
+typedef struct loaded {
+    tsr_checkpoint *checkpoint;
+    tsr_config config;
+    tsr_shard shard;
+    tsr_weights weights;
+} loaded;
+
+static void unload(loaded *l)
+{
+    tsr_weights_clear(&l->weights);
+    tsr_config_clear(&l->config);
+    tsr_checkpoint_close(l->checkpoint);
+    *l = (loaded){0};
+}
+
+static tsr_status load(loaded *l, const char *path, int rank, int n_ranks)
+{
+    tsr_status st = tsr_checkpoint_open(&l->checkpoint, path);
+
+    if (st == TSR_OK) {
+        st = tsr_config_read(&l->config, l->checkpoint);
+    }
+    if (st == TSR_OK) {
+        l->shard = tsr_shard_of(&l->config.shape, rank, n_ranks);
+        st = tsr_weights_load(&l->weights, dev, l->checkpoint, &l->config, &l->shard,
+                              TSR_FORMAT_COUNT);
+    }
+    if (st != TSR_OK) {
+        unload(l);
+    }
+    return st;
+}
+
+static int n_packed;
+
+static void same(const tsr_linear *a, const tsr_linear *b)
+{
+    static float of_a[MOST_COLS];
+    static float of_b[MOST_COLS];
+    const tsr_weight *w = &a->weight;
+
+    assert_int_equal(w->n_rows, b->weight.n_rows);
+    assert_int_equal(w->n_cols, b->weight.n_cols);
+    assert_true(w->n_cols <= MOST_COLS);
+    n_packed += w->format == TSR_FORMAT_Q8_WIDE;
+    for (int64_t r = 0; w->n_cols > 0 && r < w->n_rows; r++) {
+        tsr_weight_unpack_row(w, r, of_a);
+        tsr_weight_unpack_row(&b->weight, r, of_b);
+        for (int64_t c = 0; c < w->n_cols; c++) {
+            assert_true(of_a[c] == of_b[c]);
+        }
+    }
+}
+
+static void same_list(const tsr_linear *a, const tsr_linear *b, int64_t n)
+{
+    for (int64_t i = 0; a != NULL && i < n; i++) {
+        same(&a[i], &b[i]);
+    }
+}
+
+static void same_layer(const tsr_layer_weights *a, const tsr_layer_weights *b,
+                       const tsr_shard *shard)
+{
+    same(&a->q, &b->q);
+    same(&a->k, &b->k);
+    same(&a->v, &b->v);
+    same(&a->o, &b->o);
+    same(&a->q_low, &b->q_low);
+    same(&a->kv_low, &b->kv_low);
+    same(&a->gate, &b->gate);
+    same(&a->up, &b->up);
+    same(&a->down, &b->down);
+    same(&a->shared_gate, &b->shared_gate);
+    same(&a->shared_up, &b->shared_up);
+    same(&a->shared_down, &b->shared_down);
+    same_list(a->k_up, b->k_up, shard->heads.count);
+    same_list(a->v_up, b->v_up, shard->heads.count);
+    same_list(a->expert_gate, b->expert_gate, shard->experts.count);
+    same_list(a->expert_up, b->expert_up, shard->experts.count);
+    same_list(a->expert_down, b->expert_down, shard->experts.count);
+}
+
+static void packed_models_are_the_plain_models_of_their_values(void **state)
+{
+    static const char *const names[] = {"qwen2", "phi3", "gpt_neox", "deepseek_v2", "qwen3_moe"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        folder packed;
+        folder plain;
+
+        make_twins(&packed, &plain, names[i]);
+        for (int n_ranks = 1; n_ranks <= 5; n_ranks += n_ranks == 3 ? 2 : 1) {
+            n_packed = 0;
+            for (int rank = 0; rank < n_ranks; rank++) {
+                loaded a = {0};
+                loaded b = {0};
+                size_t n_bytes;
+
+                if (load(&a, packed.path, rank, n_ranks) != TSR_OK) {
+                    fail_msg("%s: %s", names[i], tsr_status_message());
+                }
+                assert_int_equal(load(&b, plain.path, rank, n_ranks), TSR_OK);
+                for (int layer = 0; layer < a.config.n_layers; layer++) {
+                    same_layer(&a.weights.layers[layer], &b.weights.layers[layer], &a.shard);
+                }
+                assert_int_equal(tsr_weights_measure(&n_bytes, a.checkpoint, &a.config, &a.shard,
+                                                     TSR_FORMAT_COUNT),
+                                 TSR_OK);
+                assert_int_equal(n_bytes, a.weights.n_bytes);
+                assert_true(rank > 0 || a.weights.file_bytes < b.weights.file_bytes);
+                unload(&a);
+                unload(&b);
+            }
+            assert_true(n_packed >= 6);
+        }
+        forget(&packed);
+        forget(&plain);
+    }
+}
+
+static tsr_status load_and_unload(void *ctx)
+{
+    loaded l = {0};
+
+    TSR_TRY(load(&l, ctx, 0, 1));
+    unload(&l);
+    return TSR_OK;
+}
+
+static void running_out_of_memory_leaks_nothing(void **state)
+{
+    static const char *const names[] = {"q_gptq4_act", "q_fp8"};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        char path[PATH_BYTES];
+
+        (void)snprintf(path, sizeof(path), "%s/models/%s", TSR_TEST_DATA, names[i]);
+        assert_int_equal(load_and_unload(path), TSR_OK);
+        assert_true(torture(load_and_unload, path) > 8);
+    }
+}
+
+/* Every byte of weights is read once by one rank: all but lists of groups that say nothing. */
+static void one_rank_reads_all_bytes_of_weights(void **state)
+{
+    static const char *const names[] = {"q_awq", "q_fp8", "q_gptq4_act"};
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        char path[PATH_BYTES];
+        loaded l = {0};
+        uint64_t n_bytes = 0;
+
+        (void)snprintf(path, sizeof(path), "%s/models/%s", TSR_TEST_DATA, names[i]);
+        assert_int_equal(load(&l, path, 0, 1), TSR_OK);
+        for (int t = 0; t < tsr_checkpoint_count(l.checkpoint); t++) {
+            n_bytes += tsr_checkpoint_at(l.checkpoint, t)->n_bytes;
+        }
+        assert_int_equal(l.weights.file_bytes, n_bytes);
+        unload(&l);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(packed_models_are_the_plain_models_of_their_values),
+        cmocka_unit_test(running_out_of_memory_leaks_nothing),
+        cmocka_unit_test(one_rank_reads_all_bytes_of_weights),
+    };
+    const tsr_device_options options = {.kind = TSR_DEVICE_CPU, .n_threads = 1};
+    int n_failed = 1;
+
+    if (tsr_device_open(&dev, &options) == TSR_OK) {
+        n_failed =
+            cmocka_run_group_tests_name("packed_models", tests, scratch_make, scratch_remove);
+        tsr_device_close(dev);
+    }
+    return n_failed;
+}
