@@ -8,14 +8,7 @@
 
 #include "base/alloc.h"
 #include "base/text.h"
-
-/* One body on its way into a request. */
-typedef struct reading {
-    const json_t *body;
-    const tsr_model *model;
-    int64_t context;
-    tsr_api_error *error;
-} reading;
+#include "launch/api_value.h"
 
 void tsr_api_error_set(tsr_api_error *error, int status, const char *param, const char *format, ...)
 {
@@ -36,85 +29,6 @@ json_t *tsr_api_error_object(const tsr_api_error *error)
                      error->param[0] != '\0' ? json_string(error->param) : json_null(), "code");
 }
 
-static tsr_status refuse(const reading *r, const char *key, const char *wanted)
-{
-    tsr_api_error_set(r->error, 400, key, "'%s' must be %s", key, wanted);
-    return TSR_ERR_ARG;
-}
-
-static tsr_status no_memory(const reading *r)
-{
-    tsr_api_error_set(r->error, 500, "", "no memory for the request");
-    return TSR_ERR_NOMEM;
-}
-
-/* ---- values ---------------------------------------------------------------------------------- */
-
-/* NULL: not there, or null. */
-static const json_t *value_of(const reading *r, const char *key)
-{
-    const json_t *value = json_object_get(r->body, key);
-
-    return json_is_null(value) ? NULL : value;
-}
-
-static tsr_status read_real(const reading *r, const char *key, double least, double most,
-                            double *out)
-{
-    const json_t *value = value_of(r, key);
-    char wanted[64];
-
-    if (value == NULL) {
-        return TSR_OK;
-    }
-    if (!json_is_number(value) || !(json_number_value(value) >= least) ||
-        !(json_number_value(value) <= most)) {
-        (void)snprintf(wanted, sizeof(wanted), "a number from %g to %g", least, most);
-        return refuse(r, key, wanted);
-    }
-    *out = json_number_value(value);
-    return TSR_OK;
-}
-
-static tsr_status read_float(const reading *r, const char *key, double least, double most,
-                             float *out)
-{
-    double value = (double)*out;
-
-    TSR_TRY(read_real(r, key, least, most, &value));
-    *out = (float)value;
-    return TSR_OK;
-}
-
-static tsr_status read_int(const reading *r, const char *key, int64_t least, int64_t most, int *out)
-{
-    const json_t *value = value_of(r, key);
-    char wanted[80];
-
-    if (value == NULL) {
-        return TSR_OK;
-    }
-    if (!json_is_integer(value) || json_integer_value(value) < least ||
-        json_integer_value(value) > most) {
-        (void)snprintf(wanted, sizeof(wanted), "a whole number from %lld to %lld", (long long)least,
-                       (long long)most);
-        return refuse(r, key, wanted);
-    }
-    *out = (int)json_integer_value(value);
-    return TSR_OK;
-}
-
-static tsr_status read_bool(const reading *r, const char *key, bool *out)
-{
-    const json_t *value = value_of(r, key);
-
-    if (value != NULL && !json_is_boolean(value)) {
-        return refuse(r, key, "true or false");
-    }
-    *out = value != NULL ? json_is_true(value) : *out;
-    return TSR_OK;
-}
-
 /* ---- prompts --------------------------------------------------------------------------------- */
 
 static bool is_ids(const json_t *value)
@@ -123,21 +37,21 @@ static bool is_ids(const json_t *value)
            json_is_integer(json_array_get(value, 0));
 }
 
-static tsr_status take_ids(const reading *r, const json_t *value, tsr_api_prompt *out)
+static tsr_status take_ids(const tsr_api_body *r, const json_t *value, tsr_api_prompt *out)
 {
     const int n_vocab = (int)tsr_model_describe(r->model).n_vocab;
     const size_t n = json_array_size(value);
 
     out->ids = tsr_alloc(n, sizeof(*out->ids));
     if (out->ids == NULL) {
-        return no_memory(r);
+        return tsr_api_value_no_memory(r);
     }
     for (size_t i = 0; i < n; i++) {
         const json_t *id = json_array_get(value, i);
 
         if (!json_is_integer(id) || json_integer_value(id) < 0 ||
             json_integer_value(id) >= n_vocab) {
-            return refuse(r, "prompt", "text or token ids of this model");
+            return tsr_api_value_refuse(r, "prompt", "text or token ids of this model");
         }
         out->ids[i] = (int32_t)json_integer_value(id);
     }
@@ -145,20 +59,21 @@ static tsr_status take_ids(const reading *r, const json_t *value, tsr_api_prompt
     return TSR_OK;
 }
 
-static tsr_status take_prompt(const reading *r, const json_t *value, tsr_api_prompt *out)
+static tsr_status take_prompt(const tsr_api_body *r, const json_t *value, tsr_api_prompt *out)
 {
     if (is_ids(value)) {
         TSR_TRY(take_ids(r, value, out));
     } else if (json_is_string(value)) {
         if (tsr_model_prompt_ids(r->model, json_string_value(value), json_string_length(value),
                                  &out->ids, &out->n_ids) != TSR_OK) {
-            return no_memory(r);
+            return tsr_api_value_no_memory(r);
         }
     } else {
-        return refuse(r, "prompt", "text, token ids, or a list of these");
+        return tsr_api_value_refuse(r, "prompt", "text, token ids, or a list of these");
     }
     if (out->n_ids == 0) {
-        return refuse(r, "prompt", "more than nothing: there is nothing to go on from");
+        return tsr_api_value_refuse(r, "prompt",
+                                    "more than nothing: there is nothing to go on from");
     }
     if (out->n_ids >= r->context) {
         tsr_api_error_set(r->error, 400, "prompt",
@@ -170,18 +85,18 @@ static tsr_status take_prompt(const reading *r, const json_t *value, tsr_api_pro
     return TSR_OK;
 }
 
-static tsr_status read_prompts(const reading *r, tsr_api_request *q)
+static tsr_status read_prompts(const tsr_api_body *r, tsr_api_request *q)
 {
-    const json_t *value = value_of(r, "prompt");
+    const json_t *value = tsr_api_value_of(r, "prompt");
     const bool many = json_is_array(value) && !is_ids(value);
     const size_t n = many ? json_array_size(value) : 1;
 
     if (value == NULL || n < 1 || n > TSR_API_MOST_PROMPTS) {
-        return refuse(r, "prompt", "text, token ids, or a list of these, up to 256");
+        return tsr_api_value_refuse(r, "prompt", "text, token ids, or a list of these, up to 256");
     }
     q->prompts = tsr_alloc(n, sizeof(*q->prompts));
     if (q->prompts == NULL) {
-        return no_memory(r);
+        return tsr_api_value_no_memory(r);
     }
     for (size_t i = 0; i < n; i++) {
         q->n_prompts++;
@@ -198,7 +113,7 @@ static bool is_plain_text(const json_t *value)
 
 /* The text of a message: a string, or the texts of its parts one behind the other; a reference is
  * the caller's. */
-static tsr_status take_content(const reading *r, const json_t *message, json_t **text)
+static tsr_status take_content(const tsr_api_body *r, const json_t *message, json_t **text)
 {
     const json_t *content = json_object_get(message, "content");
     tsr_text whole = {0};
@@ -212,7 +127,7 @@ static tsr_status take_content(const reading *r, const json_t *message, json_t *
         return TSR_OK;
     }
     if (content != NULL && !json_is_null(content) && !json_is_array(content)) {
-        return refuse(r, "messages", "a list of messages whose content is text");
+        return tsr_api_value_refuse(r, "messages", "a list of messages whose content is text");
     }
     json_array_foreach(content, i, part)
     {
@@ -223,22 +138,22 @@ static tsr_status take_content(const reading *r, const json_t *message, json_t *
             break;
         }
         if (type == NULL || strcmp(type, "text") != 0 || !is_plain_text(more)) {
-            st = refuse(r, "messages", "a list of messages whose content is text");
+            st = tsr_api_value_refuse(r, "messages", "a list of messages whose content is text");
         } else if (json_string_length(more) > 0 &&
                    tsr_text_append(&whole, json_string_value(more), json_string_length(more)) !=
                        TSR_OK) {
-            st = no_memory(r);
+            st = tsr_api_value_no_memory(r);
         }
     }
     *text =
         st == TSR_OK ? json_stringn(whole.bytes != NULL ? whole.bytes : "", whole.n_bytes) : NULL;
     tsr_text_clear(&whole);
-    return st == TSR_OK && *text == NULL ? no_memory(r) : st;
+    return st == TSR_OK && *text == NULL ? tsr_api_value_no_memory(r) : st;
 }
 
-static tsr_status read_messages(const reading *r, tsr_api_request *q)
+static tsr_status read_messages(const tsr_api_body *r, tsr_api_request *q)
 {
-    const json_t *value = value_of(r, "messages");
+    const json_t *value = tsr_api_value_of(r, "messages");
     const size_t n = json_array_size(value);
     tsr_chat_message *messages = tsr_alloc(n + 1, sizeof(*messages));
     json_t *texts = json_array();
@@ -246,19 +161,20 @@ static tsr_status read_messages(const reading *r, tsr_api_request *q)
 
     q->prompts = tsr_alloc(1, sizeof(*q->prompts));
     if (messages == NULL || texts == NULL || q->prompts == NULL) {
-        st = no_memory(r);
+        st = tsr_api_value_no_memory(r);
     } else if (n == 0) {
-        st = refuse(r, "messages", "a list of messages, one at least");
+        st = tsr_api_value_refuse(r, "messages", "a list of messages, one at least");
     }
     for (size_t i = 0; i < n && st == TSR_OK; i++) {
         const json_t *message = json_array_get(value, i);
         json_t *text = NULL;
 
         messages[i].role = json_string_value(json_object_get(message, "role"));
-        st = messages[i].role == NULL ? refuse(r, "messages", "a list of messages with a role")
-                                      : take_content(r, message, &text);
+        st = messages[i].role == NULL
+                 ? tsr_api_value_refuse(r, "messages", "a list of messages with a role")
+                 : take_content(r, message, &text);
         if (text != NULL && json_array_append_new(texts, text) != 0) {
-            st = no_memory(r);
+            st = tsr_api_value_no_memory(r);
         }
         messages[i].content = st == TSR_OK ? json_string_value(text) : NULL;
     }
@@ -286,9 +202,9 @@ static tsr_status read_messages(const reading *r, tsr_api_request *q)
 
 /* ---- lists ----------------------------------------------------------------------------------- */
 
-static tsr_status read_stops(const reading *r, tsr_api_request *q)
+static tsr_status read_stops(const tsr_api_body *r, tsr_api_request *q)
 {
-    const json_t *value = value_of(r, "stop");
+    const json_t *value = tsr_api_value_of(r, "stop");
     size_t n;
 
     if (value == NULL) {
@@ -297,18 +213,18 @@ static tsr_status read_stops(const reading *r, tsr_api_request *q)
     q->stops = json_is_string(value) ? json_pack("[O]", value) : json_deep_copy(value);
     n = json_array_size(q->stops);
     if (!json_is_array(q->stops) || n > TSR_API_MOST_STOPS) {
-        return refuse(r, "stop", "a text or a list of up to 16");
+        return tsr_api_value_refuse(r, "stop", "a text or a list of up to 16");
     }
     q->stop_texts = tsr_alloc(n + 1, sizeof(*q->stop_texts));
     q->stop_bytes = tsr_alloc(n + 1, sizeof(*q->stop_bytes));
     if (q->stop_texts == NULL || q->stop_bytes == NULL) {
-        return no_memory(r);
+        return tsr_api_value_no_memory(r);
     }
     for (size_t i = 0; i < n; i++) {
         const json_t *stop = json_array_get(q->stops, i);
 
         if (!json_is_string(stop) || json_string_length(stop) == 0) {
-            return refuse(r, "stop", "a text or a list of texts, none of them empty");
+            return tsr_api_value_refuse(r, "stop", "a text or a list of texts, none of them empty");
         }
         q->stop_texts[i] = json_string_value(stop);
         q->stop_bytes[i] = json_string_length(stop);
@@ -319,16 +235,16 @@ static tsr_status read_stops(const reading *r, tsr_api_request *q)
     return TSR_OK;
 }
 
-static tsr_status read_biases(const reading *r, tsr_api_request *q)
+static tsr_status read_biases(const tsr_api_body *r, tsr_api_request *q)
 {
-    const json_t *value = value_of(r, "logit_bias");
+    const json_t *value = tsr_api_value_of(r, "logit_bias");
     const size_t n = json_object_size(value);
     const char *key;
     json_t *bias;
     int i = 0;
 
     if (value != NULL && !json_is_object(value)) {
-        return refuse(r, "logit_bias", "an object of token ids and numbers");
+        return tsr_api_value_refuse(r, "logit_bias", "an object of token ids and numbers");
     }
     if (n == 0) {
         return TSR_OK;
@@ -336,7 +252,7 @@ static tsr_status read_biases(const reading *r, tsr_api_request *q)
     q->bias_ids = tsr_alloc(n, sizeof(*q->bias_ids));
     q->biases = tsr_alloc(n, sizeof(*q->biases));
     if (q->bias_ids == NULL || q->biases == NULL) {
-        return no_memory(r);
+        return tsr_api_value_no_memory(r);
     }
     json_object_foreach((json_t *)(uintptr_t)value, key, bias)
     {
@@ -345,7 +261,8 @@ static tsr_status read_biases(const reading *r, tsr_api_request *q)
 
         if (key[0] < '0' || key[0] > '9' || *end != '\0' || id > INT32_MAX ||
             !json_is_number(bias) || fabs(json_number_value(bias)) > 100) {
-            return refuse(r, "logit_bias", "an object of token ids and numbers from -100 to 100");
+            return tsr_api_value_refuse(r, "logit_bias",
+                                        "an object of token ids and numbers from -100 to 100");
         }
         q->bias_ids[i] = (int32_t)id;
         q->biases[i++] = (float)json_number_value(bias);
@@ -356,27 +273,27 @@ static tsr_status read_biases(const reading *r, tsr_api_request *q)
     return TSR_OK;
 }
 
-static tsr_status read_stop_ids(const reading *r, tsr_api_request *q)
+static tsr_status read_stop_ids(const tsr_api_body *r, tsr_api_request *q)
 {
-    const json_t *value = value_of(r, "stop_token_ids");
+    const json_t *value = tsr_api_value_of(r, "stop_token_ids");
     const size_t n = json_array_size(value);
 
     if (value != NULL && !json_is_array(value)) {
-        return refuse(r, "stop_token_ids", "a list of token ids");
+        return tsr_api_value_refuse(r, "stop_token_ids", "a list of token ids");
     }
     if (n == 0) {
         return TSR_OK;
     }
     q->stop_ids = tsr_alloc(n, sizeof(*q->stop_ids));
     if (q->stop_ids == NULL) {
-        return no_memory(r);
+        return tsr_api_value_no_memory(r);
     }
     for (size_t i = 0; i < n; i++) {
         const json_t *id = json_array_get(value, i);
 
         if (!json_is_integer(id) || json_integer_value(id) < 0 ||
             json_integer_value(id) > INT32_MAX) {
-            return refuse(r, "stop_token_ids", "a list of token ids");
+            return tsr_api_value_refuse(r, "stop_token_ids", "a list of token ids");
         }
         q->stop_ids[i] = (int32_t)json_integer_value(id);
     }
@@ -387,63 +304,63 @@ static tsr_status read_stop_ids(const reading *r, tsr_api_request *q)
 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
-static tsr_status read_seed(const reading *r, tsr_generation *g)
+static tsr_status read_seed(const tsr_api_body *r, tsr_generation *g)
 {
-    const json_t *value = value_of(r, "seed");
+    const json_t *value = tsr_api_value_of(r, "seed");
 
     if (value != NULL && !json_is_integer(value)) {
-        return refuse(r, "seed", "a whole number");
+        return tsr_api_value_refuse(r, "seed", "a whole number");
     }
     g->seed = value != NULL ? (uint64_t)json_integer_value(value) : g->seed;
     return TSR_OK;
 }
 
-static tsr_status read_lengths(const reading *r, tsr_api_request *q)
+static tsr_status read_lengths(const tsr_api_body *r, tsr_api_request *q)
 {
     const int most = r->context < INT32_MAX ? (int)r->context : INT32_MAX;
     tsr_generation *g = &q->generation;
 
     g->max_tokens = q->kind == TSR_API_CHAT ? most : 16;
-    TSR_TRY(read_int(r, "max_tokens", q->echo ? 0 : 1, INT32_MAX, &g->max_tokens));
-    TSR_TRY(read_int(r, "max_completion_tokens", 1, INT32_MAX, &g->max_tokens));
-    TSR_TRY(read_int(r, "min_tokens", 0, INT32_MAX, &g->min_tokens));
-    return read_real(r, "timeout", 0, 1e9, &g->deadline_s);
+    TSR_TRY(tsr_api_value_int(r, "max_tokens", q->echo ? 0 : 1, INT32_MAX, &g->max_tokens));
+    TSR_TRY(tsr_api_value_int(r, "max_completion_tokens", 1, INT32_MAX, &g->max_tokens));
+    TSR_TRY(tsr_api_value_int(r, "min_tokens", 0, INT32_MAX, &g->min_tokens));
+    return tsr_api_value_real(r, "timeout", 0, 1e9, &g->deadline_s);
 }
 
-static tsr_status read_choosing(const reading *r, tsr_generation *g)
+static tsr_status read_choosing(const tsr_api_body *r, tsr_generation *g)
 {
     g->temperature = 1;
-    TSR_TRY(read_float(r, "temperature", 0, 100, &g->temperature));
-    TSR_TRY(read_float(r, "top_p", 0, 1, &g->top_p));
-    TSR_TRY(read_float(r, "min_p", 0, 1, &g->min_p));
-    TSR_TRY(read_float(r, "typical_p", 0, 1, &g->typical_p));
-    TSR_TRY(read_int(r, "top_k", -1, INT32_MAX, &g->top_k));
+    TSR_TRY(tsr_api_value_float(r, "temperature", 0, 100, &g->temperature));
+    TSR_TRY(tsr_api_value_float(r, "top_p", 0, 1, &g->top_p));
+    TSR_TRY(tsr_api_value_float(r, "min_p", 0, 1, &g->min_p));
+    TSR_TRY(tsr_api_value_float(r, "typical_p", 0, 1, &g->typical_p));
+    TSR_TRY(tsr_api_value_int(r, "top_k", -1, INT32_MAX, &g->top_k));
     g->top_k = g->top_k < 0 ? 0 : g->top_k;
-    TSR_TRY(read_float(r, "presence_penalty", -2, 2, &g->presence_penalty));
-    TSR_TRY(read_float(r, "frequency_penalty", -2, 2, &g->frequency_penalty));
-    TSR_TRY(read_float(r, "repetition_penalty", 0.001, 1000, &g->repetition_penalty));
-    TSR_TRY(read_bool(r, "ignore_eos", &g->ignore_end));
-    TSR_TRY(read_bool(r, "include_stop_str_in_output", &g->include_stop));
-    TSR_TRY(read_int(r, "priority", -1000, 1000, &g->priority));
+    TSR_TRY(tsr_api_value_float(r, "presence_penalty", -2, 2, &g->presence_penalty));
+    TSR_TRY(tsr_api_value_float(r, "frequency_penalty", -2, 2, &g->frequency_penalty));
+    TSR_TRY(tsr_api_value_float(r, "repetition_penalty", 0.001, 1000, &g->repetition_penalty));
+    TSR_TRY(tsr_api_value_bool(r, "ignore_eos", &g->ignore_end));
+    TSR_TRY(tsr_api_value_bool(r, "include_stop_str_in_output", &g->include_stop));
+    TSR_TRY(tsr_api_value_int(r, "priority", -1000, 1000, &g->priority));
     return read_seed(r, g);
 }
 
-static tsr_status read_choices(const reading *r, tsr_api_request *q)
+static tsr_status read_choices(const tsr_api_body *r, tsr_api_request *q)
 {
     tsr_generation *g = &q->generation;
     bool search = false;
     bool early = false;
 
     g->n = 1;
-    TSR_TRY(read_int(r, "n", 1, TSR_API_MOST_CHOICES, &g->n));
+    TSR_TRY(tsr_api_value_int(r, "n", 1, TSR_API_MOST_CHOICES, &g->n));
     g->best_of = g->n;
-    TSR_TRY(read_int(r, "best_of", 1, TSR_API_MOST_CHOICES, &g->best_of));
-    TSR_TRY(read_bool(r, "use_beam_search", &search));
-    TSR_TRY(read_bool(r, "early_stopping", &early));
+    TSR_TRY(tsr_api_value_int(r, "best_of", 1, TSR_API_MOST_CHOICES, &g->best_of));
+    TSR_TRY(tsr_api_value_bool(r, "use_beam_search", &search));
+    TSR_TRY(tsr_api_value_bool(r, "early_stopping", &early));
     g->length_penalty = 1;
-    TSR_TRY(read_real(r, "length_penalty", -10, 10, &g->length_penalty));
+    TSR_TRY(tsr_api_value_real(r, "length_penalty", -10, 10, &g->length_penalty));
     if (g->best_of < g->n) {
-        return refuse(r, "best_of", "at least n");
+        return tsr_api_value_refuse(r, "best_of", "at least n");
     }
     if (search) {
         g->beams = g->best_of;
@@ -452,23 +369,24 @@ static tsr_status read_choices(const reading *r, tsr_api_request *q)
         g->stopping = early ? TSR_STOPPING_EARLY : TSR_STOPPING_USUAL;
     }
     if (q->stream && (search || g->best_of > g->n)) {
-        return refuse(r, "stream", "false with best_of or beams: they are known at the end only");
+        return tsr_api_value_refuse(r, "stream",
+                                    "false with best_of or beams: they are known at the end only");
     }
     return TSR_OK;
 }
 
-static tsr_status read_logprobs(const reading *r, tsr_api_request *q)
+static tsr_status read_logprobs(const tsr_api_body *r, tsr_api_request *q)
 {
     bool wanted = false;
 
     q->logprobs = -1;
     if (q->kind == TSR_API_COMPLETION) {
-        TSR_TRY(read_int(r, "logprobs", 0, TSR_MOST_TOP, &q->logprobs));
+        TSR_TRY(tsr_api_value_int(r, "logprobs", 0, TSR_MOST_TOP, &q->logprobs));
     } else {
         int n = 0;
 
-        TSR_TRY(read_bool(r, "logprobs", &wanted));
-        TSR_TRY(read_int(r, "top_logprobs", 0, TSR_MOST_TOP, &n));
+        TSR_TRY(tsr_api_value_bool(r, "logprobs", &wanted));
+        TSR_TRY(tsr_api_value_int(r, "top_logprobs", 0, TSR_MOST_TOP, &n));
         q->logprobs = wanted ? n : -1;
     }
     q->generation.want_logprobs = q->logprobs >= 0;
@@ -477,23 +395,23 @@ static tsr_status read_logprobs(const reading *r, tsr_api_request *q)
     return TSR_OK;
 }
 
-static tsr_status read_stream(const reading *r, tsr_api_request *q)
+static tsr_status read_stream(const tsr_api_body *r, tsr_api_request *q)
 {
-    const json_t *options = value_of(r, "stream_options");
+    const json_t *options = tsr_api_value_of(r, "stream_options");
 
-    TSR_TRY(read_bool(r, "stream", &q->stream));
+    TSR_TRY(tsr_api_value_bool(r, "stream", &q->stream));
     if (options != NULL && !json_is_object(options)) {
-        return refuse(r, "stream_options", "an object");
+        return tsr_api_value_refuse(r, "stream_options", "an object");
     }
     q->stream_usage = json_is_true(json_object_get(options, "include_usage"));
     if (q->kind == TSR_API_COMPLETION) {
-        TSR_TRY(read_bool(r, "echo", &q->echo));
+        TSR_TRY(tsr_api_value_bool(r, "echo", &q->echo));
     }
     return TSR_OK;
 }
 
 /* Keys that are read, and those that do no harm when they are not. */
-static tsr_status check_keys(const reading *r, tsr_api_kind kind)
+static tsr_status check_keys(const tsr_api_body *r, tsr_api_kind kind)
 {
     static const char *const known[] = {
         "model",
@@ -556,9 +474,9 @@ static tsr_status check_keys(const reading *r, tsr_api_kind kind)
     return TSR_OK;
 }
 
-static tsr_status read_all(const reading *r, tsr_api_request *q)
+static tsr_status read_all(const tsr_api_body *r, tsr_api_request *q)
 {
-    const json_t *model = value_of(r, "model");
+    const json_t *model = tsr_api_value_of(r, "model");
 
     if (!json_is_object(r->body)) {
         tsr_api_error_set(r->error, 400, "", "the request must be a JSON object");
@@ -566,12 +484,12 @@ static tsr_status read_all(const reading *r, tsr_api_request *q)
     }
     TSR_TRY(check_keys(r, q->kind));
     if (model != NULL && !json_is_string(model)) {
-        return refuse(r, "model", "a name");
+        return tsr_api_value_refuse(r, "model", "a name");
     }
     if (model != NULL) {
         q->model = tsr_alloc_text(json_string_value(model), json_string_length(model));
         if (q->model == NULL) {
-            return no_memory(r);
+            return tsr_api_value_no_memory(r);
         }
     }
     TSR_TRY(read_stream(r, q));
@@ -589,7 +507,7 @@ tsr_status tsr_api_request_read(tsr_api_request *out, tsr_api_kind kind, const j
                                 const tsr_model *model, int64_t context, uint64_t seed,
                                 tsr_api_error *error)
 {
-    const reading r = {body, model, context, error};
+    const tsr_api_body r = {body, model, context, error};
     tsr_api_request q = {.kind = kind, .generation = {.seed = seed}};
     const tsr_status st = read_all(&r, &q);
 

@@ -2,9 +2,7 @@
 
 #include "launch/serve_http.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,6 +12,7 @@
 
 #include "base/alloc.h"
 #include "launch/out.h"
+#include "launch/serve_net.h"
 #include "launch/serve_stream.h"
 
 enum {
@@ -233,9 +232,10 @@ static tsr_status make_job(visit *v, tsr_api_request *request, tsr_api_error *er
 
     st = tsr_api_answer_init(&answer, request, o->model, o->name);
     if (st == TSR_OK) {
-        (void)snprintf(answer.id, sizeof(answer.id), "%s-%08" PRIx64 "%06" PRIx64,
+        (void)snprintf(answer.id, sizeof(answer.id), "%s-%08llx%06llx",
                        request->kind == TSR_API_CHAT ? "chatcmpl" : "cmpl",
-                       (uint64_t)v->http->opened_s, (uint64_t)v->http->n_requests);
+                       (unsigned long long)v->http->opened_s,
+                       (unsigned long long)v->http->n_requests);
         answer.created = (int64_t)time(NULL);
         st = tsr_job_create(&v->job, request, &answer, &client);
     }
@@ -409,19 +409,6 @@ static const route routes[] = {
     {"GET", "/metrics", tell_metrics, true},
 };
 
-/* In a time that says nothing about where the two differ. */
-static bool is_same(const char *a, const char *b)
-{
-    const size_t n_a = strlen(a);
-    const size_t n_b = strlen(b);
-    unsigned differ = n_a != n_b ? 1 : 0;
-
-    for (size_t i = 0; i < n_a; i++) {
-        differ |= (unsigned)(unsigned char)a[i] ^ (unsigned)(unsigned char)b[i < n_b ? i : 0];
-    }
-    return n_b > 0 && differ == 0;
-}
-
 static bool has_key(const visit *v)
 {
     static const char bearer[] = "Bearer ";
@@ -434,7 +421,7 @@ static bool has_key(const visit *v)
         return o->n_keys == 0;
     }
     for (int i = 0; i < o->n_keys; i++) {
-        found = is_same(given + sizeof(bearer) - 1, o->keys[i]) || found;
+        found = tsr_net_is_same(given + sizeof(bearer) - 1, o->keys[i]) || found;
     }
     return found || o->n_keys == 0;
 }
@@ -546,27 +533,6 @@ static void on_end(void *ctx, struct MHD_Connection *connection, void **state,
 
 /* ---- opening --------------------------------------------------------------------------------- */
 
-/* The address to listen at; false when the host is none. */
-static bool make_address(const tsr_http_options *o, struct sockaddr_storage *out)
-{
-    struct sockaddr_in *v4 = (struct sockaddr_in *)(void *)out;
-    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)(void *)out;
-    const char *host = strcmp(o->host, "localhost") == 0 ? "127.0.0.1" : o->host;
-
-    memset(out, 0, sizeof(*out));
-    if (inet_pton(AF_INET, host, &v4->sin_addr) == 1) {
-        v4->sin_family = AF_INET;
-        v4->sin_port = htons((uint16_t)o->port);
-        return true;
-    }
-    if (inet_pton(AF_INET6, host, &v6->sin6_addr) == 1) {
-        v6->sin6_family = AF_INET6;
-        v6->sin6_port = htons((uint16_t)o->port);
-        return true;
-    }
-    return false;
-}
-
 static struct MHD_Daemon *start(tsr_http *h, const struct sockaddr_storage *address)
 {
     const tsr_http_options *o = &h->options;
@@ -593,7 +559,7 @@ tsr_status tsr_http_open(tsr_http **out, const tsr_http_options *options)
     struct sockaddr_storage address;
     tsr_http *h;
 
-    if (!make_address(options, &address)) {
+    if (!tsr_net_address(options->host, options->port, &address)) {
         return tsr_fail(TSR_ERR_ARG, "--host wants an address such as 127.0.0.1 or ::1, not '%s'",
                         options->host);
     }

@@ -291,6 +291,9 @@ class Terminal(Case):
             environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
             environment.update(TERM="vt100", **variables)
             os.execve(TESSERA, [TESSERA, *CHAT, *words], environment)
+        attributes = termios.tcgetattr(self.terminal)
+        attributes[0] |= 0o40000  # IUTF8, as terminals have it: what is typed before the editor is there is erased by characters
+        termios.tcsetattr(self.terminal, termios.TCSANOW, attributes)
         self.before = termios.tcgetattr(self.terminal)
         self.seen = b""  # since the last expect()
         self.all = b""
