@@ -172,33 +172,45 @@ static tsr_status locate(loader *load, tsr_weight_place *place, tsr_shard_role r
     return TSR_OK;
 }
 
-/* A vector of f32, its elements `part`; f16 and bf16 convert. */
-static tsr_status take_vector(loader *load, tsr_tensor *out, const tsr_weight_place *place,
+/* The elements `part` of a vector, as f32, unless only counting. */
+static tsr_status read_vector(loader *load, float *values, const tsr_weight_place *place,
                               tsr_range part, bool plus_one)
 {
     const tsr_stored_tensor *source = place->source;
     const tsr_encoding_traits *traits = tsr_encoding_describe(source->encoding);
-    float *values;
 
     if (traits->group_elems != 1) {
         return tsr_fail(TSR_ERR_FORMAT, "%.*s must hold plain numbers, not %s",
                         (int)source->name.n_bytes, source->name.bytes, traits->name);
     }
-    values = (float *)(void *)place_bytes(load, (size_t)part.count * sizeof(float));
     load->file_bytes += (uint64_t)part.count * (uint64_t)traits->group_bytes;
-    if (load->weights == NULL) {
-        return TSR_OK;
-    }
-    for (int64_t i = 0; i < part.count; i++) {
+    for (int64_t i = 0; i < part.count && load->weights != NULL; i++) {
         const int64_t at =
             place->matrix * source->shape[0] + tsr_weight_place_line(place, part.first + i);
 
         tsr_encoding_decode(source->encoding, &values[i], source->data, at, 1);
         values[i] += plus_one ? 1.0F : 0.0F;
     }
-    *out = tsr_tensor_of(on_device(load, values), TSR_DTYPE_F32, tsr_device_kind_of(load->dev), 1,
-                         part.count);
     return TSR_OK;
+}
+
+/* Room for a vector of f32; NULL when only counting. */
+static float *make_vector(loader *load, tsr_tensor *out, int64_t n)
+{
+    float *values = (float *)(void *)place_bytes(load, (size_t)n * sizeof(float));
+
+    if (values != NULL) {
+        *out = tsr_tensor_of(on_device(load, values), TSR_DTYPE_F32, tsr_device_kind_of(load->dev),
+                             1, n);
+    }
+    return values;
+}
+
+/* A vector of f32, its elements `part`; f16 and bf16 convert. */
+static tsr_status take_vector(loader *load, tsr_tensor *out, const tsr_weight_place *place,
+                              tsr_range part, bool plus_one)
+{
+    return read_vector(load, make_vector(load, out, part.count), place, part, plus_one);
 }
 
 /* What plain weights of a role become. */
@@ -269,9 +281,9 @@ static bool may_lack_bias(const loader *load, tsr_shard_role role)
                                              (load->config->biases & TSR_ROLE_BIT(role)) == 0);
 }
 
-/* A matrix and, where the model has one, its bias. */
-static tsr_status take_linear(loader *load, tsr_linear *out, tsr_shard_role role, int layer,
-                              int64_t number)
+/* The bias of a matrix, where the model has one. */
+static tsr_status take_bias(loader *load, tsr_tensor *out, tsr_shard_role role, int layer,
+                            int64_t number)
 {
     const bool has_bias = (load->config->biases & TSR_ROLE_BIT(role)) != 0;
     tsr_weight_place place;
@@ -280,8 +292,6 @@ static tsr_status take_linear(loader *load, tsr_linear *out, tsr_shard_role role
     tsr_range rows;
     tsr_range cols;
 
-    TSR_TRY(locate(load, &place, role, layer, number, false, false));
-    TSR_TRY(take_matrix(load, &out->weight, &place, role));
     if (!has_bias && !load->config->biases_as_found) {
         return TSR_OK;
     }
@@ -292,7 +302,17 @@ static tsr_status take_linear(loader *load, tsr_linear *out, tsr_shard_role role
     tsr_weight_place_shape(load->config, role, &n_rows, &n_cols);
     tsr_shard_window(&load->config->shape, load->shard, tsr_shard_bias_rule_of(role), n_rows, 1,
                      &rows, &cols);
-    return take_vector(load, &out->bias, &place, rows, false);
+    return take_vector(load, out, &place, rows, false);
+}
+
+static tsr_status take_linear(loader *load, tsr_linear *out, tsr_shard_role role, int layer,
+                              int64_t number)
+{
+    tsr_weight_place place;
+
+    TSR_TRY(locate(load, &place, role, layer, number, false, false));
+    TSR_TRY(take_matrix(load, &out->weight, &place, role));
+    return take_bias(load, &out->bias, role, layer, number);
 }
 
 /* The elements of a vector role that are this rank's: `each` rows of the rule are one element, or
@@ -310,6 +330,29 @@ static tsr_range vector_part(const loader *load, tsr_shard_role role)
     return rows;
 }
 
+/* The own part of a vector that is stored as a tensor a head; those of other ranks must be there as
+ * well. */
+static tsr_status take_heads(loader *load, tsr_tensor *out, tsr_shard_role role, int layer,
+                             tsr_range part)
+{
+    float *values = make_vector(load, out, part.count);
+    tsr_weight_place place;
+    int64_t n_heads;
+    int64_t head_dim;
+
+    tsr_weight_place_shape(load->config, role, &n_heads, &head_dim);
+    for (int64_t h = 0; h < n_heads; h++) {
+        const int64_t own = h - part.first / head_dim;
+
+        TSR_TRY(locate(load, &place, role, layer, h, false, false));
+        if (own >= 0 && own < part.count / head_dim) {
+            TSR_TRY(read_vector(load, values == NULL ? NULL : values + own * head_dim, &place,
+                                (tsr_range){0, head_dim}, load->config->norm_plus_one));
+        }
+    }
+    return TSR_OK;
+}
+
 static tsr_status take_norm(loader *load, tsr_norm *out, tsr_shard_role role, int layer)
 {
     const bool a_head = role == TSR_ROLE_Q_HEADS_NORM || role == TSR_ROLE_K_HEADS_NORM;
@@ -317,7 +360,9 @@ static tsr_status take_norm(loader *load, tsr_norm *out, tsr_shard_role role, in
     tsr_weight_place place;
 
     TSR_TRY(locate(load, &place, role, layer, 0, false, false));
-    TSR_TRY(take_vector(load, &out->weight, &place, part, load->config->norm_plus_one));
+    TSR_TRY(place.is_a_head
+                ? take_heads(load, &out->weight, role, layer, part)
+                : take_vector(load, &out->weight, &place, part, load->config->norm_plus_one));
     if ((load->config->biases & TSR_ROLE_BIT(role)) != 0 || load->config->biases_as_found) {
         TSR_TRY(locate(load, &place, role, layer, 0, true, may_lack_bias(load, role)));
         if (place.source != NULL) {
@@ -441,6 +486,8 @@ static tsr_status look_at_others(loader *load, const slot *s, int layer)
 
 static tsr_status walk(loader *load)
 {
+    tsr_tensor ignored;
+
     for (size_t i = 0; i < sizeof(slots) / sizeof(slots[0]); i++) {
         const slot *s = &slots[i];
 
@@ -460,6 +507,10 @@ static tsr_status walk(loader *load)
                 TSR_TRY(look_at_others(load, s, layer));
             }
         }
+    }
+    if (load->config->tied_head) { // its weight is the embedding's, its bias is its own
+        TSR_TRY(take_bias(load, load->weights == NULL ? &ignored : &load->weights->head.bias,
+                          TSR_ROLE_HEAD, 0, 0));
     }
     return load->checkpoint == NULL ? TSR_OK : check_all_used(load);
 }
