@@ -100,6 +100,7 @@ typedef struct loader {
     const tsr_shard *shard;
     tsr_encoding imagined_as; /* its encoding where it is a matrix */
     tsr_format as;
+    tsr_device_kind on;
     tsr_weights *weights; /* NULL: only count */
     tsr_device *dev;
     bool *used;     /* [tensors] */
@@ -238,13 +239,22 @@ static tsr_status take_matrix(loader *load, tsr_weight *out, const tsr_weight_pl
     tsr_range rows;
     tsr_range cols;
     char *panels;
+    float *groups = NULL;
+    int64_t n_groups = 0;
 
     tsr_weight_place_shape(load->config, role, &n_rows, &n_cols);
     tsr_shard_window(&load->config->shape, load->shard, tsr_shard_rule_of(role), n_rows, n_cols,
                      &rows, &cols);
     as = wish_for(load, role, n_cols);
-    format = tsr_weight_pack_format(place, as);
+    format = tsr_weight_pack_format(place, as, load->on);
     panels = place_bytes(load, tsr_weight_bytes(format, rows.count, cols.count));
+    if (tsr_weight_is_mixed(format) && cols.count > 0) {
+        const int64_t n_panels = (rows.count + TSR_PANEL_ROWS - 1) / TSR_PANEL_ROWS;
+
+        n_groups = place->packed.n_groups;
+        groups = (float *)(void *)place_bytes(
+            load, (size_t)(n_panels * tsr_weight_table_floats(n_groups)) * sizeof(*groups));
+    }
     load->file_bytes += tsr_weight_pack_file_bytes(place, rows, cols);
     load->n_jobs++;
     if (load->weights == NULL) {
@@ -255,12 +265,16 @@ static tsr_status take_matrix(loader *load, tsr_weight *out, const tsr_weight_pl
                         .n_rows = rows.count,
                         .n_cols = cols.count,
                         .grain_cols = grain_of(&load->config->shape, role),
-                        .tiles = on_device(load, panels)};
+                        .tiles = on_device(load, panels),
+                        .groups = groups,
+                        .n_groups = n_groups};
     if (rows.count > 0 && cols.count > 0) {
         job *next = &load->jobs[load->n_jobs - 1];
 
         *next = (job){.pack = {.place = *place,
                                .as = as,
+                               .format = format,
+                               .groups = groups,
                                .panels = panels,
                                .panel_bytes = tsr_weight_panel_bytes(format, cols.count),
                                .rows = rows,
@@ -593,9 +607,10 @@ static tsr_status count(loader *load)
 }
 
 tsr_status tsr_weights_measure(size_t *n_bytes, const tsr_checkpoint *checkpoint,
-                               const tsr_config *config, const tsr_shard *shard, tsr_format as)
+                               const tsr_config *config, const tsr_shard *shard, tsr_format as,
+                               tsr_device_kind on)
 {
-    loader load = {.checkpoint = checkpoint, .config = config, .shard = shard, .as = as};
+    loader load = {.checkpoint = checkpoint, .config = config, .shard = shard, .as = as, .on = on};
 
     TSR_TRY(count(&load));
     tsr_free(load.used);
@@ -605,8 +620,11 @@ tsr_status tsr_weights_measure(size_t *n_bytes, const tsr_checkpoint *checkpoint
 
 size_t tsr_weights_estimate(tsr_encoding encoding, const tsr_config *config, const tsr_shard *shard)
 {
-    loader load = {
-        .config = config, .shard = shard, .imagined_as = encoding, .as = TSR_FORMAT_COUNT};
+    loader load = {.config = config,
+                   .shard = shard,
+                   .imagined_as = encoding,
+                   .as = TSR_FORMAT_COUNT,
+                   .on = TSR_DEVICE_CPU};
     const tsr_status st = walk(&load);
 
     assert(st == TSR_OK); // what is imagined is there and plain
@@ -637,8 +655,12 @@ tsr_status tsr_weights_load(tsr_weights *weights, tsr_device *dev, const tsr_che
                             const tsr_config *config, const tsr_shard *shard, tsr_format as)
 {
     tsr_weights made = {.dev = dev};
-    loader load = {
-        .checkpoint = checkpoint, .config = config, .shard = shard, .as = as, .dev = dev};
+    loader load = {.checkpoint = checkpoint,
+                   .config = config,
+                   .shard = shard,
+                   .as = as,
+                   .on = tsr_device_kind_of(dev),
+                   .dev = dev};
     tsr_status st;
 
     TSR_TRY(count(&load));

@@ -33,7 +33,8 @@ static void make_values(float *values, uint32_t *seed)
 static void through_a_panel(tsr_format format, float *out, const tsr_encoding_run *runs)
 {
     void *panel = tsr_alloc(tsr_weight_panel_bytes(format, N), 1);
-    const tsr_weight weight = {format, TSR_DEVICE_CPU, TSR_PANEL_ROWS, N, 0, panel};
+    const tsr_weight weight = {
+        .format = format, .n_rows = TSR_PANEL_ROWS, .n_cols = N, .tiles = panel};
 
     assert_non_null(panel);
     for (int t = 0; t < N / TSR_RUN_ELEMS; t++) {
