@@ -115,6 +115,25 @@ typedef struct tsr_model_share {
 TSR_API TSR_MUST_CHECK tsr_status tsr_model_share_of(const tsr_model *model, int rank, int n_ranks,
                                                      tsr_model_share *out);
 
+/* How far a tensor's weights move when they are rounded. */
+typedef struct tsr_model_rounded {
+    const char *name;    /* good during the call; NULL: all tensors together */
+    uint64_t n_elements; /* that are rounded */
+    double relative;     /* root mean square of the differences, as a part of the values' */
+    double largest;      /* difference */
+} tsr_model_rounded;
+
+typedef void tsr_model_rounded_fn(void *ctx, const tsr_model_rounded *rounded);
+
+/*
+ * Rounds whatever the engine's option `quantize` rounds, keeps nothing, and tells of each tensor,
+ * then of all together. All processors work; it takes as long as loading.
+ *   to  as that option: "int8", "int4" or "fp8"
+ * Errors: ARG, FORMAT (a tensor is missing or cannot be rounded), NOMEM.
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_model_round(const tsr_model *model, const char *to,
+                                                  tsr_model_rounded_fn *each, void *ctx);
+
 /*
  * Text to ids and back. *ids and *text are handed out: tsr_tessera_free(). Special tokens are
  * recognised in text only when match_special; ids of special tokens become text only when
@@ -186,17 +205,17 @@ typedef struct tsr_engine_options {
     int n_threads;              /* of each rank; 0: the host's cores divided among its ranks */
     const char *device; /* "cpu", "cuda" (a GPU a rank, by its number on the host) or "auto": GPUs
                            if every rank has one; NULL: auto */
-    const char *activations;    /* over quantised weights: "int8" or "f32"; NULL: int8 */
-    int max_batch_tokens;       /* rows a step; 0: 512 */
-    int max_sequences;          /* running at once; 0: 64 */
-    int max_queue;              /* waiting at once; 0: any number */
-    bool no_prefix_cache; /* keep nothing of a sequence that has ended for others that begin as
-                             it did */
-    const char *preempt;  /* the cache of a sequence that is put back for want of memory: "swap"
-                             keeps it in slower memory, "recompute" computes it again, "auto" takes
-                             what is faster; NULL: auto */
-    double target_itl_ms; /* how long a step may take while sequences generate: prompts are read
-                             in smaller pieces then; 0: twice what it takes without prompts */
+    const char *activations; /* over quantised weights: "int8" or "f32"; NULL: int8 */
+    int max_batch_tokens;    /* rows a step; 0: 512 */
+    int max_sequences;       /* running at once; 0: 64 */
+    int max_queue;           /* waiting at once; 0: any number */
+    bool no_prefix_cache;    /* keep nothing of a sequence that has ended for others that begin as
+                                it did */
+    const char *preempt;     /* the cache of a sequence that is put back for want of memory: "swap"
+                                keeps it in slower memory, "recompute" computes it again, "auto" takes
+                                what is faster; NULL: auto */
+    double target_itl_ms;    /* how long a step may take while sequences generate: prompts are read
+                                in smaller pieces then; 0: twice what it takes without prompts */
 } tsr_engine_options;
 
 /*
