@@ -147,6 +147,12 @@ TSR_API TSR_MUST_CHECK tsr_status tsr_model_detokenize(const tsr_model *model, c
                                                        int64_t n_ids, bool show_special,
                                                        char **text, size_t *n_bytes);
 
+/* One token as it stands within a text, special ones shown: what `tsr_model_detokenize` gives of a
+ * token alone is what begins a text, without the space that some tokenizers take off there. Errors
+ * and ownership likewise. */
+TSR_API TSR_MUST_CHECK tsr_status tsr_model_token_text(const tsr_model *model, int32_t id,
+                                                       char **text, size_t *n_bytes);
+
 typedef struct tsr_chat_message {
     const char *role; /* "system", "user" or "assistant" */
     const char *content;
@@ -444,6 +450,24 @@ TSR_API TSR_MUST_CHECK tsr_status tsr_engine_memory(tsr_engine *engine, tsr_memo
  */
 TSR_API TSR_MUST_CHECK tsr_status tsr_engine_measure(tsr_engine *engine, double *read_bytes_per_s,
                                                      double *macs_per_s);
+
+/* One way in which layers see their past, and what it costs. */
+typedef struct tsr_attention_cost {
+    int n_layers;                  /* that see so */
+    int64_t window, stride, local; /* 0, 0, 0: everything; otherwise as engine/config.h has them */
+    int64_t context;               /* positions, the last of which looks */
+    int64_t seen;                  /* how many of them it sees */
+    uint64_t seen_bytes;           /* keys and values of these, on this rank */
+    double seen_s;                 /* attention of a layer for that one row and the own heads */
+    double full_s;                 /* and if it saw everything */
+} tsr_attention_cost;
+
+/*
+ * Measures the i-th way that occurs among the layers, on this rank alone, over a cache of its own
+ * of up to 8,192 positions. Errors: ARG (past the last), UNSUPPORTED (not on the host), NOMEM.
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_engine_attention_cost(tsr_engine *engine, int i,
+                                                            tsr_attention_cost *out);
 
 /* ---- a plan ------------------------------------------------------------------------------------
  */
