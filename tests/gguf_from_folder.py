@@ -410,6 +410,7 @@ def is_defined(folder):
         return False
     config = json.load(open(os.path.join(folder, "config.json")))
     return (config["model_type"] in NAMES and "quantization_config" not in config and
+            "rope_parameters" not in config and  # of the newer style, which the converter does not read
             not config.get("alibi"))  # of Falcon: no key says it
 
 

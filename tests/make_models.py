@@ -19,10 +19,10 @@ import torch
 from safetensors.torch import save_file
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 LENGTHS = (5, 40, 150)
 N_NEW = 16
-COMMON = {"num_hidden_layers": 2, "vocab_size": 512, "max_position_embeddings": 256, "bos_token_id": 505, "eos_token_id": 506}
+COMMON = {"num_hidden_layers": 2, "vocab_size": 512, "max_position_embeddings": 256, "bos_token_id": 505,
+          "eos_token_id": 506}
 
 
 def yarn(**more):
@@ -45,13 +45,8 @@ MODELS = {
     "own_mixtral_5": ("mixtral", heads(5, 1, 60, intermediate_size=56, num_local_experts=5, num_experts_per_tok=3)),
     "own_gpt_oss_5": ("gpt_oss", heads(5, 1, 60, head_dim=20, intermediate_size=49, num_local_experts=5,
                                        num_experts_per_tok=3, sliding_window=19, rope_parameters=yarn(truncate=False))),
-    "own_gemma3_7": ("gemma3_text", heads(
-        7, 7, 70, head_dim=16, intermediate_size=67, num_hidden_layers=3, query_pre_attn_scalar=9, sliding_window=32,
-        layer_types=["full_attention", "sliding_attention", "full_attention"], attention_bias=True)),
-    "own_qwen2_moe_7": ("qwen2_moe", heads(
-        7, 1, 84, intermediate_size=67, num_experts=7, num_experts_per_tok=3, moe_intermediate_size=37,
-        shared_expert_intermediate_size=71, decoder_sparse_step=2, norm_topk_prob=True)),
-    "own_gptq8_act_7": ("llama", heads(7, 1, 224, intermediate_size=160, gptq={"bits": 8, "group_size": 32})),
+    "own_gptq8_act_7": ("llama", heads(7, 1, 224, intermediate_size=160, num_hidden_layers=1,
+                                         gptq={"bits": 8, "group_size": 32})),
 }
 
 
@@ -96,8 +91,8 @@ def gptq(model, bits, group_size, seed):
         p.data = ((codes - zeros[groups]) * scales[groups].float()).t().contiguous()
         stem = name[:-len("weight")]
         along = torch.nn.functional.pad(zeros - 1, (0, -rows % (32 // bits)))
-        tensors.update({stem + "qweight": packed(codes, bits).contiguous(), stem + "qzeros": packed(along.t(), bits).t().contiguous(),
-                        stem + "scales": scales, stem + "g_idx": groups.to(torch.int32)})
+        tensors.update({stem + "qweight": packed(codes, bits).contiguous(), stem + "scales": scales,
+                        stem + "qzeros": packed(along.t(), bits).t().contiguous(), stem + "g_idx": groups.to(torch.int32)})
     return tensors
 
 
@@ -142,8 +137,6 @@ def make(name, out):
     ids = [[pick.randrange(3, 505) for _ in range(n)] for n in LENGTHS]
     with open(os.path.join(out, "reference.json"), "w", encoding="utf-8") as file:
         json.dump({"sequences": [sequence(model, some) for some in ids]}, file)
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(os.path.join(HERE, "data", "models", "llama3", file), out)
 
 
 def main():
