@@ -68,8 +68,8 @@ static uint64_t token_bytes(const tsr_engine *e)
         const tsr_shard shard = tsr_shard_of(&config->shape, rank, n_ranks);
         size_t rank_bytes = 0;
 
-        if (tsr_weights_measure(&rank_bytes, checkpoint, config, &shard, e->settings.weights_as) ==
-            TSR_OK) {
+        if (tsr_weights_measure(&rank_bytes, checkpoint, config, &shard, e->settings.weights_as,
+                                tsr_device_kind_of(e->dev)) == TSR_OK) {
             n_bytes += rank_bytes;
         }
     }

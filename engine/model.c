@@ -444,7 +444,8 @@ tsr_status tsr_model_share_of(const tsr_model *model, int rank, int n_ranks, tsr
         return tsr_fail(TSR_ERR_ARG, "rank %d of %d ranks", rank, n_ranks);
     }
     shard = tsr_shard_of(&c->shape, rank, n_ranks);
-    TSR_TRY(tsr_weights_measure(&weight_bytes, model->checkpoint, c, &shard, TSR_FORMAT_COUNT));
+    TSR_TRY(tsr_weights_measure(&weight_bytes, model->checkpoint, c, &shard, TSR_FORMAT_COUNT,
+                                TSR_DEVICE_CPU));
     *out = (tsr_model_share){
         .first_head = shard.heads.first,
         .n_heads = shard.heads.count,

@@ -85,7 +85,7 @@ static tsr_status find_place(place *p, const draft *d, int rank)
         weight_bytes = tsr_weights_estimate(d->encoding, d->config, &p->shard);
     } else {
         TSR_TRY(tsr_weights_measure(&weight_bytes, tsr_model_checkpoint(d->request->model),
-                                    d->config, &p->shard, s->weights_as));
+                                    d->config, &p->shard, s->weights_as, TSR_DEVICE_CPU));
     }
     p->weight_bytes = weight_bytes;
     return TSR_OK;

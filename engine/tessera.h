@@ -115,6 +115,25 @@ typedef struct tsr_model_share {
 TSR_API TSR_MUST_CHECK tsr_status tsr_model_share_of(const tsr_model *model, int rank, int n_ranks,
                                                      tsr_model_share *out);
 
+/* How far a tensor's weights move when they are rounded. */
+typedef struct tsr_model_rounded {
+    const char *name;    /* good during the call; NULL: all tensors together */
+    uint64_t n_elements; /* that are rounded */
+    double relative;     /* root mean square of the differences, as a part of the values' */
+    double largest;      /* difference */
+} tsr_model_rounded;
+
+typedef void tsr_model_rounded_fn(void *ctx, const tsr_model_rounded *rounded);
+
+/*
+ * Rounds whatever the engine's option `quantize` rounds, keeps nothing, and tells of each tensor,
+ * then of all together. All processors work; it takes as long as loading.
+ *   to  as that option: "int8", "int4" or "fp8"
+ * Errors: ARG, FORMAT (a tensor is missing or cannot be rounded), NOMEM.
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_model_round(const tsr_model *model, const char *to,
+                                                  tsr_model_rounded_fn *each, void *ctx);
+
 /*
  * Text to ids and back. *ids and *text are handed out: tsr_tessera_free(). Special tokens are
  * recognised in text only when match_special; ids of special tokens become text only when
@@ -126,6 +145,12 @@ TSR_API TSR_MUST_CHECK tsr_status tsr_model_tokenize(const tsr_model *model, con
                                                      int32_t **ids, int64_t *n_ids);
 TSR_API TSR_MUST_CHECK tsr_status tsr_model_detokenize(const tsr_model *model, const int32_t *ids,
                                                        int64_t n_ids, bool show_special,
+                                                       char **text, size_t *n_bytes);
+
+/* One token as it stands within a text, special ones shown: what `tsr_model_detokenize` gives of a
+ * token alone is what begins a text, without the space that some tokenizers take off there. Errors
+ * and ownership likewise. */
+TSR_API TSR_MUST_CHECK tsr_status tsr_model_token_text(const tsr_model *model, int32_t id,
                                                        char **text, size_t *n_bytes);
 
 typedef struct tsr_chat_message {
@@ -428,6 +453,24 @@ TSR_API TSR_MUST_CHECK tsr_status tsr_engine_memory(tsr_engine *engine, tsr_memo
  */
 TSR_API TSR_MUST_CHECK tsr_status tsr_engine_measure(tsr_engine *engine, double *read_bytes_per_s,
                                                      double *macs_per_s);
+
+/* One way in which layers see their past, and what it costs. */
+typedef struct tsr_attention_cost {
+    int n_layers;                  /* that see so */
+    int64_t window, stride, local; /* 0, 0, 0: everything; otherwise as engine/config.h has them */
+    int64_t context;               /* positions, the last of which looks */
+    int64_t seen;                  /* how many of them it sees */
+    uint64_t seen_bytes;           /* keys and values of these, on this rank */
+    double seen_s;                 /* attention of a layer for that one row and the own heads */
+    double full_s;                 /* and if it saw everything */
+} tsr_attention_cost;
+
+/*
+ * Measures the i-th way that occurs among the layers, on this rank alone, over a cache of its own
+ * of up to 8,192 positions. Errors: ARG (past the last), UNSUPPORTED (not on the host), NOMEM.
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_engine_attention_cost(tsr_engine *engine, int i,
+                                                            tsr_attention_cost *out);
 
 /* ---- a plan ------------------------------------------------------------------------------------
  */

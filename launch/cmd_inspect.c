@@ -6,6 +6,7 @@
 #include "base/env.h"
 #include "engine/tessera.h"
 #include "launch/commands.h"
+#include "launch/inspect_rounding.h"
 #include "launch/inspect_share.h"
 #include "launch/out.h"
 
@@ -18,6 +19,7 @@ enum {
 typedef struct inspect_options {
     const char *model;
     int64_t n_ranks;
+    const char *quantize;
     bool metadata;
     bool env;
     bool devices;
@@ -27,9 +29,13 @@ typedef struct inspect_options {
 #define FIELD(name) offsetof(inspect_options, name)
 
 static const tsr_args_option options_table[] = {
-    {"MODEL", NULL, TSR_ARGS_TEXT, FIELD(model), 0, 0, NULL, "the model: a GGUF file"},
+    {"MODEL", NULL, TSR_ARGS_TEXT, FIELD(model), 0, 0, NULL,
+     "the model: a GGUF file or a Hugging Face folder"},
     {"--ranks", "N", TSR_ARGS_INTEGER, FIELD(n_ranks), 1, 4096, NULL,
      "also what each of N ranks would own"},
+    {"--quantize", "T", TSR_ARGS_CHOICE, FIELD(quantize), 0, 0, "int8|int4|fp8",
+     "also how far each tensor would move with that option of the other commands; reads all "
+     "weights"},
     {"--metadata", NULL, TSR_ARGS_FLAG, FIELD(metadata), 0, 0, NULL,
      "also every key of the file with its value"},
     {"--env", NULL, TSR_ARGS_FLAG, FIELD(env), 0, 0, NULL,
@@ -38,12 +44,12 @@ static const tsr_args_option options_table[] = {
      "what this build could compute on here, and its free memory; needs no model"},
     {"--json", NULL, TSR_ARGS_FLAG, FIELD(json), 0, 0, NULL, "the same as one JSON object"},
 };
-static const tsr_args_group group = {"Options", options_table, 6, 0};
+static const tsr_args_group group = {"Options", options_table, 7, 0};
 static const tsr_args_spec spec = {
     .command = "inspect",
-    .usage = "MODEL [--ranks N] [--metadata] [--env] [--devices] [--json]",
+    .usage = "MODEL [--ranks N] [--quantize T] [--metadata] [--env] [--devices] [--json]",
     .about = "What a model file holds: its shape, its tensors by type, its tokenizer and chat "
-             "template. Nothing is loaded, so it is quick.",
+             "template. Nothing is loaded, so it is quick, but for --quantize.",
     .groups = &group,
     .n_groups = 1,
     .examples = "  tessera inspect model.gguf --ranks 3\n"
@@ -177,6 +183,16 @@ static tsr_status model_json(const tsr_model *model, const inspect_options *opti
                   "chat_template", text(f.chat_template));
     bool whole = root != NULL;
 
+    if (whole && options->quantize != NULL) {
+        json_t *rounding = NULL;
+        const tsr_status st = tsr_inspect_rounding_json(&rounding, model, options->quantize);
+
+        if (st != TSR_OK) {
+            json_decref(root);
+            return st;
+        }
+        whole = json_object_set_new(root, "rounding", rounding) == 0;
+    }
     if (whole && shares != NULL) {
         whole = json_object_set_new(root, "ranks",
                                     tsr_inspect_share_json(shares, (int)options->n_ranks)) == 0;
@@ -313,6 +329,9 @@ static tsr_status inspect_model(const inspect_options *options)
 
         tsr_inspect_share_print(shares, (int)options->n_ranks, f.n_heads, f.n_kv_heads);
     }
+    if (options->quantize != NULL) {
+        TSR_TRY_GOTO(st, fail, tsr_inspect_rounding_print(model, options->quantize));
+    }
     if (options->metadata) {
         print_metadata(model);
     }
@@ -353,10 +372,12 @@ int tsr_cmd_inspect_run(const tsr_call *call)
         return exit_status;
     }
     if (options.model == NULL && !options.env && !options.devices) {
-        return tsr_call_usage(call, "which model? Name a GGUF file");
+        return tsr_call_usage(call, "which model? Name a GGUF file or a folder");
     }
-    if (options.model == NULL && (options.n_ranks > 0 || options.metadata)) {
-        return tsr_call_usage(call, "--ranks and --metadata are about a model: name a GGUF file");
+    if (options.model == NULL &&
+        (options.n_ranks > 0 || options.metadata || options.quantize != NULL)) {
+        return tsr_call_usage(call,
+                              "--ranks, --quantize and --metadata are about a model: name one");
     }
     return tsr_call_end(call, call->speaks ? inspect(&options) : TSR_OK);
 }
