@@ -205,7 +205,12 @@ tsr_status tsr_engine_device_at(int i, tsr_engine_device *out)
 
 const char *tsr_tessera_version(void)
 {
-    return TSR_VERSION;
+    return TSR_TESSERA_VERSION;
+}
+
+int tsr_tessera_abi(void)
+{
+    return TSR_TESSERA_ABI;
 }
 
 const char *tsr_tessera_message(void)

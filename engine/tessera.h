@@ -3,26 +3,48 @@
  * out.
  *
  * Two objects:
- *   tsr_model   a model file: its facts, its tokenizer, its chat form. Needs no ranks and loads no
- * weights. tsr_engine  the model at work on all ranks of a world. Every rank creates it; then the
- * leader submits generations and steps, while followers call tsr_engine_follow() once and are led.
  *
- *     tsr_engine_create(&engine, NULL, &options);                   every rank, together
- *     if (!tsr_engine_is_leader(engine)) tsr_engine_follow(engine); followers return when the
- * leader is done else { tsr_engine_submit(engine, &generation, &id); do { tsr_engine_step(engine,
- * &busy); } while (busy);      text arrives through generation.on_event tsr_engine_stop(engine);
+ *   tsr_model    a model file: its facts, its tokenizer, its chat form. Needs no ranks and loads
+ *                no weights.
+ *
+ *   tsr_engine   the model at work on all ranks. Every rank creates it; then the leader, rank 0,
+ *                submits generations and steps, while the others follow and are led.
+ *
+ *     tsr_engine_create(&engine, NULL, &options);      // every rank, together
+ *     if (!tsr_engine_is_leader(engine)) {
+ *         tsr_engine_follow(engine);                   // returns when the leader has stopped
+ *     } else {
+ *         tsr_engine_submit(engine, &generation, &id);
+ *         do {
+ *             tsr_engine_step(engine, &busy);          // text arrives in generation.on_event
+ *         } while (busy);
+ *         tsr_engine_stop(engine);
  *     }
- *     tsr_engine_destroy(engine);                                   every rank, together
+ *     tsr_engine_destroy(engine);                      // every rank, together
  *
  * A token depends on its own generation's prompt, settings and seed only: not on what else runs, on
  * how prompts are cut into chunks, on memory running short, or on the number of ranks or threads.
  *
- * Threads: one thread drives an engine. A model is read-only and may be used by several.
+ * MPI. A program that has begun MPI itself (MPI_THREAD_FUNNELED or more) ends it itself, when its
+ * engine is gone; the engine has a communicator of its own, a copy of MPI_COMM_WORLD. Otherwise,
+ * under mpirun or srun, the engine begins MPI and ends it, once in a process. A process that was
+ * started alone is one rank, without MPI.
+ *
+ * Threads. One thread at a time drives an engine, under MPI the one that began MPI, and it alone
+ * calls what takes a tsr_engine; events come in that thread. A model only reads: any number of
+ * threads may use it at once. A queue of events belongs to one thread at a time. Messages are kept
+ * a thread.
+ *
+ * The ABI. TSR_TESSERA_ABI is the number behind libtessera.so, and tsr_tessera_abi() that of the
+ * library which was found. While it stays, what was compiled with an older header runs with a newer
+ * library: functions are only added; structs keep their size, the places of their fields, and zero
+ * its meaning; enums get new values only behind those they have (..._COUNT is for the header's own
+ * version). Whatever breaks this raises the number. engine/tessera.map lists the functions.
  */
 #ifndef TSR_ENGINE_TESSERA_H
 #define TSR_ENGINE_TESSERA_H
 
-#include "base/status.h"
+#include "base/status_code.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -30,11 +52,16 @@ extern "C" {
 
 #define TSR_API __attribute__((visibility("default")))
 
-typedef struct tsr_world tsr_world; /* parallel/world.h */
+#define TSR_TESSERA_VERSION "0.1.0"
+#define TSR_TESSERA_ABI 0
+
+typedef struct tsr_world tsr_world; /* parallel/world.h, for programs within this tree */
 typedef struct tsr_model tsr_model;
 typedef struct tsr_engine tsr_engine;
+typedef struct tsr_events tsr_events;
 
-TSR_API const char *tsr_tessera_version(void); /* "0.1.0" */
+TSR_API const char *tsr_tessera_version(void); /* of the library: "0.1.0" */
+TSR_API int tsr_tessera_abi(void);
 
 /* The message of this thread's last failure, in words for a person. */
 TSR_API const char *tsr_tessera_message(void);
@@ -186,24 +213,26 @@ typedef struct tsr_engine_options {
     int n_threads;              /* of each rank; 0: the host's cores divided among its ranks */
     const char *device; /* "cpu", "cuda" (a GPU a rank, by its number on the host) or "auto": GPUs
                            if every rank has one; NULL: auto */
-    const char *activations;    /* over quantised weights: "int8" or "f32"; NULL: int8 */
-    int max_batch_tokens;       /* rows a step; 0: 512 */
-    int max_sequences;          /* running at once; 0: 64 */
-    int max_queue;              /* waiting at once; 0: any number */
-    bool no_prefix_cache; /* keep nothing of a sequence that has ended for others that begin as
-                             it did */
-    const char *preempt;  /* the cache of a sequence that is put back for want of memory: "swap"
-                             keeps it in slower memory, "recompute" computes it again, "auto" takes
-                             what is faster; NULL: auto */
-    double target_itl_ms; /* how long a step may take while sequences generate: prompts are read
-                             in smaller pieces then; 0: twice what it takes without prompts */
+    const char *activations; /* over quantised weights: "int8" or "f32"; NULL: int8 */
+    int max_batch_tokens;    /* rows a step; 0: 512 */
+    int max_sequences;       /* running at once; 0: 64 */
+    int max_queue;           /* waiting at once; 0: any number */
+    bool no_prefix_cache;    /* keep nothing of a sequence that has ended for others that begin as
+                                it did */
+    const char *preempt;     /* the cache of a sequence that is put back for want of memory: "swap"
+                                keeps it in slower memory, "recompute" computes it again, "auto" takes
+                                what is faster; NULL: auto */
+    double target_itl_ms;    /* how long a step may take while sequences generate: prompts are read
+                                in smaller pieces then; 0: twice what it takes without prompts */
 } tsr_engine_options;
 
 /*
  * Loads this rank's shard of the weights and makes its cache. All ranks together, with the same
- * options; if one fails, all do, with that one's message. world  borrowed; NULL: the engine opens
- * its own (MPI_COMM_WORLD under mpirun or srun, else one rank) Errors: ARG (an option), IO, FORMAT,
- * UNSUPPORTED, NOMEM, COMM.
+ * options; if one fails, all do, with that one's message.
+ *
+ *   world   NULL: the engine opens its own, as is told above. Else borrowed.
+ *
+ * Errors: ARG (an option), IO, FORMAT, UNSUPPORTED, NOMEM, COMM.
  */
 TSR_API TSR_MUST_CHECK tsr_status tsr_engine_create(tsr_engine **out, tsr_world *world,
                                                     const tsr_engine_options *options);
@@ -217,7 +246,7 @@ typedef enum tsr_event_kind {
                          empty); with want_logprobs: logprob, top */
     TSR_EVENT_SCORE,  /* of a scored prompt: position, token, logprob, best; with want_logprobs: top
                        */
-    TSR_EVENT_LOGITS, /* asked for with want_logits: position, logits [n_vocab] */
+    TSR_EVENT_LOGITS, /* asked for with want_logits: position, logits */
     TSR_EVENT_END,    /* the last one of a choice: text that was held back, reason, logprob, score,
                          timings, last */
     TSR_EVENT_KIND_COUNT
@@ -251,8 +280,9 @@ typedef struct tsr_event {
     const tsr_top_token
         *top; /* [n_top] the likeliest, likewise: best first, good during the call */
     int n_top;
-    int32_t best; /* the likeliest token after this position */
-    const float *logits;
+    int32_t best;        /* the likeliest token after this position */
+    const float *logits; /* [n_logits] */
+    int64_t n_logits;
     const char *reason;      /* END: "stop" (an end token, a stop id or a stop string), "length",
                                  "cancelled", "deadline" or "error" */
     const char *message;     /* END with "error": why */
@@ -269,6 +299,22 @@ typedef struct tsr_event {
 
 /* Called on the leader, in tsr_engine_step(). It may submit and cancel. */
 typedef void tsr_event_fn(void *ctx, const tsr_event *event);
+
+/*
+ * For a program that would rather ask than be called: a queue that keeps copies of events. It is
+ * the ctx of any number of generations whose on_event is tsr_events_add. Errors: NOMEM.
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_events_create(tsr_events **out);
+TSR_API void tsr_events_destroy(tsr_events *events); /* NULL is fine */
+TSR_API void tsr_events_add(void *events, const tsr_event *event);
+
+/*
+ * The oldest event, if one was *found; what it points at is good until the next call, its text has
+ * a 0 behind it. Errors: NOMEM (once there was no memory for an event no more are kept: this is
+ * said when all before it have been taken).
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_events_next(tsr_events *events, tsr_event *event,
+                                                  bool *found);
 
 /* When a search with beams has found enough; see engine/beam.h. */
 typedef enum tsr_stopping {

@@ -15,6 +15,7 @@
 
 #include <jansson.h>
 
+#include "base/status.h"
 #include "engine/tessera.h"
 
 #ifdef __cplusplus
