@@ -53,6 +53,7 @@ extern "C" {
 #define TSR_API __attribute__((visibility("default")))
 
 #define TSR_TESSERA_VERSION "0.1.0"
+#define TSR_TESSERA_DATE "2026-11-22" /* of this version */
 #define TSR_TESSERA_ABI 0
 
 typedef struct tsr_world tsr_world; /* parallel/world.h, for programs within this tree */

@@ -122,6 +122,12 @@ class Installed(unittest.TestCase):
             run(CC, "-x", language.rstrip("17"), "-std=" + language, "-Wall", "-Wextra", "-Wpedantic", "-Werror",
                 "-fsyntax-only", os.path.join(PREFIX, "include", "tessera.h"))
 
+    def test_pages_and_completions_lie_where_they_are_looked_for(self):
+        share = os.path.join(PREFIX, "share")
+        for name in ("man/man1/tessera.1", "man/man1/tessera-generate.1", "man/man3/libtessera.3",
+                     "bash-completion/completions/tessera", "zsh/site-functions/_tessera", "fish/vendor_completions.d/tessera.fish"):
+            self.assertGreater(os.path.getsize(os.path.join(share, name)), 500, name)
+
     def test_the_shared_library_says_which_abi_it_has(self):
         link = os.readlink(os.path.join(library_folder(), "libtessera.so"))
         header = os.path.join(PREFIX, "include", "tessera.h")
