@@ -436,7 +436,7 @@ tsr_status tsr_choose_row(tsr_engine *e, const tsr_findings *f, int wanted, int 
         tsr_event event = {.kind = TSR_EVENT_LOGITS,
                            .position = position,
                            .logits = e->whole_row,
-                           .n_logits = tsr_model_config(e->model)->shape.n_vocab};
+                           .n_values = tsr_model_config(e->model)->shape.n_vocab};
 
         TSR_TRY(tsr_turn_ask(e, wanted));
         g->wants_logits = false;

@@ -60,7 +60,7 @@ static const void *put(char **at, const void *bytes, size_t n_bytes)
 static kept_event *copy_of(const tsr_event *event)
 {
     const size_t top_bytes = (size_t)event->n_top * sizeof(*event->top);
-    const size_t logits_bytes = (size_t)event->n_logits * sizeof(*event->logits);
+    const size_t logits_bytes = (size_t)event->n_values * sizeof(*event->logits);
     const size_t message_bytes = event->message != NULL ? strlen(event->message) + 1 : 0;
     const size_t text_bytes = event->text_bytes + 1; // a 0 behind it
     kept_event *kept =

@@ -282,8 +282,8 @@ typedef struct tsr_event {
         *top; /* [n_top] the likeliest, likewise: best first, good during the call */
     int n_top;
     int32_t best;        /* the likeliest token after this position */
-    const float *logits; /* [n_logits] */
-    int64_t n_logits;
+    const float *logits; /* [n_values] */
+    int64_t n_values;
     const char *reason;      /* END: "stop" (an end token, a stop id or a stop string), "length",
                                  "cancelled", "deadline" or "error" */
     const char *message;     /* END with "error": why */

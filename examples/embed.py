@@ -23,7 +23,7 @@ Generation = struct("p:prompt q:n_prompt i:max_tokens f:temperature i:top_k f:to
                     "frequency_penalty p:bias_ids,biases i:n_biases,min_tokens p:stop_ids i:n_stop_ids p:stops,stop_bytes "
                     "i:n_stops b:include_stop,want_logprobs i:n_top b:score,want_logits p:on_event,ctx")
 Event = struct("i:kind q:id i:choice b:last I:token p:text Q:text_bytes q:position d:logprob,score p:top i:n_top I:best p:logits "
-               "q:n_logits s:reason,message q:n_prompt,n_cached_tokens,n_generated d:first_token_s,prompt_s,generation_s,"
+               "q:n_values s:reason,message q:n_prompt,n_cached_tokens,n_generated d:first_token_s,prompt_s,generation_s,"
                "mean_gap_s,longest_gap_s")
 tessera = c.CDLL(os.environ.get("TESSERA_LIBRARY", "libtessera.so.0"), mode=c.RTLD_GLOBAL)  # MPI's plugins look for MPI globally
 tessera.tsr_tessera_message.restype = c.c_char_p

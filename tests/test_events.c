@@ -26,7 +26,7 @@ static void events_come_out_in_order_with_all_they_point_at(void **state)
     (void)state;
     assert_int_equal(tsr_events_create(&events), TSR_OK);
     tsr_events_add(events, &in);
-    tsr_events_add(events, &(tsr_event){.kind = TSR_EVENT_LOGITS, .logits = logits, .n_logits = 3});
+    tsr_events_add(events, &(tsr_event){.kind = TSR_EVENT_LOGITS, .logits = logits, .n_values = 3});
     tsr_events_add(events, &(tsr_event){.kind = TSR_EVENT_END, .text = "", .message = message});
     memset(text, 'x', sizeof(text) - 1);
     memset(message, 'x', sizeof(message) - 1);
