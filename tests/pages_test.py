@@ -61,7 +61,7 @@ class Pages(unittest.TestCase):
             listed = set(re.findall(r"(?m)^ +(tsr_\w+);", file.read()))
         with open(os.path.join(SOURCE, "docs", "libtessera.3"), encoding="utf-8") as file:
             page = file.read()
-        self.assertEqual(set(re.findall(r"(tsr_\w+) \(\)", page)), listed)
+        self.assertEqual(set(re.findall(r"(tsr_\w+)(?: |\\fR)\(\)", page)), listed)
         with open(os.path.join(SOURCE, "engine", "tessera.h"), encoding="utf-8") as file:
             header = file.read()
         version, date = (re.search(fr'#define TSR_TESSERA_{what} "(.*?)"', header).group(1) for what in ("VERSION", "DATE"))
