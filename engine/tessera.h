@@ -35,6 +35,11 @@
  * threads may use it at once. A queue of events belongs to one thread at a time. Messages are kept
  * a thread.
  *
+ * Signals. While an engine lives it notes SIGINT and SIGTERM: the next step says CANCELLED, and a
+ * second signal ends the process. SIGBUS, SIGSEGV, SIGFPE and SIGILL are reported with the rank's
+ * name before the process ends. The handlers that a program had are back when its engine is gone;
+ * those that it sets meanwhile take the place of the engine's.
+ *
  * The ABI. TSR_TESSERA_ABI is the number behind libtessera.so, and tsr_tessera_abi() that of the
  * library which was found. While it stays, what was compiled with an older header runs with a newer
  * library: functions are only added; structs keep their size, the places of their fields, and zero
