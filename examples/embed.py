@@ -17,7 +17,7 @@ def struct(text):  # "kind:name,name kind:name ..."
 
 Options = struct("s:model_path,dtype,quantize q:context s:kv_dtype Q:kv_memory_bytes,kv_host_bytes,kv_disk_bytes s:kv_disk_folder "
                  "i:block_tokens,n_threads s:device,activations i:max_batch_tokens,max_sequences,max_queue b:no_prefix_cache "
-                 "s:preempt d:target_itl_ms")
+                 "s:preempt d:target_itl_ms i:plan_ahead")
 Generation = struct("p:prompt q:n_prompt i:max_tokens f:temperature i:top_k f:top_p,min_p Q:seed i:priority d:deadline_s "
                     "b:ignore_end i:n,best_of,beams d:length_penalty i:stopping f:typical_p,repetition_penalty,presence_penalty,"
                     "frequency_penalty p:bias_ids,biases i:n_biases,min_tokens p:stop_ids i:n_stop_ids p:stops,stop_bytes "

@@ -6,6 +6,7 @@ Runs under CTest, which says where things are: TESSERA, TINY_GGUF, MPIEXEC. Stan
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import tempfile
@@ -194,24 +195,16 @@ class Batch(unittest.TestCase):
         self.assertEqual(done.returncode, 75, done.stderr)
 
     def test_a_terminal_shows_how_far_it_is_and_how_long_it_will_take(self):
-        source = write("bar.jsonl", [{"prompt": [1, 2, 3], "max_tokens": 20, "ignore_eos": True} for _ in range(60)])
+        source = write("bar.jsonl", [{"prompt": [1, 2, 3], "max_tokens": 200, "ignore_eos": True} for _ in range(4000)])
         ours, theirs = pty.openpty()
         words = [word for word in command(source, path("bar.out")) if word != "--quiet"]
         with subprocess.Popen(words, stderr=theirs) as job:
             os.close(theirs)
             shown = b""
-            while True:
-                try:
-                    piece = os.read(ours, 4096)
-                except OSError:  # how a terminal says that nobody writes any more
-                    break
-                shown += piece
-                if not piece:
-                    break
+            while not re.search(rb"\d+ of 4000 lines, \d+ tokens/s, \d+:\d\d left \[#*-+\]", shown):
+                shown += os.read(ours, 4096)  # which fails when nobody writes any more
+            job.terminate()
         os.close(ours)
-        self.assertEqual(job.returncode, 0, shown)
-        self.assertRegex(shown, rb"\d+ of 60 lines, \d+ tokens/s, \d+:\d\d left \[#*-+\]")
-        self.assertIn(b"60 lines done", shown)
 
     def test_results_of_another_input_are_refused(self):
         self.good(write("a.jsonl", requests(3)), path("other.out"))

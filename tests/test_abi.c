@@ -31,8 +31,8 @@ static void structs_have_the_layout_of_their_abi(void **state)
         SIZE(tsr_model_kv, 16),
         SIZE(tsr_model_share, 80),
         SIZE(tsr_chat_message, 16),
-        SIZE(tsr_engine_options, 128),
-        PLACE(tsr_engine_options, target_itl_ms, 120),
+        SIZE(tsr_engine_options, 136),
+        PLACE(tsr_engine_options, plan_ahead, 128),
         SIZE(tsr_top_token, 16),
         SIZE(tsr_event, 184),
         PLACE(tsr_event, text, 32),
@@ -43,7 +43,7 @@ static void structs_have_the_layout_of_their_abi(void **state)
         SIZE(tsr_engine_stats, 144),
         SIZE(tsr_engine_device, 72),
         SIZE(tsr_memory_stats, 216),
-        SIZE(tsr_plan_request, 160),
+        SIZE(tsr_plan_request, 168),
         SIZE(tsr_plan_share, 48),
         SIZE(tsr_plan, 128),
     };
@@ -53,8 +53,8 @@ static void structs_have_the_layout_of_their_abi(void **state)
     assert_int_equal(tsr_tessera_abi(), TSR_TESSERA_ABI);
     for (size_t i = 0; i < sizeof(layouts) / sizeof(layouts[0]); i++) {
         if (layouts[i].is != layouts[i].was) {
-            print_error("%s is at or has %zu bytes, was %zu\n", layouts[i].what, layouts[i].is,
-                        layouts[i].was);
+            print_error("%s is at or has %zu bytes; with this ABI it was %zu\n", layouts[i].what,
+                        layouts[i].is, layouts[i].was);
         }
     }
     for (size_t i = 0; i < sizeof(layouts) / sizeof(layouts[0]); i++) {
