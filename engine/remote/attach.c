@@ -31,12 +31,11 @@ static void begin_end(tsr_attach *a, int64_t now)
     a->lost_ns = a->lost_ns != 0 ? a->lost_ns : now;
 }
 
-static void lose(tsr_attach *a, tsr_attach_news *news)
+void tsr_attach_lose(tsr_attach *a)
 {
     const int64_t now = tsr_clock_ns();
 
     a->n_failures = a->was_useful || now - a->served_ns > useful_ns ? 0 : a->n_failures + 1;
-    *news = TSR_ATTACH_LOST;
     begin_end(a, now);
 }
 
@@ -168,7 +167,8 @@ static void look_at_leader(tsr_attach *a, int64_t now, tsr_attach_news *news)
     } else if (now - a->stopped_ns > stopped_ns) {
         tsr_log_error("the leader (process %d) is stopped; ending the job", pid);
         (void)kill(pid, SIGKILL);
-        lose(a, news);
+        tsr_attach_lose(a);
+        *news = TSR_ATTACH_LOST;
     }
 }
 
@@ -187,7 +187,8 @@ static tsr_status serve(tsr_attach *a, tsr_attach_news *news)
         return st;
     }
     if (st != TSR_OK) {
-        lose(a, news);
+        tsr_attach_lose(a);
+        *news = TSR_ATTACH_LOST;
         return TSR_OK;
     }
     now = tsr_clock_ns();

@@ -64,6 +64,9 @@ typedef enum tsr_attach_news {
  * in words), FORMAT, NOMEM. */
 TSR_MUST_CHECK tsr_status tsr_attach_turn(tsr_attach *attach, tsr_attach_news *news);
 
+/* There is no use in it any more: it is lost. */
+void tsr_attach_lose(tsr_attach *attach);
+
 /* Stats that came. Errors: FORMAT. */
 TSR_MUST_CHECK tsr_status tsr_attach_take_stats(tsr_attach *attach, tsr_wire *wire);
 

@@ -184,7 +184,8 @@ static tsr_status take_event(tsr_remote *r, tsr_wire *w)
     TSR_TRY(tsr_wire_check(w));
     slot = name / TSR_KEPT_NAMES;
     k = name >= 0 && slot < r->n_slots ? r->slots[slot] : NULL;
-    if (event.text == NULL || (event.kind == TSR_EVENT_END && event.reason == NULL)) {
+    if ((event.kind == TSR_EVENT_TOKEN && event.text == NULL) ||
+        (event.kind == TSR_EVENT_END && (event.text == NULL || event.reason == NULL))) {
         return tsr_fail(TSR_ERR_FORMAT, "an event without its text");
     }
     r->attach.was_useful = true;
@@ -244,6 +245,12 @@ static tsr_status hear(tsr_remote *r)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
+static void say_lost(const tsr_remote *r)
+{
+    tsr_log_warn("the engine is lost; %d %s until it is started again", r->n_kept,
+                 r->n_kept == 1 ? "request waits" : "requests wait");
+}
+
 static tsr_status turn(tsr_remote *r)
 {
     tsr_attach *a = &r->attach;
@@ -252,8 +259,7 @@ static tsr_status turn(tsr_remote *r)
     a->was_useful = a->was_useful || r->n_kept == 0;
     TSR_TRY(tsr_attach_turn(a, &news));
     if (news == TSR_ATTACH_LOST) {
-        tsr_log_warn("the engine is lost; %d %s until it is started again", r->n_kept,
-                     r->n_kept == 1 ? "request waits" : "requests wait");
+        say_lost(r);
     }
     if (news == TSR_ATTACH_CAME && a->n_restarts > 0) {
         tsr_log_warn("the engine serves again after %.2f s; %d %s on", a->away_s, r->n_kept,
@@ -269,8 +275,13 @@ tsr_status tsr_remote_step(tsr_remote *r, bool *busy)
 {
     TSR_TRY(turn(r));
     if (r->attach.state == TSR_ATTACH_SERVING) {
-        TSR_TRY(hear(r));
-        (void)!tsr_link_send(&r->attach.link); // that it is lost is heard
+        if (hear(r) != TSR_OK) {
+            tsr_log_error("the engine says what makes no sense: %s", tsr_status_message());
+            tsr_attach_lose(&r->attach);
+            say_lost(r);
+        } else {
+            (void)!tsr_link_send(&r->attach.link); // that it is lost is heard
+        }
     } else {
         end_unwanted(r);
     }
