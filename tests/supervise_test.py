@@ -10,7 +10,9 @@ import os
 import random
 import re
 import signal
+import socket
 import stat
+import struct
 import subprocess
 import tempfile
 import threading
@@ -23,6 +25,7 @@ from serve_test import MPIRUN, TESSERA, WAIT_S, body, events
 LAUNCHER = " ".join(MPIRUN[:-1])
 CHAOS_S = float(os.environ.get("TSR_TEST_CHAOS_S", "0"))
 CHAOS_MODEL = os.environ.get("TSR_TEST_CHAOS_MODEL")
+EMBED_CLIENT = os.environ["EMBED_CLIENT"]
 N_CLIENTS = 12
 GONE_S = 10  # in which all processes are to be gone when one is
 
@@ -97,6 +100,13 @@ class Supervised(serve_test.Server):
     def end(self):
         self.job.send_signal(signal.SIGTERM)
         return self.over()[0]
+
+
+def folder_of(rank):
+    """That its socket is in."""
+    with open("/proc/%d/cmdline" % rank, encoding="utf-8") as file:
+        words = file.read().split("\0")
+    return os.path.dirname(words[words.index("--socket") + 1])
 
 
 def assert_gone(pids):
@@ -221,16 +231,70 @@ class Chaos(unittest.TestCase):
         self.assertEqual(server.end(), 143)
 
 
+class Clients(unittest.TestCase):
+    """Programs that are not under MPI."""
+
+    def client(self, *words, **more):
+        environment = dict(os.environ, LAUNCHER=LAUNCHER, PATH=os.path.dirname(TESSERA) + ":" + os.environ["PATH"])
+        return subprocess.run([EMBED_CLIENT, *words, "abc"], capture_output=True, timeout=WAIT_S, env=environment, check=False,
+                              **more)
+
+    def test_an_engine_is_started_and_joined_and_says_the_same(self):
+        own = self.client(serve_test.MODEL, "2")
+        self.assertEqual(own.returncode, 0, own.stderr)
+        self.assertRegex(own.stderr.decode(), r"2 ranks\n\d+ tokens, ended by (stop|length), log-probability -\d")
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "engine")
+            server = Supervised("--engine-socket", path)
+            self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o600)
+            joined = self.client("--join", path)
+            self.assertEqual((joined.returncode, joined.stdout), (0, own.stdout), joined.stderr)
+            self.hostile(path)
+            self.assertEqual(len(server.post("/v1/completions", body())[1]["choices"]), 1)
+            self.assertEqual(server.end(), 143)
+            self.assertEqual(os.listdir(folder), [])
+
+    def hostile(self, path):
+        """Whatever is no client's is refused and harms nobody."""
+        hello = struct.pack("=IIqqqqq", 48, 0, 1, 0, 0, 0, 0)
+        dice = random.Random(1)
+        for junk in (b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 4096, struct.pack("=II", 8, 0), struct.pack("=II", 1 << 30, 1),
+                     struct.pack("=IIqq", 24, 0, 99, 0), struct.pack("=IIq", 16, 2, 0), hello + struct.pack("=II", 8, 1),
+                     hello + struct.pack("=IIqq", 24, 1, 0, 1 << 40), hello + hello, hello + struct.pack("=IIq", 16, 2, -1),
+                     hello + struct.pack("=IIqq", 400, 1, 0, 5) + dice.randbytes(376)):
+            link = socket.socket(socket.AF_UNIX)
+            link.settimeout(WAIT_S)
+            link.connect(path)
+            try:
+                link.sendall(junk)
+                link.shutdown(socket.SHUT_WR)
+                while link.recv(65536):
+                    pass
+            except ConnectionError:
+                pass  # cut off with something unread
+            link.close()
+
+    def test_a_client_that_cannot_be_served_is_told(self):
+        for words, pattern in ((["--join", "/nowhere/engine"], "no engine can be joined at '/nowhere/engine'"),
+                               (["/nowhere.gguf", "2"], "/nowhere.gguf"), ([serve_test.MODEL, "0"], "1 rank or more")):
+            done = self.client(*words)
+            self.assertEqual(done.returncode, 1)
+            self.assertRegex(done.stderr.decode(), pattern)
+
+
 class Ends(unittest.TestCase):
     def test_nothing_is_left_when_the_front_is_killed(self):
         for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
             server = Supervised()
             processes = server.launcher() + server.ranks()
+            folder = folder_of(processes[-1])
+            self.assertEqual(stat.S_IMODE(os.stat(folder).st_mode), 0o700)
             self.assertEqual(len(processes), 3)
             server.job.send_signal(number)
             status, _ = server.over()
             self.assertEqual(status, -9 if number == signal.SIGKILL else 128 + number)
             assert_gone(processes)
+            self.assertFalse(os.path.exists(folder))
 
     def test_it_gives_up_when_ranks_are_lost_again_and_again(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -60,9 +61,11 @@ static tsr_status say_hello(tsr_attach *a)
     tsr_wire w = tsr_wire_write(&a->link.out, TSR_WIRE_HELLO);
     int version = TSR_WIRE_VERSION;
     bool is_owner = a->words != NULL;
+    const char *folder = a->folder;
 
     tsr_wire_int(&w, &version);
     tsr_wire_bool(&w, &is_owner);
+    tsr_wire_text(&w, &folder, NULL);
     TSR_TRY(tsr_wire_finish(&w));
     return tsr_link_send(&a->link);
 }
@@ -233,6 +236,9 @@ static tsr_status start(tsr_attach *a)
     if (now < a->until_ns) {
         tsr_clock_sleep_us(TURN_MS * 1000);
         return TSR_OK;
+    }
+    if (a->folder != NULL) {
+        (void)mkdir(a->folder, S_IRWXU); // a leader that took itself for left has removed it
     }
     if (a->words != NULL) {
         TSR_TRY(tsr_launcher_start(&a->launcher, a->words));

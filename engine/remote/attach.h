@@ -33,6 +33,7 @@ typedef enum tsr_attach_state {
 typedef struct tsr_attach {
     const char *const *words; /* of the job to start, borrowed; NULL: somebody else starts it */
     const char *socket;       /* borrowed */
+    const char *folder;       /* borrowed: made for it, and gone with this process; NULL: none */
 
     tsr_attach_state state;
     tsr_link link;
@@ -51,7 +52,7 @@ typedef struct tsr_attach {
     tsr_engine_stats stats; /* likewise; its texts are in the next two */
     char device[128];
     char comm[64];
-} tsr_attach; /* start with {.words, .socket, .link = TSR_LINK_NONE} */
+} tsr_attach; /* start with {.words, .socket, .folder, .link = TSR_LINK_NONE} */
 
 typedef enum tsr_attach_news {
     TSR_ATTACH_NO_NEWS,

@@ -41,6 +41,7 @@ typedef struct host {
     struct ask *asks;
     bool is_busy;
     bool is_over; // its owner has gone
+    char *folder; // owned: to be removed then; NULL: none
     int64_t told_ns;
     int64_t remembered_ns;
     int64_t remembered_steps;
@@ -209,10 +210,11 @@ static tsr_status take_cancel(host *h, const guest *g, tsr_wire *w)
     return TSR_OK;
 }
 
-static tsr_status take_hello(const host *h, guest *g, tsr_wire *w)
+static tsr_status take_hello(host *h, guest *g, tsr_wire *w)
 {
     tsr_engine_stats stats = tsr_engine_describe(h->engine);
     const char *path = h->model_path;
+    const char *folder = NULL;
     int mine = TSR_WIRE_VERSION;
     int version = 0;
     tsr_wire answer;
@@ -220,7 +222,11 @@ static tsr_status take_hello(const host *h, guest *g, tsr_wire *w)
     tsr_wire_int(w, &version);
     if (version == mine) {
         tsr_wire_bool(w, &g->is_owner);
+        tsr_wire_text(w, &folder, NULL);
         TSR_TRY(tsr_wire_check(w));
+    }
+    if (folder != NULL && g->is_owner && h->folder == NULL) {
+        h->folder = tsr_alloc_text(folder, strlen(folder));
     }
     // Also to one of another version, so that it can say so.
     answer = tsr_wire_write(&g->link.out, TSR_WIRE_HELLO);
@@ -397,6 +403,10 @@ done:
     while (h.asks != NULL) {
         forget(h.asks);
     }
+    if (h.is_over && h.folder != NULL) {
+        (void)rmdir(h.folder);
+    }
+    tsr_free(h.folder);
     tsr_free(h.ranks);
     return st;
 }

@@ -12,6 +12,7 @@
 #include "engine/remote/attach.h"
 #include "engine/remote/job_words.h"
 #include "engine/remote/kept.h"
+#include "engine/request.h"
 
 enum {
     FIRST_SLOTS = 64,
@@ -172,6 +173,19 @@ static void submit_all(tsr_remote *r)
 
 /* ---- what comes ------------------------------------------------------------------------------ */
 
+/* The same word where it stays: the frame goes. NULL: there is no such reason. */
+static const char *lasting(const char *reason)
+{
+    for (int i = 0; reason != NULL && i < TSR_REASON_COUNT; i++) {
+        const char *name = tsr_request_reason_name((tsr_request_reason)i);
+
+        if (strcmp(reason, name) == 0) {
+            return name;
+        }
+    }
+    return NULL;
+}
+
 static tsr_status take_event(tsr_remote *r, tsr_wire *w)
 {
     tsr_event event = {0};
@@ -182,6 +196,7 @@ static tsr_status take_event(tsr_remote *r, tsr_wire *w)
     tsr_wire_int64(w, &name);
     tsr_wire_event(w, &event, 0);
     TSR_TRY(tsr_wire_check(w));
+    event.reason = lasting(event.reason);
     slot = name / TSR_KEPT_NAMES;
     k = name >= 0 && slot < r->n_slots ? r->slots[slot] : NULL;
     if ((event.kind == TSR_EVENT_TOKEN && event.text == NULL) ||
@@ -377,6 +392,7 @@ tsr_status tsr_engine_launch(tsr_engine **out, tsr_world *world, const tsr_launc
     }
     r->attach.words = (const char *const *)r->words.words;
     r->attach.socket = r->words.socket;
+    r->attach.folder = r->words.own_folder;
     if (o->max_queue > 0) {
         r->most_kept = o->max_queue + (o->max_sequences > 0 ? o->max_sequences : USUAL_SEQUENCES);
     }

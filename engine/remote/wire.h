@@ -6,7 +6,8 @@
  * on eight bytes; numbers as this machine keeps them, for both sides are on one host. A frame is a
  * multiple of eight bytes and lies at one, so that lists are used where they lie.
  *
- *   client to leader   HELLO (version, owner), then SUBMIT (name, generation), CANCEL (name)
+ *   client to leader   HELLO (version, owner, the folder to remove when that one has gone), then
+ *                      SUBMIT (name, generation), CANCEL (name)
  *   leader to client   HELLO (version, the model's path, stats), then EVENT (name, event), STATS,
  *                      MEMORY (what each rank's memory held), MARK
  *
