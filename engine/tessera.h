@@ -462,7 +462,7 @@ TSR_API TSR_MUST_CHECK tsr_status tsr_engine_measure(tsr_engine *engine, double 
 typedef struct tsr_launch_options {
     tsr_engine_options engine;
     int n_ranks;
-    const char *launcher; /* words before "-n N"; NULL: "mpirun" */
+    const char *launcher; /* words before "-n N"; NULL: "mpirun". Rank 0 has to be on this host */
     const char *program;  /* this library's command; NULL: "tessera", found as the shell does */
     const char *socket;   /* where others may join; NULL: in a folder of its own in /tmp */
 } tsr_launch_options;

@@ -27,6 +27,7 @@ CHAOS_S = float(os.environ.get("TSR_TEST_CHAOS_S", "0"))
 CHAOS_MODEL = os.environ.get("TSR_TEST_CHAOS_MODEL")
 EMBED_CLIENT = os.environ["EMBED_CLIENT"]
 N_CLIENTS = 12
+PAUSE_S = (2, 5) if CHAOS_MODEL else (0.2, 0.6)  # from serving again to the next trouble
 GONE_S = 10  # in which all processes are to be gone when one is
 
 
@@ -76,16 +77,20 @@ class Supervised(serve_test.Server):
         self.wait_ready()
         return [rank for launcher in self.launcher() for rank in children(launcher)]
 
+    def is_good(self, path):
+        assert self.job.poll() is None, "".join(self.said)
+        return self.ask("GET", path)[0] == 200
+
     def wait_ready(self):
         end = time.monotonic() + WAIT_S
-        while self.ask("GET", "/ready")[0] != 200:
+        while not self.is_good("/ready"):
             assert time.monotonic() < end, "".join(self.said)
             time.sleep(0.02)
 
     def wait_red(self):
         """Returns how long it took to be so."""
         began = time.monotonic()
-        while self.ask("GET", "/health")[0] == 200:
+        while self.is_good("/health"):
             assert time.monotonic() < began + WAIT_S, "".join(self.said)
             time.sleep(0.02)
         return time.monotonic() - began
@@ -186,7 +191,7 @@ class Chaos(unittest.TestCase):
         """Each kind once it serves again and has worked a moment. How many requests were waiting in all, and for how long."""
         for number, which in troubles:
             processes = server.launcher() if which is None else [server.ranks()[which]]
-            time.sleep(random.uniform(0.2, 0.6))
+            time.sleep(random.uniform(*PAUSE_S))
             for pid in processes:
                 os.kill(pid, number)
             server.wait_red()
@@ -308,6 +313,7 @@ class Ends(unittest.TestCase):
                 server.wait_for("tessera_requests_running", 1)
                 os.kill(server.ranks()[1], signal.SIGKILL)
                 self.assertEqual(waits.result()[0], 503)
+                self.assertIn("nothing came of it", waits.result()[1]["error"]["message"])
             status, said = server.over()
             self.assertEqual(status, 1)
             self.assertRegex(said, r"lost 5 times in a row and nothing came of it; .*status 3")
