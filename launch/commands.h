@@ -69,6 +69,7 @@ void tsr_commands_describe(const tsr_command *command, tsr_args_show *show, void
 
 int tsr_cmd_generate_run(const tsr_call *call);
 int tsr_cmd_chat_run(const tsr_call *call);
+int tsr_cmd_engine_run(const tsr_call *call);
 int tsr_cmd_serve_run(const tsr_call *call);
 int tsr_cmd_tokenize_run(const tsr_call *call);
 int tsr_cmd_detokenize_run(const tsr_call *call);

@@ -106,6 +106,12 @@ class Installed(unittest.TestCase):
         self.assertEqual(run(*MPIRUN, "2", "python3", script, MODEL, WORDS), self.text)
         self.assertEqual(run("python3", script, MODEL, WORDS), self.text)
 
+    def test_a_program_that_is_no_rank_starts_ranks_of_its_own(self):
+        run(CC, "-Wall", "-Wextra", "-Wpedantic", "-Werror", os.path.join(EXAMPLES, "embed_client.c"),
+            *pkg_config("--cflags", "--libs"), "-o", path("client"))
+        environment = dict(os.environ, PATH=os.path.join(PREFIX, "bin") + ":" + os.environ["PATH"])
+        self.assertEqual(run(path("client"), MODEL, "2", WORDS, env=environment), self.answer)
+
     def test_a_question_that_cannot_be_answered_ends_in_words_on_all_ranks(self):
         run(CC, os.path.join(EXAMPLES, "embed_mpi.c"), *pkg_config("--cflags", "--libs"),
             *MPI, "-o", path("wrong"))
