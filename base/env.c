@@ -64,13 +64,28 @@ bool tsr_env_under_mpi(void)
     return any_set(marks, sizeof(marks) / sizeof(marks[0]));
 }
 
+/* What Slurm says in a variable; -1: nothing. */
+static int64_t slurm_number(const char *name)
+{
+    const char *text = getenv(name);
+    char *end = NULL;
+    const long long number = text != NULL ? strtoll(text, &end, 10) : -1;
+
+    return end != NULL && end != text && *end == '\0' && number >= 0 ? number : -1;
+}
+
+int64_t tsr_env_srun_copies(void)
+{
+    const int64_t n_copies = slurm_number("SLURM_STEP_NUM_TASKS");
+
+    return n_copies > 1 && slurm_number("SLURM_PROCID") == 0 ? n_copies : 0;
+}
+
 int64_t tsr_env_slurm_end_s(void)
 {
-    const char *text = getenv("SLURM_JOB_END_TIME");
-    char *end = NULL;
-    const long long seconds = text != NULL ? strtoll(text, &end, 10) : 0;
+    const int64_t end_s = slurm_number("SLURM_JOB_END_TIME");
 
-    return end != NULL && *end == '\0' && seconds > 0 ? seconds : 0;
+    return end_s > 0 ? end_s : 0;
 }
 
 bool tsr_env_bound_by_default(void)

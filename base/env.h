@@ -46,6 +46,9 @@ bool tsr_env_wants_no_color(void);
 /* Was this process started by mpirun, srun or another MPI launcher? */
 bool tsr_env_under_mpi(void);
 
+/* Of how many copies that srun started this process is the first; 0: it is not, or there is one. */
+int64_t tsr_env_srun_copies(void);
+
 /* When the Slurm job that this process is part of will be ended, in seconds since 1970; 0: it is in
  * none, or that is not known (SLURM_JOB_END_TIME). */
 int64_t tsr_env_slurm_end_s(void);

@@ -146,7 +146,7 @@ tsr_status tsr_engine_attention_cost(tsr_engine *e, int i, tsr_attention_cost *o
     if (layer < 0) {
         return tsr_fail(TSR_ERR_ARG, "the model has not so many ways to see");
     }
-    if (!tsr_device_is_host(e->dev)) {
+    if (e->remote != NULL || !tsr_device_is_host(e->dev)) {
         return tsr_fail(TSR_ERR_UNSUPPORTED, "what attention costs is measured on CPUs only");
     }
     TSR_TRY_GOTO(st, done, make_scene(&s, e, context));

@@ -314,6 +314,13 @@ static tsr_status pick(tsr_engine *e, int wanted, const tsr_sampling *sampling, 
     return TSR_OK;
 }
 
+/* Does a token that was chosen end an answer? */
+static bool ends(const tsr_engine *e, const tsr_request *r, int32_t token)
+{
+    return tsr_request_stops_at(r, token) ||
+           (!r->ignore_end && tsr_leader_token_ends(e->model, token));
+}
+
 /*
  * The next token of a member, which will have that position, or, where a prompt ends, the first of
  * every sample: all are picked from this row, by their own seeds. How likely they are is looked up
@@ -335,6 +342,7 @@ static tsr_status sample(tsr_engine *e, const tsr_findings *f, int wanted, tsr_m
         sampling.seed = g->is_forked ? sampling.seed : tsr_sampler_seed_of(sampling.seed, i);
         TSR_TRY(pick(e, wanted, &sampling, position, &candidates, &g->members[i].next));
         g->members[i].is_chosen = true;
+        g->members[i].is_complete = ends(e, r, g->members[i].next);
     }
     if (wants_logprobs(g, true, false)) {
         const bool asked = candidates.all && !had_all;
@@ -406,7 +414,10 @@ tsr_status tsr_choose_row(tsr_engine *e, const tsr_findings *f, int wanted, int 
     const int64_t position = position_of(e, wanted, s);
 
     if (g->wants_logits && position == request->n_prompt - 1) {
-        tsr_event event = {.kind = TSR_EVENT_LOGITS, .position = position, .logits = e->whole_row};
+        tsr_event event = {.kind = TSR_EVENT_LOGITS,
+                           .position = position,
+                           .logits = e->whole_row,
+                           .n_values = tsr_model_config(e->model)->shape.n_vocab};
 
         TSR_TRY(tsr_turn_ask(e, wanted));
         g->wants_logits = false;
@@ -420,7 +431,7 @@ tsr_status tsr_choose_row(tsr_engine *e, const tsr_findings *f, int wanted, int 
     }
     if (g->search != NULL) {
         offer(e, f, wanted, m);
-    } else {
+    } else if (!m->is_complete) {
         TSR_TRY(sample(e, f, wanted, m, position + 1));
     }
     g->is_held = tsr_group_holds(g);

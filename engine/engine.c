@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "engine/remote/remote.h"
 
 /* ---- making ------------------------------------------------------------------------------------
  */
@@ -88,6 +89,7 @@ tsr_status tsr_engine_create(tsr_engine **out, tsr_world *world, const tsr_engin
         return tsr_fail(TSR_ERR_NOMEM, "no memory for an engine");
     }
     e->world = world;
+    e->drain_ns = (int64_t)(options->drain_s * 1e9);
     if (world == NULL) {
         TSR_TRY_GOTO(st, fail, tsr_world_open(&e->world));
         e->owns_world = true;
@@ -120,6 +122,12 @@ void tsr_engine_destroy(tsr_engine *e)
     if (e == NULL) {
         return;
     }
+    if (e->remote != NULL) {
+        tsr_remote_destroy(e->remote);
+        tsr_model_close(e->model);
+        tsr_free(e);
+        return;
+    }
     if (!e->stopped && tsr_world_is_leader(e->world) && tsr_engine_stop(e) != TSR_OK) {
         tsr_log_error("the followers could not be told to end: %s", tsr_status_message());
     }
@@ -140,7 +148,12 @@ void tsr_engine_destroy(tsr_engine *e)
 
 bool tsr_engine_is_leader(const tsr_engine *e)
 {
-    return tsr_world_is_leader(e->world);
+    return e->remote != NULL || tsr_world_is_leader(e->world);
+}
+
+bool tsr_engine_is_serving(const tsr_engine *e)
+{
+    return e->remote == NULL || tsr_remote_is_serving(e->remote);
 }
 
 const tsr_model *tsr_engine_model(const tsr_engine *e)
@@ -151,7 +164,7 @@ const tsr_model *tsr_engine_model(const tsr_engine *e)
 /* ---- what it is and can do ---------------------------------------------------------------------
  */
 
-tsr_engine_stats tsr_engine_describe(const tsr_engine *e)
+static tsr_engine_stats describe_rank(const tsr_engine *e)
 {
     const tsr_config *config = tsr_model_config(e->model);
     const tsr_shard_shape *shape = &config->shape;
@@ -191,6 +204,11 @@ tsr_engine_stats tsr_engine_describe(const tsr_engine *e)
     };
 }
 
+tsr_engine_stats tsr_engine_describe(const tsr_engine *e)
+{
+    return e->remote != NULL ? tsr_remote_describe(e->remote) : describe_rank(e);
+}
+
 tsr_status tsr_engine_device_at(int i, tsr_engine_device *out)
 {
     const tsr_device_options options = {.kind = i == 0 ? TSR_DEVICE_CPU : TSR_DEVICE_CUDA,
@@ -210,7 +228,12 @@ tsr_status tsr_engine_device_at(int i, tsr_engine_device *out)
 
 const char *tsr_tessera_version(void)
 {
-    return TSR_VERSION;
+    return TSR_TESSERA_VERSION;
+}
+
+int tsr_tessera_abi(void)
+{
+    return TSR_TESSERA_ABI;
 }
 
 const char *tsr_tessera_message(void)

@@ -2,6 +2,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "engine/remote/remote.h"
 #include "engine/search.h"
 #include "engine/tell.h"
 
@@ -226,9 +227,15 @@ tsr_status tsr_engine_submit(tsr_engine *e, const tsr_generation *wish, int64_t 
     tsr_group *g = NULL;
     tsr_status st = TSR_OK;
 
+    if (e->remote != NULL) {
+        return tsr_remote_submit(e->remote, wish, id);
+    }
     TSR_TRY(tsr_group_create(&g, e, wish));
     TSR_TRY_GOTO(st, fail, reserve(leader));
     TSR_TRY_GOTO(st, fail, tsr_scheduler_submit(leader->scheduler, g->members[0].request));
+    if (tsr_tell_begin(e, &g->members[0])) {
+        tsr_scheduler_stop(leader->scheduler, g->members[0].request);
+    }
     g->n_requests = 1;
     keep(leader, g);
     *id = leader->next_id++;
@@ -241,8 +248,13 @@ fail:
 
 void tsr_engine_cancel(tsr_engine *e, int64_t id)
 {
-    tsr_group *g = *bucket_of(e->leader, id);
+    tsr_group *g;
 
+    if (e->remote != NULL) {
+        tsr_remote_cancel(e->remote, id);
+        return;
+    }
+    g = *bucket_of(e->leader, id);
     while (g != NULL && g->id != id) {
         g = g->next;
     }
@@ -391,16 +403,13 @@ static tsr_status lead_step(tsr_engine *e, bool *ahead)
     return choose_all(e, &findings);
 }
 
-tsr_status tsr_engine_step(tsr_engine *e, bool *busy)
+static void step_ranks(tsr_engine *e, bool *busy)
 {
     tsr_scheduler *scheduler = e->leader->scheduler;
     const int64_t began = tsr_clock_ns();
     int64_t done = began;
     bool ahead = false;
 
-    if (tsr_world_asked_to_end(e->world)) {
-        return tsr_fail(TSR_ERR_CANCELLED, "asked to end by a signal");
-    }
     if (plan(e, began)) {
         const tsr_scheduler_load load = tsr_scheduler_load_of(scheduler);
         const tsr_status st = lead_step(e, &ahead);
@@ -427,5 +436,28 @@ tsr_status tsr_engine_step(tsr_engine *e, bool *busy)
     tell_all(e, done);
     e->step_ns += e->step.n_seqs > 0 ? tsr_clock_ns() - began : 0;
     *busy = !tsr_scheduler_is_idle(scheduler);
+}
+
+/* Has a signal asked to end, and is the time over in which what is under way could be finished? */
+static bool must_end(tsr_engine *e)
+{
+    const int64_t now = tsr_clock_ns();
+
+    if (e->world == NULL || !tsr_world_asked_to_end(e->world)) {
+        return false;
+    }
+    e->asked_ns = e->asked_ns != 0 ? e->asked_ns : now;
+    return now - e->asked_ns >= e->drain_ns;
+}
+
+tsr_status tsr_engine_step(tsr_engine *e, bool *busy)
+{
+    if (must_end(e)) {
+        return tsr_fail(TSR_ERR_CANCELLED, "asked to end by a signal");
+    }
+    if (e->remote != NULL) {
+        return tsr_remote_step(e->remote, busy);
+    }
+    step_ranks(e, busy);
     return TSR_OK;
 }

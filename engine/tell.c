@@ -128,6 +128,7 @@ void tsr_tell_tokens(tsr_engine *e, tsr_member *m)
         event.text_bytes = put_token(e, g, &m->text, &m->writing, event.token, at + 1, &stops);
         event.text = m->text.bytes != NULL ? m->text.bytes : "";
         sum_up(m);
+        m->is_complete = m->is_complete || stops;
         if (stops) {
             tsr_scheduler_stop(e->leader->scheduler, r);
         }
@@ -139,6 +140,21 @@ void tsr_tell_tokens(tsr_engine *e, tsr_member *m)
             tsr_scheduler_cancel(e->leader->scheduler, r);
         }
     }
+}
+
+bool tsr_tell_begin(const tsr_engine *e, tsr_member *m)
+{
+    const tsr_request *r = m->request;
+    bool ends = false;
+
+    while (m->n_shown < r->n_tokens && !ends) {
+        const int32_t token = r->tokens[m->n_shown++];
+
+        drop_first(&m->text, put_token(e, m->group, &m->text, &m->writing, token,
+                                       m->n_shown - r->n_prompt, &ends));
+        ends = ends || tsr_request_stops_at(r, token);
+    }
+    return ends;
 }
 
 /* ---- ends ------------------------------------------------------------------------------------ */

@@ -3,26 +3,53 @@
  * out.
  *
  * Two objects:
- *   tsr_model   a model file: its facts, its tokenizer, its chat form. Needs no ranks and loads no
- * weights. tsr_engine  the model at work on all ranks of a world. Every rank creates it; then the
- * leader submits generations and steps, while followers call tsr_engine_follow() once and are led.
  *
- *     tsr_engine_create(&engine, NULL, &options);                   every rank, together
- *     if (!tsr_engine_is_leader(engine)) tsr_engine_follow(engine); followers return when the
- * leader is done else { tsr_engine_submit(engine, &generation, &id); do { tsr_engine_step(engine,
- * &busy); } while (busy);      text arrives through generation.on_event tsr_engine_stop(engine);
+ *   tsr_model    a model file: its facts, its tokenizer, its chat form. Needs no ranks and loads
+ *                no weights.
+ *
+ *   tsr_engine   the model at work on all ranks. Every rank creates it; then the leader, rank 0,
+ *                submits generations and steps, while the others follow and are led.
+ *
+ *     tsr_engine_create(&engine, NULL, &options);      // every rank, together
+ *     if (!tsr_engine_is_leader(engine)) {
+ *         tsr_engine_follow(engine);                   // returns when the leader has stopped
+ *     } else {
+ *         tsr_engine_submit(engine, &generation, &id);
+ *         do {
+ *             tsr_engine_step(engine, &busy);          // text arrives in generation.on_event
+ *         } while (busy);
+ *         tsr_engine_stop(engine);
  *     }
- *     tsr_engine_destroy(engine);                                   every rank, together
+ *     tsr_engine_destroy(engine);                      // every rank, together
  *
  * A token depends on its own generation's prompt, settings and seed only: not on what else runs, on
  * how prompts are cut into chunks, on memory running short, or on the number of ranks or threads.
  *
- * Threads: one thread drives an engine. A model is read-only and may be used by several.
+ * MPI. A program that has begun MPI itself (MPI_THREAD_FUNNELED or more) ends it itself, when its
+ * engine is gone; the engine has a communicator of its own, a copy of MPI_COMM_WORLD. Otherwise,
+ * under mpirun or srun, the engine begins MPI and ends it, once in a process. A process that was
+ * started alone is one rank, without MPI.
+ *
+ * Threads. One thread at a time drives an engine, under MPI the one that began MPI, and it alone
+ * calls what takes a tsr_engine; events come in that thread. A model only reads: any number of
+ * threads may use it at once. A queue of events belongs to one thread at a time. Messages are kept
+ * a thread.
+ *
+ * Signals. While an engine lives it notes SIGINT and SIGTERM: the next step says CANCELLED, and a
+ * second signal ends the process. SIGBUS, SIGSEGV, SIGFPE and SIGILL are reported with the rank's
+ * name before the process ends. The handlers that a program had are back when its engine is gone;
+ * those that it sets meanwhile take the place of the engine's.
+ *
+ * The ABI. TSR_TESSERA_ABI is the number behind libtessera.so, and tsr_tessera_abi() that of the
+ * library which was found. While it stays, what was compiled with an older header runs with a newer
+ * library: functions are only added; structs keep their size, the places of their fields, and zero
+ * its meaning; enums get new values only behind those they have (..._COUNT is for the header's own
+ * version). Whatever breaks this raises the number. engine/tessera.map lists the functions.
  */
 #ifndef TSR_ENGINE_TESSERA_H
 #define TSR_ENGINE_TESSERA_H
 
-#include "base/status.h"
+#include "base/status_code.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -30,11 +57,17 @@ extern "C" {
 
 #define TSR_API __attribute__((visibility("default")))
 
-typedef struct tsr_world tsr_world; /* parallel/world.h */
+#define TSR_TESSERA_VERSION "0.1.0"
+#define TSR_TESSERA_DATE "2026-11-22" /* of this version */
+#define TSR_TESSERA_ABI 0
+
+typedef struct tsr_world tsr_world; /* parallel/world.h, for programs within this tree */
 typedef struct tsr_model tsr_model;
 typedef struct tsr_engine tsr_engine;
+typedef struct tsr_events tsr_events;
 
-TSR_API const char *tsr_tessera_version(void); /* "0.1.0" */
+TSR_API const char *tsr_tessera_version(void); /* of the library: "0.1.0" */
+TSR_API int tsr_tessera_abi(void);
 
 /* The message of this thread's last failure, in words for a person. */
 TSR_API const char *tsr_tessera_message(void);
@@ -233,13 +266,17 @@ typedef struct tsr_engine_options {
     int plan_ahead; /* plan a step while the one before it runs: 1 always, -1 never, 0 where the
                        leader has nothing else to do meanwhile, on GPUs. The tokens are the same; a
                        sequence that ends by its token has one row too many computed then */
+    double drain_s; /* when a signal has asked to end, steps go on for so long, so that what is
+                       under way can be finished; 0: not at all */
 } tsr_engine_options;
 
 /*
  * Loads this rank's shard of the weights and makes its cache. All ranks together, with the same
- * options; if one fails, all do, with that one's message. world  borrowed; NULL: the engine opens
- * its own (MPI_COMM_WORLD under mpirun or srun, else one rank) Errors: ARG (an option), IO, FORMAT,
- * UNSUPPORTED, NOMEM, COMM.
+ * options; if one fails, all do, with that one's message.
+ *
+ *   world   NULL: the engine opens its own, as is told above. Else borrowed.
+ *
+ * Errors: ARG (an option), IO, FORMAT, UNSUPPORTED, NOMEM, COMM.
  */
 TSR_API TSR_MUST_CHECK tsr_status tsr_engine_create(tsr_engine **out, tsr_world *world,
                                                     const tsr_engine_options *options);
@@ -253,7 +290,7 @@ typedef enum tsr_event_kind {
                          empty); with want_logprobs: logprob, top */
     TSR_EVENT_SCORE,  /* of a scored prompt: position, token, logprob, best; with want_logprobs: top
                        */
-    TSR_EVENT_LOGITS, /* asked for with want_logits: position, logits [n_vocab] */
+    TSR_EVENT_LOGITS, /* asked for with want_logits: position, logits */
     TSR_EVENT_END,    /* the last one of a choice: text that was held back, reason, logprob, score,
                          timings, last */
     TSR_EVENT_KIND_COUNT
@@ -287,12 +324,15 @@ typedef struct tsr_event {
     const tsr_top_token
         *top; /* [n_top] the likeliest, likewise: best first, good during the call */
     int n_top;
-    int32_t best; /* the likeliest token after this position */
-    const float *logits;
-    const char *reason;      /* END: "stop" (an end token, a stop id or a stop string), "length",
-                                 "cancelled", "deadline" or "error" */
-    const char *message;     /* END with "error": why */
-    int64_t n_prompt;        /* END, as are the following */
+    int32_t best;        /* the likeliest token after this position */
+    const float *logits; /* [n_values] */
+    int64_t n_values;
+    const char *reason;  /* END: "stop" (an end token, a stop id or a stop string), "length",
+                             "cancelled", "deadline" or "error" */
+    const char *message; /* END with "error": why */
+    tsr_status status; /* END with "error" of a client's engine: what tsr_engine_submit() would have
+                          said to the ranks' leader; else OK */
+    int64_t n_prompt;  /* END, as are the following */
     int64_t n_cached_tokens; /* of the prompt: what was in the cache already and was not computed */
     int64_t n_generated;
     double first_token_s; /* from submit to the first token; 0 if there was none */
@@ -305,6 +345,22 @@ typedef struct tsr_event {
 
 /* Called on the leader, in tsr_engine_step(). It may submit and cancel. */
 typedef void tsr_event_fn(void *ctx, const tsr_event *event);
+
+/*
+ * For a program that would rather ask than be called: a queue that keeps copies of events. It is
+ * the ctx of any number of generations whose on_event is tsr_events_add. Errors: NOMEM.
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_events_create(tsr_events **out);
+TSR_API void tsr_events_destroy(tsr_events *events); /* NULL is fine */
+TSR_API void tsr_events_add(void *events, const tsr_event *event);
+
+/*
+ * The oldest event, if one was *found; what it points at is good until the next call, its text has
+ * a 0 behind it. Errors: NOMEM (once there was no memory for an event no more are kept: this is
+ * said when all before it have been taken).
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_events_next(tsr_events *events, tsr_event *event,
+                                                  bool *found);
 
 /* When a search with beams has found enough; see engine/beam.h. */
 typedef enum tsr_stopping {
@@ -367,6 +423,13 @@ typedef struct tsr_generation {
 
     bool score;       /* a SCORE event for every prompt position */
     bool want_logits; /* a LOGITS event for the last prompt position */
+
+    /* An answer that goes on where an equal generation, of one sample and neither scored nor asked
+     * for logits, was cut off: what it had so far, which no event tells again. All else is as it
+     * would have been; n_generated and logprob of the END count from the beginning. */
+    const int32_t *so_far; /* [n_so_far] ids of its TOKEN events, copied */
+    int64_t n_so_far;
+    double so_far_logprob; /* with want_logprobs: their sum */
     tsr_event_fn *on_event;
     void *ctx;
 } tsr_generation;
@@ -418,6 +481,8 @@ typedef struct tsr_engine_stats {
     double step_s;     /* leader: of all steps */
     double host_s;     /* of these what the leader alone was busy with, while the ranks waited:
                           planning, packing, sampling, events */
+    int n_restarts;    /* client: how often the ranks were lost and came back, */
+    double away_s;     /* and how long that took, the last time */
 } tsr_engine_stats;
 TSR_API tsr_engine_stats tsr_engine_describe(const tsr_engine *engine);
 
@@ -482,6 +547,57 @@ typedef struct tsr_attention_cost {
  */
 TSR_API TSR_MUST_CHECK tsr_status tsr_engine_attention_cost(tsr_engine *engine, int i,
                                                             tsr_attention_cost *out);
+
+/* ---- an engine in processes of its own ---------------------------------------------------------
+ *
+ * A program that is no rank drives an engine by the same calls: tsr_engine_submit(), _cancel(),
+ * _step(), _describe(), _memory(), _model(), _destroy(); it is the leader to itself, and never
+ * follows. The ranks are a job of `tessera engine`, whose leader talks with it over a Unix socket
+ * that only the same user may use. What is different then:
+ *
+ *   lost ranks   When a rank dies or is stopped, the job is ended and started again. Generations
+ *                wait and go on where they were: no event comes twice, and tokens are those of an
+ *                engine that was never lost. tsr_engine_step() says COMM when it gives up: the
+ * ranks were lost five times in a row before anything came of it. a step       passes on what has
+ * come, and waits some milliseconds for it. submitting   fails at once only for what the client
+ * itself sees; what the leader refuses ends with "error", and event.status says why. stats and
+ * memory are as they were told last, at most a second or so ago. measuring    is UNSUPPORTED.
+ *
+ * Ranks that a program has started end with it, however it ends. Start them from a thread that
+ * lives as long as they are to: the kernel ends them with it.
+ */
+
+/* {0} with a model and ranks is a good start. */
+typedef struct tsr_launch_options {
+    tsr_engine_options engine;
+    int n_ranks;
+    const char *launcher; /* words before "-n N"; NULL: "mpirun". Rank 0 has to be on this host */
+    const char *program;  /* this library's command; NULL: "tessera", found as the shell does */
+    const char *socket;   /* where others may join; NULL: in a folder of its own in /tmp */
+} tsr_launch_options;
+
+/*
+ * Starts the ranks; returns when they serve, or have failed to. world  borrowed: signals that it
+ * notes are noted by steps as they are on ranks; NULL: by none. Errors: ARG, IO, FORMAT,
+ * UNSUPPORTED, NOMEM, COMM (the ranks ended; what they said is on stderr), CANCELLED.
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_engine_launch(tsr_engine **out, tsr_world *world,
+                                                    const tsr_launch_options *options);
+
+/* Joins one that serves at a socket. When its ranks are lost, it waits a minute for others there.
+ * Errors: ARG, IO, FORMAT, COMM (nobody serves there), NOMEM. */
+TSR_API TSR_MUST_CHECK tsr_status tsr_engine_join(tsr_engine **out, const char *socket);
+
+/* Are the ranks there? Always, but for a client whose ranks are lost and not back yet. */
+TSR_API bool tsr_engine_is_serving(const tsr_engine *engine);
+
+/*
+ * Leader of ranks, while the others follow: serves clients at a socket, until a signal asks to end
+ * or, if a client started this job, that one has gone. model_path: the model's, which clients open
+ * too, for its tokenizer. Errors: ARG, IO, COMM (another serves there), NOMEM, CANCELLED.
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_engine_host(tsr_engine *engine, const char *socket,
+                                                  const char *model_path);
 
 /* ---- a plan ------------------------------------------------------------------------------------
  */

@@ -15,6 +15,7 @@
 
 #include <jansson.h>
 
+#include "base/status.h"
 #include "engine/tessera.h"
 
 #ifdef __cplusplus
@@ -75,6 +76,9 @@ TSR_MUST_CHECK tsr_status tsr_api_request_read(tsr_api_request *out, tsr_api_kin
                                                int64_t context, uint64_t seed,
                                                tsr_api_error *error);
 void tsr_api_request_clear(tsr_api_request *request); /* fine on {0} */
+
+/* The status of HTTP for what an engine says to a request. */
+int tsr_api_error_status(tsr_status status);
 
 /* {"error": {"message", "type", "param", "code"}}; NULL when memory is short. */
 json_t *tsr_api_error_object(const tsr_api_error *error);

@@ -18,37 +18,63 @@
 
 static const char ID[] = "batch_req_";
 
+/* A line of the input that is done. */
+typedef struct done_line {
+    int64_t line;
+    uint64_t hash; // of its custom_id
+} done_line;
+
 struct tsr_batch_results {
     const char *path; // borrowed, for messages
     int file;
-    bool is_ours;   // to be closed
-    uint64_t *done; // owned, [room]: of each line of the input, 0 or a hash of its custom_id
+    bool is_ours;    // to be closed
+    done_line *done; // owned, [room]: [n_done], by line once all are read
     int64_t room;
     int64_t n_done;
 };
 
-/* Never 0. */
 static uint64_t hash_of(const char *custom_id)
 {
-    return custom_id == NULL ? 1 : XXH3_64bits(custom_id, strlen(custom_id)) | 2;
+    return custom_id == NULL ? 0 : XXH3_64bits(custom_id, strlen(custom_id)) | 1;
 }
 
 static tsr_status note_done(tsr_batch_results *r, int64_t line, const char *custom_id)
 {
-    if (line >= r->room) {
-        const int64_t room = line < 512 ? 1024 : 2 * line;
-        uint64_t *grown = tsr_alloc_resize(r->done, (size_t)room, sizeof(*grown));
+    if (r->n_done == r->room) {
+        const int64_t room = r->room > 0 ? 2 * r->room : 1024;
+        done_line *grown = tsr_alloc_resize(r->done, (size_t)room, sizeof(*grown));
 
         if (grown == NULL) {
-            return tsr_fail(TSR_ERR_NOMEM, "no memory to note %lld lines", (long long)line);
+            return tsr_fail(TSR_ERR_NOMEM, "no memory to note %lld lines", (long long)room);
         }
-        memset(grown + r->room, 0, (size_t)(room - r->room) * sizeof(*grown));
         r->done = grown;
         r->room = room;
     }
-    r->n_done += r->done[line] == 0 ? 1 : 0;
-    r->done[line] = hash_of(custom_id);
+    r->done[r->n_done++] = (done_line){line, hash_of(custom_id)};
     return TSR_OK;
+}
+
+static int compare_lines(const void *a, const void *b)
+{
+    const int64_t x = ((const done_line *)a)->line;
+    const int64_t y = ((const done_line *)b)->line;
+
+    return (x > y) - (x < y);
+}
+
+static void sort_lines(tsr_batch_results *r)
+{
+    int64_t n = 0;
+
+    if (r->n_done > 0) {
+        qsort(r->done, (size_t)r->n_done, sizeof(*r->done), compare_lines);
+    }
+    for (int64_t i = 0; i < r->n_done; i++) {
+        if (n == 0 || r->done[n - 1].line != r->done[i].line) {
+            r->done[n++] = r->done[i];
+        }
+    }
+    r->n_done = n;
 }
 
 /* The input's line that a result is about; 0: it is no result. */
@@ -62,7 +88,7 @@ static int64_t line_of(const json_t *result)
         return 0;
     }
     line = strtoll(id + strlen(ID), &end, 10);
-    return *end == '\0' && line > 0 && line < INT64_MAX / 4096 ? line : 0;
+    return *end == '\0' && line > 0 && line < INT64_MAX ? line : 0;
 }
 
 /* Notes what is done; *whole is where the last whole result ends. */
@@ -106,6 +132,7 @@ static tsr_status take_over(tsr_batch_results *r)
     TSR_TRY(tsr_batch_lines_open(&lines, r->path));
     st = read_results(r, lines, &whole);
     tsr_batch_lines_close(lines);
+    sort_lines(r);
     if (st == TSR_OK && ftruncate(r->file, whole) != 0) {
         return tsr_fail(TSR_ERR_IO, "%s cannot be written: %s", r->path, strerror(errno));
     }
@@ -171,8 +198,13 @@ int64_t tsr_batch_results_n_done(const tsr_batch_results *r)
 tsr_status tsr_batch_results_find(const tsr_batch_results *r, int64_t line, const char *custom_id,
                                   bool *done)
 {
-    *done = line < r->room && r->done[line] != 0;
-    if (*done && r->done[line] != hash_of(custom_id)) {
+    const done_line key = {line, 0};
+    const done_line *found =
+        r->n_done > 0 ? bsearch(&key, r->done, (size_t)r->n_done, sizeof(*r->done), compare_lines)
+                      : NULL;
+
+    *done = found != NULL;
+    if (*done && found->hash != hash_of(custom_id)) {
         return tsr_fail(TSR_ERR_FORMAT,
                         "%s has a result for line %lld with another custom_id: it is of another "
                         "input; name another file, or take it away",

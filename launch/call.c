@@ -34,8 +34,14 @@ int tsr_call_usage(const tsr_call *call, const char *format, ...)
 bool tsr_call_parse(const tsr_call *call, const tsr_args_spec *spec, void *into, int *exit_status)
 {
     bool help;
-    const tsr_status st = tsr_args_parse(spec, call->argc, call->argv, into, &help);
+    tsr_status st;
 
+    if (call->show != NULL) {
+        call->show(call->show_ctx, spec);
+        *exit_status = TSR_EXIT_DONE;
+        return false;
+    }
+    st = tsr_args_parse(spec, call->argc, call->argv, into, &help);
     if (st == TSR_OK && !help) {
         return true;
     }

@@ -18,6 +18,7 @@ enum {
     DEFAULT_AHEAD = 2 // lines under way for each sequence that may run
 };
 
+static const int64_t TELL_EVERY_S = 60;
 static const int64_t GRACE_S = 30; // before the time is over nothing new is begun
 
 typedef struct batch_options {
@@ -38,7 +39,7 @@ static const tsr_args_option options_table[] = {
      "-: stdout"},
     {"--time-limit", "S", TSR_ARGS_INTEGER, FIELD(time_limit_s), 1, INT32_MAX, NULL,
      "end after S seconds with exit status 75 if lines are left: run it again and it goes on "
-     "(default: in a Slurm job, when that ends)"},
+     "(default: when the Slurm job ends, where SLURM_JOB_END_TIME tells)"},
     {"--in-flight", "N", TSR_ARGS_INTEGER, FIELD(in_flight), 1, 1000000, NULL,
      "lines that are under way at once (default: twice --max-sequences)"},
 };
@@ -73,6 +74,7 @@ struct batch {
     bool has_read_all;
 
     int64_t began_ns;
+    int64_t told_ns; /* when progress was last said in a line */
     int64_t end_ns;  /* 0: no limit */
     int64_t n_lines; /* looked at */
     int64_t n_done;  /* written now */
@@ -124,10 +126,16 @@ static tsr_status open_line(const json_t *line, tsr_api_kind *kind, const json_t
     const char *url = json_string_value(json_object_get(line, "url"));
     const char *method = json_string_value(json_object_get(line, "method"));
 
+    const json_t *custom_id = json_object_get(line, "custom_id");
+
     *kind = TSR_API_COMPLETION;
     *body = json_object_get(line, "body");
     if (!json_is_object(line)) {
         tsr_api_error_set(error, 400, "", "the line is no JSON object");
+        return TSR_ERR_ARG;
+    }
+    if (custom_id != NULL && !json_is_string(custom_id)) {
+        tsr_api_error_set(error, 400, "custom_id", "'custom_id' must be a string");
         return TSR_ERR_ARG;
     }
     if (*body == NULL && url == NULL) { // just a request
@@ -294,11 +302,13 @@ static tsr_status write_whole_ones(batch *b)
     return TSR_OK;
 }
 
-static void show_progress(const batch *b)
+/* A bar on a terminal, a line a minute elsewhere: in the log of a cluster's job, say. */
+static void show_progress(batch *b)
 {
+    const int64_t now_ns = tsr_clock_ns();
     const int64_t total = tsr_batch_lines_count(b->lines);
     const int64_t done = b->n_done + b->n_skipped;
-    const double s = (double)(tsr_clock_ns() - b->began_ns) / 1e9;
+    const double s = (double)(now_ns - b->began_ns) / 1e9;
     const double left_s = b->n_done > 0 ? s / (double)b->n_done * (double)(total - done) : 0;
     char what[120];
 
@@ -308,6 +318,11 @@ static void show_progress(const batch *b)
                        (double)(int64_t)(left_s / 60),
                        left_s - 60 * (double)(int64_t)(left_s / 60));
         tsr_log_progress(what, (uint64_t)done, (uint64_t)total);
+        if (!tsr_log_on_terminal() && !b->options->session.quiet &&
+            now_ns - b->told_ns > TELL_EVERY_S * 1000000000) {
+            b->told_ns = now_ns;
+            tsr_log_say("%s", what);
+        }
     }
 }
 
@@ -350,7 +365,7 @@ static tsr_status lead(tsr_engine *engine, void *ctx)
     b->engine = engine;
     tsr_session_model_name(b->options->session.model, b->name, sizeof(b->name));
     b->context = tsr_engine_describe(engine).context;
-    b->began_ns = tsr_clock_ns();
+    b->began_ns = b->told_ns = tsr_clock_ns();
     st = work(b);
     while (b->first != NULL) {
         drop_job(b->first);
@@ -422,15 +437,16 @@ int tsr_cmd_batch_run(const tsr_call *call)
             "a "
             "body ({\"prompt\": ...} or {\"messages\": ...}); a line of OUT is a result of that "
             "form, in the order in which they are done.\nKilled, and run again with the same "
-            "files, "
-            "it goes on where it was. A request that names no seed gets its line's number.",
+            "files, it goes on where it was. A request that names no seed gets its line's "
+            "number.\nAsked "
+            "to end by SIGTERM or SIGINT it ends at once, with status 143 or 130; what was under "
+            "way is "
+            "computed again in the next run.",
         .groups = groups,
         .n_groups = 2,
-        .examples =
-            "  tessera batch --model model.gguf in.jsonl out.jsonl\n"
-            "  mpirun -n 2 tessera batch --model model.gguf in.jsonl out.jsonl\n"
-            "  srun tessera batch --model model.gguf in.jsonl out.jsonl || scontrol requeue "
-            "$SLURM_JOB_ID\n",
+        .examples = "  tessera batch --model model.gguf in.jsonl out.jsonl\n"
+                    "  mpirun -n 2 tessera batch --model model.gguf in.jsonl out.jsonl\n"
+                    "  sbatch examples/batch.slurm model.gguf in.jsonl out.jsonl\n",
     };
     batch_options options = {0};
     int exit_status;

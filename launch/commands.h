@@ -21,12 +21,20 @@ enum {
     TSR_EXIT_SIGNAL = 128 /* plus the signal's number */
 };
 
+#define TSR_EXIT_WORDS \
+    "0 done, 1 failed, 2 a mistake in the command line, 130 and 143 stopped by a signal."
+
+/* Takes what a command's line may hold. */
+typedef void tsr_args_show(void *ctx, const tsr_args_spec *spec);
+
 typedef struct tsr_call {
     const char *command;
     int argc; /* the words behind the command's name */
     char **argv;
-    tsr_world *world; /* NULL for a command without ranks that was started alone */
-    bool speaks;      /* is this the leader? */
+    tsr_world *world;    /* NULL for a command without ranks that was started alone */
+    bool speaks;         /* is this the leader? */
+    tsr_args_show *show; /* not NULL: the command is not to run, but to hand over its options */
+    void *show_ctx;
 } tsr_call;
 
 /*
@@ -42,8 +50,26 @@ int tsr_call_usage(const tsr_call *call, const char *format, ...)
 /* The exit status of a command that ended with `st`; says why if that was a failure. */
 int tsr_call_end(const tsr_call *call, tsr_status st);
 
+typedef struct tsr_command {
+    const char *name;
+    const char *summary;
+    bool ranks; /* works on all ranks; the others never need more than the leader */
+    int (*run)(const tsr_call *call);
+} tsr_command;
+
+enum {
+    TSR_COMMANDS_MOST = 32
+};
+
+const tsr_command *tsr_commands_all(void);              /* the last one has no name */
+const tsr_command *tsr_commands_find(const char *name); /* NULL: there is none */
+
+/* What the command's line may hold goes to show(). */
+void tsr_commands_describe(const tsr_command *command, tsr_args_show *show, void *ctx);
+
 int tsr_cmd_generate_run(const tsr_call *call);
 int tsr_cmd_chat_run(const tsr_call *call);
+int tsr_cmd_engine_run(const tsr_call *call);
 int tsr_cmd_serve_run(const tsr_call *call);
 int tsr_cmd_tokenize_run(const tsr_call *call);
 int tsr_cmd_detokenize_run(const tsr_call *call);
@@ -52,6 +78,8 @@ int tsr_cmd_perplexity_run(const tsr_call *call);
 int tsr_cmd_bench_run(const tsr_call *call);
 int tsr_cmd_inspect_run(const tsr_call *call);
 int tsr_cmd_plan_run(const tsr_call *call);
+int tsr_cmd_manual_run(const tsr_call *call);
+int tsr_cmd_completion_run(const tsr_call *call);
 
 #ifdef __cplusplus
 }

@@ -8,48 +8,13 @@
 #include "launch/out.h"
 #include "launch/signals.h"
 
-typedef struct tsr_command {
-    const char *name;
-    const char *summary;
-    bool ranks; /* works on all ranks; the others never need more than the leader */
-    int (*run)(const tsr_call *call);
-} tsr_command;
-
-static const tsr_command commands[] = {
-    {"generate", "continue a prompt, or answer it (--chat)", true, tsr_cmd_generate_run},
-    {"chat", "talk with the model", true, tsr_cmd_chat_run},
-    {"serve", "OpenAI's HTTP interface", true, tsr_cmd_serve_run},
-    {"batch", "answer a file of requests", true, tsr_cmd_batch_run},
-    {"tokenize", "text on stdin to token ids", false, tsr_cmd_tokenize_run},
-    {"detokenize", "token ids on stdin to text", false, tsr_cmd_detokenize_run},
-    {"perplexity", "how well the model foresees a text", true, tsr_cmd_perplexity_run},
-    {"bench", "tokens a second, beside what the machine could do", true, tsr_cmd_bench_run},
-    {"inspect", "what a model file holds, and what each rank would own", false,
-     tsr_cmd_inspect_run},
-    {"plan", "what fits: memory a rank, longest context, most sequences", false, tsr_cmd_plan_run},
-};
-
-enum {
-    N_COMMANDS = sizeof(commands) / sizeof(commands[0])
-};
-
-static const tsr_command *find_command(const char *name)
-{
-    for (int i = 0; i < N_COMMANDS; i++) {
-        if (strcmp(commands[i].name, name) == 0) {
-            return &commands[i];
-        }
-    }
-    return NULL;
-}
-
 static void print_help(void)
 {
     tsr_out_print("tessera %s - one language model across many ranks\n\n"
                   "usage: [mpirun -n RANKS] tessera COMMAND [OPTIONS]\n\nCommands\n",
                   tsr_tessera_version());
-    for (int i = 0; i < N_COMMANDS; i++) {
-        tsr_out_print("  %-12s%s\n", commands[i].name, commands[i].summary);
+    for (const tsr_command *c = tsr_commands_all(); c->name != NULL; c++) {
+        tsr_out_print("  %-12s%s\n", c->name, c->summary);
     }
     tsr_out_print("\n"
                   "  tessera COMMAND --help    all about one command\n"
@@ -64,19 +29,19 @@ static void print_help(void)
 
         tsr_out_print("  %-12s%s\n", entry->name, entry->help);
     }
-    tsr_out_print("\nExit status: 0 done, 1 failed, 2 a mistake in the command line, 130 and 143 "
-                  "stopped by a signal.\n");
+    tsr_out_print("\nExit status: %s\n", TSR_EXIT_WORDS);
 }
 
 static int complain_unknown(const tsr_call *call, const char *word)
 {
-    const char *names[N_COMMANDS];
+    const char *names[TSR_COMMANDS_MOST];
     const char *nearest;
+    int n = 0;
 
-    for (int i = 0; i < N_COMMANDS; i++) {
-        names[i] = commands[i].name;
+    for (const tsr_command *c = tsr_commands_all(); c->name != NULL; c++) {
+        names[n++] = c->name;
     }
-    nearest = tsr_args_nearest(word, names, N_COMMANDS);
+    nearest = tsr_args_nearest(word, names, n);
     if (call->speaks) {
         tsr_log_error("tessera: there is no command '%.100s'%s%s%s", word,
                       nearest != NULL ? "; did you mean " : "", nearest != NULL ? nearest : "",
@@ -118,9 +83,9 @@ static int run(int argc, char **argv, tsr_call *call)
     }
     call->argc = argc - 2;
     call->argv = argv + 2;
-    command = find_command(argv[1]);
+    command = tsr_commands_find(argv[1]);
     if (command == NULL && argc > 2 && strcmp(argv[1], "help") == 0) {
-        command = find_command(argv[2]);
+        command = tsr_commands_find(argv[2]);
         if (command == NULL) {
             return complain_unknown(call, argv[2]);
         }
@@ -136,7 +101,7 @@ static int run(int argc, char **argv, tsr_call *call)
 
 int main(int argc, char **argv)
 {
-    const tsr_command *command = argc > 1 ? find_command(argv[1]) : NULL;
+    const tsr_command *command = argc > 1 ? tsr_commands_find(argv[1]) : NULL;
     tsr_call call = {.command = "", .speaks = true};
     int exit_status;
 

@@ -3,6 +3,7 @@
 #include "launch/serve_desk.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <time.h>
 
 #include "base/alloc.h"
@@ -10,8 +11,8 @@
 #include "launch/signals.h"
 
 enum {
-    IDLE_MS = 200, // between two looks whether a signal has asked to end
-    LOOK_MS = 10   // between two looks whether clients are still there
+    IDLE_MS = 50, // between two looks whether a signal has asked to end, or the ranks are lost
+    LOOK_MS = 10  // between two looks whether clients are still there
 };
 
 /* One prompt's generation. */
@@ -47,6 +48,7 @@ struct tsr_desk {
     tsr_job *last;
     int n_waiting;
     bool is_closed; // guarded
+    atomic_int state;
 
     tsr_job *running; // the engine's side only
     int n_running;
@@ -114,11 +116,6 @@ void tsr_job_unlock(tsr_job *job)
     (void)pthread_mutex_unlock(&job->lock);
 }
 
-const tsr_api_request *tsr_job_request(const tsr_job *job)
-{
-    return &job->request;
-}
-
 /* ---- the desk -------------------------------------------------------------------------------- */
 
 tsr_status tsr_desk_create(tsr_desk **out, const tsr_desk_options *options)
@@ -174,6 +171,11 @@ tsr_status tsr_desk_hand_in(tsr_desk *desk, tsr_job *job)
     }
     (void)pthread_mutex_unlock(&desk->lock);
     return st;
+}
+
+tsr_desk_state tsr_desk_is(const tsr_desk *desk)
+{
+    return (tsr_desk_state)atomic_load(&desk->state);
 }
 
 /* ---- the engine's side ----------------------------------------------------------------------- */
@@ -250,7 +252,7 @@ static void begin(tsr_desk *desk, tsr_engine *engine, tsr_job *job)
         st = tsr_engine_submit(engine, &g, &job->tickets[p].id);
         job->tickets[p].runs = st == TSR_OK;
         if (st != TSR_OK) {
-            fail_job(job, st == TSR_ERR_NOMEM ? 500 : 400, tsr_tessera_message());
+            fail_job(job, tsr_api_error_status(st), tsr_tessera_message());
             break;
         }
         tsr_metrics_add(desk->options.metrics, TSR_COUNTER_PROMPT_TOKENS, g.n_prompt);
@@ -263,6 +265,7 @@ static void begin(tsr_desk *desk, tsr_engine *engine, tsr_job *job)
     }
     desk->running = job;
     desk->n_running++;
+    tsr_metrics_set(desk->options.metrics, TSR_GAUGE_RUNNING, desk->n_running);
 }
 
 static bool runs(const tsr_job *job)
@@ -286,6 +289,7 @@ static void end_job(tsr_desk *desk, tsr_job *job)
         job->next->previous = job->previous;
     }
     desk->n_running--;
+    tsr_metrics_set(desk->options.metrics, TSR_GAUGE_RUNNING, desk->n_running);
     tsr_metrics_note(desk->options.metrics, TSR_HISTOGRAM_REQUEST,
                      seconds_since(job->handed_in_ns));
     close_job(job);
@@ -322,7 +326,6 @@ static void tend(tsr_desk *desk, tsr_engine *engine)
             end_job(desk, job);
         }
     }
-    tsr_metrics_set(desk->options.metrics, TSR_GAUGE_RUNNING, desk->n_running);
 }
 
 /* What was handed in since; when there is nothing to do at all, waits a while for it. */
@@ -341,34 +344,41 @@ static void take_in(tsr_desk *desk, tsr_engine *engine)
     job = desk->first;
     desk->first = desk->last = NULL;
     desk->n_waiting = 0;
+    tsr_metrics_set(desk->options.metrics, TSR_GAUGE_WAITING, 0);
     (void)pthread_mutex_unlock(&desk->lock);
     for (; job != NULL; job = next) {
         next = job->next;
         begin(desk, engine, job);
     }
-    tsr_metrics_set(desk->options.metrics, TSR_GAUGE_WAITING, 0);
 }
 
-/* Nothing more is taken; whatever is left fails. */
-static void shut(tsr_desk *desk)
+/* Nothing more is taken; what was handed in already is under way. */
+static void close_desk(tsr_desk *desk)
+{
+    atomic_store(&desk->state, TSR_DESK_ENDING);
+    (void)pthread_mutex_lock(&desk->lock);
+    desk->is_closed = true;
+    (void)pthread_mutex_unlock(&desk->lock);
+}
+
+/* Whatever is left fails. */
+static void shut(tsr_desk *desk, const char *message)
 {
     tsr_job *job;
 
-    (void)pthread_mutex_lock(&desk->lock);
-    desk->is_closed = true;
+    close_desk(desk);
     job = desk->first;
     desk->first = desk->last = NULL;
-    (void)pthread_mutex_unlock(&desk->lock);
     while (job != NULL) {
         tsr_job *next = job->next;
 
-        fail_job(job, 503, "the server is ending");
+        fail_job(job, 503, message);
         close_job(job);
         release(job, false);
         job = next;
     }
     while (desk->running != NULL) {
-        fail_job(desk->running, 503, "the server is ending");
+        fail_job(desk->running, 503, message);
         end_job(desk, desk->running);
     }
 }
@@ -389,14 +399,19 @@ tsr_status tsr_desk_serve(tsr_desk *desk, tsr_engine *engine)
     tsr_status st = TSR_OK;
     bool busy;
 
-    while (st == TSR_OK && !tsr_signals_asked()) {
+    while (st == TSR_OK && !(tsr_signals_asked() && desk->running == NULL)) {
+        if (tsr_signals_asked()) {
+            close_desk(desk);
+        } else {
+            atomic_store(&desk->state,
+                         tsr_engine_is_serving(engine) ? TSR_DESK_SERVING : TSR_DESK_LOST);
+        }
         take_in(desk, engine);
         tend(desk, engine);
-        if (desk->running != NULL) {
-            take_stats(desk, engine);
-            st = tsr_engine_step(engine, &busy);
-        }
+        take_stats(desk, engine);
+        st = tsr_engine_step(engine, &busy);
     }
-    shut(desk);
+    shut(desk,
+         st == TSR_OK || st == TSR_ERR_CANCELLED ? "the server is ending" : tsr_status_message());
     return st;
 }

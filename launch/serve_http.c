@@ -243,11 +243,7 @@ static tsr_status make_job(visit *v, tsr_api_request *request, tsr_api_error *er
         st = tsr_desk_hand_in(o->desk, v->job);
     }
     if (st != TSR_OK) {
-        tsr_api_error_set(error,
-                          st == TSR_ERR_FULL        ? 429
-                          : st == TSR_ERR_CANCELLED ? 503
-                                                    : 500,
-                          "", "%s", tsr_status_message());
+        tsr_api_error_set(error, tsr_api_error_status(st), "", "%s", tsr_status_message());
         if (v->job != NULL) {
             tsr_job_let_go(v->job);
             v->job = NULL;
@@ -372,9 +368,24 @@ static enum MHD_Result detokenize(visit *v)
     return done;
 }
 
+/* Are all ranks there? */
 static enum MHD_Result tell_health(visit *v)
 {
-    return send_json(v, MHD_HTTP_OK, json_pack("{s:s}", "status", "ok"));
+    const bool is_lost = tsr_desk_is(v->http->options.desk) == TSR_DESK_LOST;
+
+    return send_json(v, is_lost ? MHD_HTTP_SERVICE_UNAVAILABLE : MHD_HTTP_OK,
+                     json_pack("{s:s}", "status", is_lost ? "lost" : "ok"));
+}
+
+/* Would a request be taken and begun? */
+static enum MHD_Result tell_ready(visit *v)
+{
+    static const char *const words[TSR_DESK_STATE_COUNT] = {
+        [TSR_DESK_SERVING] = "ok", [TSR_DESK_LOST] = "lost", [TSR_DESK_ENDING] = "ending"};
+    const tsr_desk_state state = tsr_desk_is(v->http->options.desk);
+
+    return send_json(v, state == TSR_DESK_SERVING ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE,
+                     json_pack("{s:s}", "status", words[state]));
 }
 
 static enum MHD_Result tell_metrics(visit *v)
@@ -405,7 +416,7 @@ static const route routes[] = {
     {"POST", "/tokenize", tokenize, false},
     {"POST", "/detokenize", detokenize, false},
     {"GET", "/health", tell_health, true},
-    {"GET", "/ready", tell_health, true},
+    {"GET", "/ready", tell_ready, true},
     {"GET", "/metrics", tell_metrics, true},
 };
 

@@ -225,6 +225,11 @@ tsr_status tsr_world_open(tsr_world **out)
     (void)MPI_Initialized(&begun);
     if (begun || tsr_env_under_mpi()) {
         TSR_TRY_GOTO(st, fail, open_mpi(world));
+    } else if (tsr_env_srun_copies() > 0) {
+        tsr_log_warn(
+            "srun started %lld copies of this program that know nothing of each other; for one "
+            "job of as many ranks: srun --mpi=pmix",
+            (long long)tsr_env_srun_copies());
     }
     world->requests = tsr_alloc((size_t)world->n_ranks, sizeof(MPI_Request));
     if (world->requests == NULL) {

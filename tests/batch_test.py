@@ -5,6 +5,8 @@ Runs under CTest, which says where things are: TESSERA, TINY_GGUF, MPIEXEC. Stan
 """
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import tempfile
@@ -128,17 +130,24 @@ class Batch(unittest.TestCase):
             {"url": "/v1/other", "body": {"prompt": [1]}}, {"method": "GET", "url": "/v1/completions", "body": {}},
             {"prompt": [1], "stop": [""]}, {"prompt": [1], "logit_bias": {"x": 1}}, {"prompt": [1], "n": 2, "best_of": 1},
             {"prompt": [1], "stream": True}, {"messages": []}, {"prompt": [1] * 100000}, {"prompt": {"a": 1}},
-            {"prompt": [1], "stop_token_ids": 7}, {"prompt": [1], "logit_bias": {"9999999": 1}}, "",
-            {"prompt": [1, 2], "max_tokens": 2, "ignore_eos": True},
+            {"prompt": [1], "stop_token_ids": 7}, {"prompt": [1], "logit_bias": {"9999999": 1}},
+            {"custom_id": 5, "prompt": [1]}, "", {"prompt": [1, 2], "max_tokens": 2, "ignore_eos": True},
         ])
         self.good(source, path("bad.out"))
         found = results("bad.out")
-        self.assertEqual(sorted(found), [*range(1, 20), 21])
-        for number in range(1, 20):
+        self.assertEqual(sorted(found), [*range(1, 21), 22])
+        for number in range(1, 21):
             response = found[number]["response"]
             self.assertIn(response["status_code"], (400, 404, 405), response)
             self.assertGreater(len(response["body"]["error"]["message"]), 10)
-        self.assertEqual(found[21]["response"]["status_code"], 200)
+        self.assertEqual(found[22]["response"]["status_code"], 200)
+
+    def test_a_line_without_end_costs_only_itself(self):
+        with open(path("endless.jsonl"), "w", encoding="utf-8") as file:
+            file.write('{"prompt": "' + "x" * (65 << 20) + '"}\n{"prompt": [1, 2], "max_tokens": 2, "ignore_eos": true}')
+        self.good(path("endless.jsonl"), path("endless.out"))
+        found = results("endless.out")
+        self.assertEqual([found[number]["response"]["status_code"] for number in (1, 2)], [400, 200])
 
     def test_killed_at_any_moment_it_loses_and_repeats_nothing(self):
         lines = requests(60)
@@ -178,6 +187,24 @@ class Batch(unittest.TestCase):
         done = batch(source, path("time.out"), "--time-limit", "1", "--in-flight", "2")
         self.assertEqual(done.returncode, 75, done.stderr)
         self.assertLess(len(results("time.out")), 4000)
+
+    def test_a_slurm_job_that_says_when_it_ends_is_a_time_limit(self):
+        source = write("slurm.jsonl", [{"prompt": [1, 2, 3], "max_tokens": 200, "ignore_eos": True} for _ in range(4000)])
+        done = subprocess.run(command(source, path("slurm.out"), "--in-flight", "2"), capture_output=True, timeout=WAIT_S,
+                              check=False, env=dict(os.environ, SLURM_JOB_END_TIME=str(int(time.time()) + 2)))
+        self.assertEqual(done.returncode, 75, done.stderr)
+
+    def test_a_terminal_shows_how_far_it_is_and_how_long_it_will_take(self):
+        source = write("bar.jsonl", [{"prompt": [1, 2, 3], "max_tokens": 200, "ignore_eos": True} for _ in range(4000)])
+        ours, theirs = pty.openpty()
+        words = [word for word in command(source, path("bar.out")) if word != "--quiet"]
+        with subprocess.Popen(words, stderr=theirs) as job:
+            os.close(theirs)
+            shown = b""
+            while not re.search(rb"\d+ of 4000 lines, \d+ tokens/s, \d+:\d\d left \[#*-+\]", shown):
+                shown += os.read(ours, 4096)  # which fails when nobody writes any more
+            job.terminate()
+        os.close(ours)
 
     def test_results_of_another_input_are_refused(self):
         self.good(write("a.jsonl", requests(3)), path("other.out"))

@@ -23,7 +23,7 @@ WAIT_S = 100
 MODELS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data", "models")
 FOLDER = tempfile.TemporaryDirectory(prefix="tessera-cli-")
 MODEL = os.path.join(FOLDER.name, "tiny.gguf")
-COMMANDS = ("generate", "chat", "tokenize", "detokenize", "perplexity", "bench", "inspect", "batch", "serve", "plan")
+COMMANDS = ("generate", "chat", "tokenize", "detokenize", "perplexity", "bench", "inspect", "batch", "serve", "engine", "plan")
 
 
 def setUpModule():

@@ -12,7 +12,7 @@ if [ "${1:-}" = --without-model ]; then
 else
   with_model=yes
 fi
-install_packages "${SETUP_PACKAGES[@]}" binutils libcmocka-dev python3 python3-jinja2
+install_packages "${SETUP_PACKAGES[@]}" binutils libcmocka-dev mandoc python3 python3-jinja2
 [ -z "${with_model:-}" ] || get_model
 say "Configuring and building in $(pwd)/build"
 configure_build build -DTSR_TESTS=ON -DTSR_TEST_MODEL="$MODEL"
