@@ -165,6 +165,9 @@ static grid best_grid(const float *values, int n)
             to = t;
         }
     }
+    if (!isfinite(best.d)) {
+        return best;
+    }
     line = fitted(best, values, n);
     return miss_of(line, values, n) < least ? line : best;
 }
