@@ -98,6 +98,14 @@ typedef struct tsr_model_kv {
 } tsr_model_kv;
 TSR_API bool tsr_model_kv_at(const tsr_model *model, int i, tsr_model_kv *out);
 
+/* Layers of the cache by how far back rows see their keys and values, which is as much as a
+ * sequence keeps of them; the furthest first, false past the last. */
+typedef struct tsr_model_reach {
+    int64_t n_positions; /* 0: all */
+    int n_layers;
+} tsr_model_reach;
+TSR_API bool tsr_model_reach_at(const tsr_model *model, int i, tsr_model_reach *out);
+
 /* The file's metadata in order: key and value in words (long values abbreviated); false past the
  * last. */
 TSR_API bool tsr_model_metadata_at(const tsr_model *model, int i, char *key, size_t key_bytes,
@@ -397,10 +405,13 @@ typedef struct tsr_engine_stats {
     int n_lower_blocks; /* of these, in tiers below the device's */
     int n_blocks_free;
     int64_t context;
+    int64_t longest; /* tokens of a sequence that has device and host memory for itself; at most
+                        `context` */
     uint64_t token_bytes;    /* weight bytes that one token's matrices read, all ranks */
     uint64_t token_macs;     /* multiply-adds of one token's layers (a prompt token), all ranks */
     uint64_t head_macs;      /* and of the head */
-    uint64_t kv_token_bytes; /* bytes of keys and values a position, all ranks */
+    uint64_t kv_token_bytes; /* bytes of keys and values a position, all ranks; layers that see a
+                                window only give those of a long sequence back */
     int64_t n_steps;
     int64_t n_preempted;
     double block_fill; /* of the bytes in blocks that running sequences held, those with tokens */
@@ -488,11 +499,13 @@ typedef struct tsr_plan_request {
 /* What one rank's memory would hold. */
 typedef struct tsr_plan_share {
     uint64_t weight_bytes;
-    uint64_t workspace_bytes; /* activations, scratch and sums of the largest step */
-    uint64_t table_bytes;     /* books of blocks, steps, candidates */
-    uint64_t kv_token_bytes;  /* keys and values of one token */
-    uint64_t kv_bytes;        /* the cache */
-    uint64_t host_bytes;      /* its pool in host memory, beside the device */
+    uint64_t workspace_bytes;   /* activations, scratch and sums of the largest step */
+    uint64_t table_bytes;       /* books of blocks, steps, candidates */
+    uint64_t kv_token_bytes;    /* keys and values of one token, */
+    uint64_t kv_sequence_bytes; /* and of a sequence of `context` tokens: less than for each of
+                                   them, where layers see a window only */
+    uint64_t kv_bytes;          /* the cache */
+    uint64_t host_bytes;        /* its pool in host memory, beside the device */
 } tsr_plan_share;
 
 typedef struct tsr_plan {

@@ -93,6 +93,22 @@ static json_t *kv_json(const tsr_model *model)
     return object;
 }
 
+static json_t *reach_json(const tsr_model *model)
+{
+    json_t *array = json_array();
+    tsr_model_reach reach;
+
+    for (int i = 0; array != NULL && tsr_model_reach_at(model, i, &reach); i++) {
+        if (json_array_append_new(array, json_pack("{s:i, s:I}", "layers", reach.n_layers,
+                                                   "positions", (json_int_t)reach.n_positions)) !=
+            0) {
+            json_decref(array);
+            return NULL;
+        }
+    }
+    return array;
+}
+
 static json_t *metadata_json(const tsr_model *model)
 {
     json_t *array = json_array();
@@ -175,12 +191,12 @@ static tsr_status model_json(const tsr_model *model, const inspect_options *opti
 {
     const tsr_model_facts f = tsr_model_describe(model);
     json_t *root =
-        json_pack("{s:o, s:o, s:o, s:I, s:I, s:i, s:o, s:o, s:o, s:o, s:o}", "name", text(f.name),
-                  "architecture", text(f.architecture), "shape", shape_json(&f), "file_bytes",
-                  (json_int_t)f.file_bytes, "parameters", (json_int_t)f.n_parameters, "n_tensors",
-                  f.n_tensors, "tensors", encodings_json(model), "kv_bytes_per_token",
-                  kv_json(model), "tokenizer", tokenizer_json(&f), "chat_form", text(f.chat_form),
-                  "chat_template", text(f.chat_template));
+        json_pack("{s:o, s:o, s:o, s:I, s:I, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "name",
+                  text(f.name), "architecture", text(f.architecture), "shape", shape_json(&f),
+                  "file_bytes", (json_int_t)f.file_bytes, "parameters", (json_int_t)f.n_parameters,
+                  "n_tensors", f.n_tensors, "tensors", encodings_json(model), "kv_bytes_per_token",
+                  kv_json(model), "kv_reach", reach_json(model), "tokenizer", tokenizer_json(&f),
+                  "chat_form", text(f.chat_form), "chat_template", text(f.chat_template));
     bool whole = root != NULL;
 
     if (whole && options->quantize != NULL) {
@@ -242,6 +258,22 @@ static tsr_status print_machine(const inspect_options *options)
     return options->devices ? print_devices() : TSR_OK;
 }
 
+/* What a sequence keeps: said where it is not everything of all layers. */
+static void print_reach(const tsr_model *model)
+{
+    tsr_model_reach reach;
+
+    for (int i = 0; tsr_model_reach_at(model, i, &reach); i++) {
+        if (reach.n_positions > 0) {
+            tsr_out_print("  %d %s: the last %" PRId64 " positions are kept\n", reach.n_layers,
+                          reach.n_layers == 1 ? "layer" : "layers", reach.n_positions);
+        } else if (tsr_model_reach_at(model, 1, &(tsr_model_reach){0})) {
+            tsr_out_print("  %d %s: all positions are kept\n", reach.n_layers,
+                          reach.n_layers == 1 ? "layer" : "layers");
+        }
+    }
+}
+
 static void print_model(const tsr_model *model)
 {
     const tsr_model_facts f = tsr_model_describe(model);
@@ -272,6 +304,7 @@ static void print_model(const tsr_model *model)
     for (int i = 0; tsr_model_kv_at(model, i, &kv); i++) {
         tsr_out_print("  %-10s %8" PRIu64 "\n", kv.type, kv.bytes_per_token);
     }
+    print_reach(model);
     tsr_out_print("\ntokenizer\n  %s: %d tokens, %d merges", f.tokenizer, f.n_tokens, f.n_merges);
     if (f.bos >= 0) {
         tsr_out_print(", begin %d", (int)f.bos);
