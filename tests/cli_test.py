@@ -285,7 +285,7 @@ class Decoding(Case):
 
     def test_likely_tokens_keep_the_space_before_them(self):
         done = self.good("generate", "--model", os.path.join(MODELS, "llama2"), "--prompt", "a b", "--max-tokens", "20",
-                         "--json", "--logprobs", "5", "--ignore-end")
+                         "--json", "--logprobs", "5", "--ignore-eos")
         places = json.loads(done.stdout)["choices"][0]["logprobs"]
         texts = [token["text"] for place in places for token in place["top"]]
         self.assertTrue(any(text.startswith(" ") for text in texts), texts)
@@ -536,7 +536,7 @@ class Inspect(Case):
         self.assertTrue(0.05 < four["relative"] < 0.08, four)
         self.assertIn(b"all of them", self.good("inspect", folder, "--quantize", "fp8").stdout)
         self.assertIn(b"none", self.good("inspect", os.path.join(MODELS, "q_awq"), "--quantize", "int8").stdout)
-        self.says(2, "about a model", "inspect", "--quantize", "int8")
+        self.says(2, "which model", "inspect", "--quantize", "int8")
 
     def test_the_devices_are_told_without_a_model(self):
         self.assertRegex(self.good("inspect", "--devices").stdout, rb"devices\n  CPU, .* GB free")

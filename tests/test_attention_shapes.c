@@ -138,10 +138,13 @@ static void only_what_is_visible_is_read(void **state)
     static const setting s = {4, 2, 0, 16, 16, F16, {1, {1023}, {1}}, {.window = 40}};
     static const setting t = {4, 2, 0, 16, 16, F16, {1, {1000}, {1}}, {.stride = 64}};
     static const setting u = {4, 2, 0, 16, 16, TSR_KV_TYPE_INT8, {1, {1000}, {1}}, {.stride = 64}};
-    static const setting *const settings[] = {&s, &t, &u};
+    // Heads enough to share a KV head that its tokens are first set side by side; f16 and f32.
+    static const setting v = {8, 8, 0, 16, 16, F16, {1, {1000}, {1}}, {.stride = 64, .local = 20}};
+    static const setting w = {4, 4, 0, 18, 16, TSR_KV_TYPE_F32, {1, {1000}, {1}}, {.stride = 64}};
+    static const setting *const settings[] = {&s, &t, &u, &v, &w};
 
     (void)state;
-    for (int which = 0; which < 3; which++) {
+    for (int which = 0; which < 5; which++) {
         const setting *now = settings[which];
         tsr_device *dev = open_for(now, 1);
         cache c;
@@ -152,8 +155,10 @@ static void only_what_is_visible_is_read(void **state)
         write_step(dev, &c, &now->work);
         for (int b = 0; b < 64; b++) { // blocks of which nothing is seen lie nowhere
             const int first = b * 16;
-            const bool seen = which == 0 ? first + 15 > 1023 - 40
-                                         : (1000 % 64 >= first % 64 && 1000 % 64 < first % 64 + 16);
+            const bool seen = which == 0
+                                  ? first + 15 > 1023 - 40
+                                  : (1000 % 64 >= first % 64 && 1000 % 64 < first % 64 + 16) ||
+                                        first + 15 > 1000 - now->asked.local;
 
             if (!seen) {
                 i32_row(c.tables, 0)[b] = INT32_MAX;
