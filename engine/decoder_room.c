@@ -155,6 +155,13 @@ tsr_status tsr_decoder_room_make(tsr_decoder *d)
     d->n_bytes = count.n_bytes;
     fill.memory = d->memory;
     lay_out(&d->room, &fill, p);
+    for (int i = 0; i <= TSR_CONFIG_ROPES; i++) {
+        const bool turns = i < p->config->n_ropes;
+
+        tsr_kv_drift_init(&d->drifts[i], p->config->shape.head_dim,
+                          p->config->ropes[turns ? i : 0].frequencies, turns ? p->config->n_rot : 0,
+                          p->config->rope_first, p->config->rope_pairs);
+    }
     for (int i = 0; i < p->config->n_ropes; i++) {
         TSR_TRY(tsr_device_upload(p->dev, d->room.frequencies[i].data,
                                   p->config->ropes[i].frequencies,

@@ -251,7 +251,7 @@ static void what_is_not_finite_becomes_nan_and_nothing_stays_nothing(void **stat
 
     (void)state;
     for (int i = 0; i < N_CODED; i++) {
-        const int bits = tsr_kv_type_key_bits(coded[i]);
+        const int bits = tsr_kv_type_bits(coded[i]);
         tsr_kv_code code;
         float x[8] = {0};
 
