@@ -153,7 +153,8 @@ static void round_turned(tsr_kv_code *out, const float *x, int dim, tsr_kv_type 
         }
         scale = fmaxf(0, xy / sum_of_squares(y, dim));
     }
-    out->scale = tsr_dtype_to_bf16(scale);
+    // The least squares code is shorter than x by what is lost, and scores would shrink with it.
+    out->scale = tsr_dtype_to_bf16(sqrtf(sum_of_squares(x, dim) / sum_of_squares(y, dim)));
 }
 
 void tsr_kv_code_round(tsr_kv_code *out, const float *x, const float *mean, int dim,

@@ -21,7 +21,8 @@
  * mean is a quarter the mean of the 16 keys before it and three quarters what was before them; the
  * first key is left out, which is often unlike all others, and is the mean of its own group.
  *
- * scale is bf16, the least squares one for int4 and int2. A vector that is not finite becomes NaN.
+ * scale is bf16; in int4 and int2 it makes the code as long as the vector. A vector that is not
+ * finite becomes NaN.
  */
 #ifndef TSR_KERNELS_KV_CODE_H
 #define TSR_KERNELS_KV_CODE_H

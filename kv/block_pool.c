@@ -98,11 +98,6 @@ bool tsr_block_pool_drop(tsr_block_pool *pool, int32_t id)
     return true;
 }
 
-int tsr_block_pool_n_blocks(const tsr_block_pool *pool)
-{
-    return pool->n_blocks;
-}
-
 int tsr_block_pool_n_free(const tsr_block_pool *pool)
 {
     return pool->n_free;

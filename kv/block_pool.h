@@ -32,7 +32,6 @@ void tsr_block_pool_share(tsr_block_pool *pool, int32_t id); /* one more owner *
 /* One owner less; true when that was the last one and the block is free now. */
 bool tsr_block_pool_drop(tsr_block_pool *pool, int32_t id);
 
-int tsr_block_pool_n_blocks(const tsr_block_pool *pool);
 int tsr_block_pool_n_free(const tsr_block_pool *pool);
 int tsr_block_pool_n_owners(const tsr_block_pool *pool, int32_t id);
 
