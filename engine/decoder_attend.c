@@ -180,7 +180,7 @@ static tsr_attention_shape shape_of(const tsr_decoder *d, const tsr_decoder_room
 static tsr_kv_view view_of(const tsr_decoder *d, int layer)
 {
     const tsr_layer_config *layers = d->parts.config->layers;
-    tsr_kv_view kv = tsr_kv_store_view(d->parts.kv, layers[layer].kv_layer);
+    tsr_kv_view kv = tsr_kv_store_view(d->parts.kv, layers[layer].group_layer);
     int made_by = layer;
 
     while (!layers[made_by].makes_kv || layers[made_by].kv_layer != layers[layer].kv_layer) {
@@ -195,15 +195,18 @@ tsr_status tsr_decoder_attend(tsr_decoder *d, const tsr_decoder_room *room, int 
 {
     const tsr_layer_weights *w = &d->parts.weights->layers[layer];
     const tsr_config *config = d->parts.config;
+    const tsr_layer_config *l = &config->layers[layer];
     const tsr_kv_view kv = view_of(d, layer);
     const tsr_attention_shape shape = shape_of(d, room, layer);
     const bool latent = config->kv_low > 0;
     tsr_product out = {.weight = &w->o.weight};
+    tsr_batch own = *batch; // through the tables of the layer's group
 
-    TSR_TRY(latent ? project_latent(d, room, layer, &kv, batch)
-                   : project(d, room, layer, &kv, batch));
+    own.tables = tsr_kv_store_tables(d->parts.kv, l->group);
+    TSR_TRY(latent ? project_latent(d, room, layer, &kv, &own)
+                   : project(d, room, layer, &kv, &own));
     TSR_TRY(tsr_attention(d->parts.dev, latent ? room->mixed_latent : room->mixed,
-                          latent ? room->q_latent : room->q, &kv, batch, &shape));
+                          latent ? room->q_latent : room->q, &kv, &own, &shape));
     if (latent) {
         TSR_TRY(raise_values(d, room, layer));
     }
