@@ -111,6 +111,7 @@ size_t tsr_decoder_room_bytes(const tsr_decoder_parts *p)
     cutter count = {0};
 
     lay_out(&room, &count, p);
+    count.n_bytes += sizeof(tsr_decoder);
     if (p->config->shape.n_experts > 0) {
         count.n_bytes += most_chosen(p) * (sizeof(*s->chosen) + sizeof(*s->weight) +
                                            sizeof(*s->rows) + sizeof(*s->row_weight)) +
