@@ -176,13 +176,27 @@ static tsr_attention_shape shape_of(const tsr_decoder *d, const tsr_decoder_room
     };
 }
 
+/* The layer's part of the cache. */
+static tsr_kv_view view_of(const tsr_decoder *d, int layer)
+{
+    const tsr_layer_config *layers = d->parts.config->layers;
+    tsr_kv_view kv = tsr_kv_store_view(d->parts.kv, layers[layer].group_layer);
+    int made_by = layer;
+
+    while (!layers[made_by].makes_kv || layers[made_by].kv_layer != layers[layer].kv_layer) {
+        made_by--;
+    }
+    kv.drift = &d->drifts[layers[made_by].rope >= 0 ? layers[made_by].rope : TSR_CONFIG_ROPES];
+    return kv;
+}
+
 tsr_status tsr_decoder_attend(tsr_decoder *d, const tsr_decoder_room *room, int layer,
                               const tsr_batch *batch)
 {
     const tsr_layer_weights *w = &d->parts.weights->layers[layer];
     const tsr_config *config = d->parts.config;
     const tsr_layer_config *l = &config->layers[layer];
-    const tsr_kv_view kv = tsr_kv_store_view(d->parts.kv, l->group_layer);
+    const tsr_kv_view kv = view_of(d, layer);
     const tsr_attention_shape shape = shape_of(d, room, layer);
     const bool latent = config->kv_low > 0;
     tsr_product out = {.weight = &w->o.weight};

@@ -111,6 +111,7 @@ size_t tsr_decoder_room_bytes(const tsr_decoder_parts *p)
     cutter count = {0};
 
     lay_out(&room, &count, p);
+    count.n_bytes += sizeof(tsr_decoder);
     if (p->config->shape.n_experts > 0) {
         count.n_bytes += most_chosen(p) * (sizeof(*s->chosen) + sizeof(*s->weight) +
                                            sizeof(*s->rows) + sizeof(*s->row_weight)) +
@@ -155,6 +156,13 @@ tsr_status tsr_decoder_room_make(tsr_decoder *d)
     d->n_bytes = count.n_bytes;
     fill.memory = d->memory;
     lay_out(&d->room, &fill, p);
+    for (int i = 0; i <= TSR_CONFIG_ROPES; i++) {
+        const bool turns = i < p->config->n_ropes;
+
+        tsr_kv_drift_init(&d->drifts[i], p->config->shape.head_dim,
+                          p->config->ropes[turns ? i : 0].frequencies, turns ? p->config->n_rot : 0,
+                          p->config->rope_first, p->config->rope_pairs);
+    }
     for (int i = 0; i < p->config->n_ropes; i++) {
         TSR_TRY(tsr_device_upload(p->dev, d->room.frequencies[i].data,
                                   p->config->ropes[i].frequencies,

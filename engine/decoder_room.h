@@ -64,7 +64,8 @@ struct tsr_decoder {
     tsr_decoder_parts parts;
     tsr_decoder_room room;
     tsr_decoder_sorting sorting;
-    void *memory; /* owned: the room lies in it */
+    tsr_kv_drift drifts[TSR_CONFIG_ROPES + 1]; /* of keys, by their rope; the last has none */
+    void *memory;                              /* owned: the room lies in it */
     size_t n_bytes;
 };
 

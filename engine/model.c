@@ -347,6 +347,10 @@ tsr_model_facts tsr_model_describe(const tsr_model *model)
     };
 }
 
+enum {
+    BLOCK_TOKENS = 16 // as blocks have where nobody asks for others
+};
+
 bool tsr_model_kv_at(const tsr_model *model, int i, tsr_model_kv *out)
 {
     const tsr_config *c = &model->config;
@@ -355,7 +359,7 @@ bool tsr_model_kv_at(const tsr_model *model, int i, tsr_model_kv *out)
         .n_kv_heads = (int)c->shape.n_kv_heads,
         .key_dim = c->shape.head_dim,
         .value_dim = c->shape.head_dim,
-        .block_tokens = 64,
+        .block_tokens = BLOCK_TOKENS,
         .type = (tsr_kv_type)i,
     };
 
@@ -363,7 +367,7 @@ bool tsr_model_kv_at(const tsr_model *model, int i, tsr_model_kv *out)
         return false;
     }
     out->type = tsr_kv_type_name(layout.type);
-    out->bytes_per_token = (tsr_kv_layout_block_bytes(&layout) + 63) / 64;
+    out->bytes_per_token = (tsr_kv_layout_block_bytes(&layout) + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
     return true;
 }
 

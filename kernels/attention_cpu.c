@@ -66,15 +66,17 @@ static size_t lay_bench(tsr_attention_bench *b, char *base, int head_dim)
 {
     const size_t padded_dim = ((size_t)head_dim + 15) / 16 * 16;
     const size_t part_bytes = (padded_dim + TSR_ATTENTION_PART_TAIL) * sizeof(float);
+    const size_t split_bytes = 2 * (size_t)tsr_attention_pairs(head_dim) * sizeof(float);
     size_t used = 0;
 
     b->q = carve(base, &used, TSR_ATTENTION_QUERIES * (size_t)head_dim * sizeof(float));
+    b->pairs = carve(base, &used, TSR_ATTENTION_QUERIES * split_bytes);
     b->scores = carve(base, &used, TSR_ATTENTION_QUERIES * TSR_ATTENTION_RUN * sizeof(float));
     b->parts = carve(base, &used, TSR_ATTENTION_QUERIES * part_bytes);
     b->states = carve(base, &used, TSR_ATTENTION_QUERIES * part_bytes);
     b->keys = carve(base, &used, TSR_ATTENTION_RUN * (size_t)head_dim * sizeof(float));
     b->scales = carve(base, &used, 3 * TSR_ATTENTION_RUN * sizeof(float));
-    b->means = carve(base, &used, TSR_ATTENTION_GROUPS * padded_dim * sizeof(float));
+    b->means = carve(base, &used, TSR_ATTENTION_GROUPS * split_bytes);
     b->values = carve(base, &used, TSR_ATTENTION_RUN * padded_dim * sizeof(float));
     return used;
 }
@@ -225,9 +227,9 @@ static void attend_tile(const job *j, const tsr_attention_bench *b, const tsr_at
     for (int q = 0; q < n_queries; q++) {
         *tsr_attention_tile_sum(c, b->states + (int64_t)q * c->part_floats) = 0;
     }
-    tsr_attention_tile_queries(c, t, b->q);
+    tsr_attention_tile_queries(c, t, b);
     for (; run < tsr_attention_tile_end_run(&rows); run++) {
-        tsr_attention_tile_attend(c, t, run, b, b->q, b->parts, NULL, 0);
+        tsr_attention_tile_attend(c, t, run, b, b->parts, NULL, 0);
         for (int q = 0; q < n_queries; q++) {
             tsr_attention_tile_merge(c, b->states + (int64_t)q * c->part_floats,
                                      b->parts + (int64_t)q * c->part_floats);
@@ -337,8 +339,8 @@ static void attend_task(const job *j, const tsr_attention_bench *b, const short_
     if (next >= 0) {
         follows = short_task_at(j, next);
     }
-    tsr_attention_tile_queries(c, &task->t, b->q);
-    tsr_attention_tile_attend(c, &task->t, task->first_run + task->run, b, b->q, parts,
+    tsr_attention_tile_queries(c, &task->t, b);
+    tsr_attention_tile_attend(c, &task->t, task->first_run + task->run, b, parts,
                               next >= 0 ? &follows.t : NULL,
                               next >= 0 ? follows.first_run + follows.run : 0);
 }

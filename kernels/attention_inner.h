@@ -62,18 +62,13 @@ enum {
 };
 
 /* Bits of an element in the cache. */
-TSR_INLINE int64_t key_bits_of(tsr_kv_type kv)
+TSR_INLINE int64_t bits_of(tsr_kv_type kv)
 {
     return kv == TSR_KV_TYPE_F32                             ? 32
            : kv == TSR_KV_TYPE_F16 || kv == TSR_KV_TYPE_BF16 ? 16
            : kv == TSR_KV_TYPE_FP8 || kv == TSR_KV_TYPE_INT8 ? 8
            : kv == TSR_KV_TYPE_INT4                          ? 4
-                                                             : 3;
-}
-
-TSR_INLINE int64_t value_bits_of(tsr_kv_type kv)
-{
-    return kv == TSR_KV_TYPE_INT2 ? 2 : key_bits_of(kv);
+                                                             : 2;
 }
 
 /* Sixteen elements from the i-th on, of a type of which each has its own bytes. */
@@ -99,24 +94,17 @@ TSR_INLINE v16 load(const void *p, int64_t i, tsr_kv_type kv)
 /* Dimensions whose codes are loaded at once, as one number a token. */
 TSR_INLINE int dims_at_once(tsr_kv_type kv)
 {
-    return kv == TSR_KV_TYPE_INT4 ? 2 : kv == TSR_KV_TYPE_INT2 ? 8 : 1;
+    return kv == TSR_KV_TYPE_INT4 ? 2 : kv == TSR_KV_TYPE_INT2 ? 4 : 1;
 }
 
 TSR_INLINE i16 load_codes(const void *keys, int d, int64_t stride, tsr_kv_type kv)
 {
-    const uint8_t *p = (const uint8_t *)keys + d * key_bits_of(kv) / 8 * stride;
-    i16 codes = i16_load_u8(p);
-
-    if (kv == TSR_KV_TYPE_INT2) {
-        codes = i16_or_high(codes, i16_load_u8(p + stride), 8);
-        codes = i16_or_high(codes, i16_load_u8(p + 2 * stride), 16);
-    }
-    return codes;
+    return i16_load_u8((const uint8_t *)keys + d * bits_of(kv) / 8 * stride);
 }
 
 TSR_INLINE v16 key_level(i16 codes, int d, v16 levels, tsr_kv_type kv)
 {
-    return v16_look_up(levels, i16_low(codes, d % dims_at_once(kv) * (int)key_bits_of(kv)));
+    return v16_look_up(levels, i16_low(codes, d % dims_at_once(kv) * (int)bits_of(kv)));
 }
 
 TSR_INLINE v16 load_value(const void *values, int64_t i, v16 levels, tsr_kv_type kv)
@@ -124,13 +112,13 @@ TSR_INLINE v16 load_value(const void *values, int64_t i, v16 levels, tsr_kv_type
     if (!tsr_kv_type_has_levels(kv)) {
         return load(values, i, kv);
     }
-    return v16_look_up(levels, i16_load_bits((const uint8_t *)values + i * value_bits_of(kv) / 8,
-                                             (int)value_bits_of(kv)));
+    return v16_look_up(
+        levels, i16_load_bits((const uint8_t *)values + i * bits_of(kv) / 8, (int)bits_of(kv)));
 }
 
-TSR_INLINE v16 levels_of(int64_t bits, tsr_kv_type kv)
+TSR_INLINE v16 levels_of(tsr_kv_type kv)
 {
-    return tsr_kv_type_has_levels(kv) ? v16_load(tsr_kv_code_levels((int)bits)) : v16_set1(0.0F);
+    return tsr_kv_type_has_levels(kv) ? v16_load(tsr_kv_code_levels(kv)) : v16_set1(0.0F);
 }
 
 /* Ask for memory that will be needed in a few microseconds. Into the second level, which has the
@@ -176,7 +164,7 @@ TSR_INLINE void score(int n_queries, int n_vectors, tsr_kv_type kv, const tsr_at
                       const float *q, float *scores, int first, bool ask)
 {
     const int key_dim = run->key_dim;
-    const v16 levels = levels_of(key_bits_of(kv), kv);
+    const v16 levels = levels_of(kv);
     const i16 no_codes = v16_round(v16_set1(0.0F)); // known to be loaded before use
     i16 codes[4] = {no_codes, no_codes, no_codes, no_codes};
     v16 sums[MAX_QUERIES][4];
@@ -191,7 +179,7 @@ TSR_INLINE void score(int n_queries, int n_vectors, tsr_kv_type kv, const tsr_at
     }
     for (; d0 + DIMS_A_STEP <= key_dim; d0 += DIMS_A_STEP) {
         if (ask) { // a share of the values of these groups
-            const int64_t step_bytes = DIMS_A_STEP * TSR_LANES * value_bits_of(kv) / 8;
+            const int64_t step_bytes = DIMS_A_STEP * TSR_LANES * bits_of(kv) / 8;
 
             UNROLL
             for (int j = 0; j < n_vectors; j++) {
@@ -231,11 +219,11 @@ TSR_INLINE void score(int n_queries, int n_vectors, tsr_kv_type kv, const tsr_at
 TSR_INLINE const char *key_piece(const tsr_attention_run *run, int g, tsr_kv_type kv)
 {
     const int64_t within = (int64_t)g * TSR_LANES % run->key_stride;
-    const int64_t elem_bytes = (key_bits_of(kv) + 7) / 8;
+    const int64_t elem_bytes = (bits_of(kv) + 7) / 8;
 
     return run->keys[g] == NULL ? NULL
                                 : (const char *)run->keys[g] - within * elem_bytes +
-                                      within * run->key_dim * key_bits_of(kv) / 8;
+                                      within * run->key_dim * bits_of(kv) / 8;
 }
 
 /* o += e v over each step-th token of [from, to) of n_queries, n_vectors of dimensions from `dim`
@@ -244,7 +232,7 @@ TSR_INLINE void gather(int n_queries, int n_vectors, tsr_kv_type kv, const tsr_a
                        const float *e, float *o, int64_t part_floats, int dim, int from, int to,
                        int step, const tsr_attention_run *then)
 {
-    const v16 levels = levels_of(value_bits_of(kv), kv);
+    const v16 levels = levels_of(kv);
     v16 sums[MAX_QUERIES][4];
 
     UNROLL
@@ -258,7 +246,7 @@ TSR_INLINE void gather(int n_queries, int n_vectors, tsr_kv_type kv, const tsr_a
         const int g = t0 / TSR_LANES;
         const int t1 = (g + 1) * TSR_LANES < to ? (g + 1) * TSR_LANES : to;
         const char *next = then != NULL ? key_piece(then, g, kv) : NULL;
-        const int64_t next_bytes = run->key_dim * key_bits_of(kv) / 8;
+        const int64_t next_bytes = run->key_dim * bits_of(kv) / 8;
 
         for (; t0 < t1; t0 += step) {
             const int t = t0;

@@ -150,25 +150,36 @@ static void fill_unseen(const tsr_attention_run *run, const tsr_attention_tile *
     }
 }
 
-/* q . mean of a group: sixteen lanes (d % 16, ascending), the lanes by v16_sum. */
-static float of_mean(const float *q, const float *mean, int key_dim)
+/* q . mean at the 16 positions of a group. A pair's product with the mean turned by a is cos a (q1
+ * m1 + q2 m2) + sin a (q2 m1 - q1 m2). */
+static v16 of_mean(const float *q, const float *mean, int n_pairs, const tsr_kv_drift *drift)
 {
-    v16 sum = v16_set1(0.0F);
-    int d = 0;
+    v16 along = v16_set1(0.0F);
+    v16 across = v16_set1(0.0F);
 
-    for (; d + TSR_LANES <= key_dim; d += TSR_LANES) {
-        sum = v16_fma(v16_load(q + d), v16_load(mean + d), sum);
+    for (int j0 = 0; j0 < n_pairs; j0 += TSR_LANES) {
+        const v16 q1 = v16_load(q + j0);
+        const v16 q2 = v16_load(q + n_pairs + j0);
+        const v16 m1 = v16_load(mean + j0);
+        const v16 m2 = v16_load(mean + n_pairs + j0);
+        const int end = least(TSR_LANES, drift->n_pairs - j0);
+        float dots[TSR_LANES];
+        float crosses[TSR_LANES];
+
+        v16_store(dots, v16_fma(q2, m2, v16_mul(q1, m1)));
+        v16_store(crosses, v16_sub(v16_mul(q2, m1), v16_mul(q1, m2)));
+        for (int j = 0; j < end; j++) {
+            along = v16_fma(v16_set1(dots[j]), v16_load(drift->cosines[j0 + j]), along);
+            across = v16_fma(v16_set1(crosses[j]), v16_load(drift->sines[j0 + j]), across);
+        }
     }
-    if (d < key_dim) {
-        sum = v16_fma(v16_load_some(q + d, key_dim - d), v16_load(mean + d), sum);
-    }
-    return v16_sum(sum);
+    return v16_add(along, across);
 }
 
-/* Scores of codes become scores of keys: s[t] = fma(centred[t], q . mean, s[t] scale[t]). */
+/* Scores of codes become scores of keys: s[t] = fma(centred[t], q . mean[t], s[t] scale[t]). */
 static void unscale(float *s, int from, int to, const tsr_attention_run *run, const float *q)
 {
-    const int64_t mean_stride = (run->key_dim + TSR_LANES - 1) / TSR_LANES * TSR_LANES;
+    const int n_pairs = tsr_attention_pairs(run->key_dim);
 
     for (int g = from; g < to; g++) {
         v16 x;
@@ -179,7 +190,7 @@ static void unscale(float *s, int from, int to, const tsr_attention_run *run, co
         x = v16_mul(v16_load(s + g * TSR_LANES), v16_load(run->key_scales + g * TSR_LANES));
         if (run->means != NULL) {
             x = v16_fma(v16_load(run->centred + g * TSR_LANES),
-                        v16_set1(of_mean(q, run->means + g * mean_stride, run->key_dim)), x);
+                        of_mean(q, run->means + (int64_t)g * 2 * n_pairs, n_pairs, run->drift), x);
         }
         v16_store(s + g * TSR_LANES, x);
     }
@@ -195,18 +206,18 @@ static void widen_scales(float *scales, float *centred, const uint16_t *from)
     }
 }
 
-static void widen_mean(float *mean, const int8_t *codes, int key_dim, float scale)
+static void widen_mean(float *mean, const int8_t *codes, int n, float scale)
 {
     const v16 factor = v16_set1(scale);
     int d = 0;
 
-    for (; d + TSR_LANES <= key_dim; d += TSR_LANES) {
+    for (; d + TSR_LANES <= n; d += TSR_LANES) {
         v16_store(mean + d, v16_mul(v16_load_i8(codes + d), factor));
     }
-    if (d < key_dim) {
+    if (d < n) {
         float rest[TSR_LANES] = {0};
 
-        for (int i = 0; d + i < key_dim; i++) {
+        for (int i = 0; d + i < n; i++) {
             rest[i] = (float)codes[d + i];
         }
         v16_store(mean + d, v16_mul(v16_load(rest), factor));
@@ -224,7 +235,7 @@ static void soften(const tsr_attention_run *run, const tsr_attention_tile *tile,
     v16 sum = v16_set1(0.0F);
 
     if (run->key_scales != NULL) {
-        unscale(s, from, to, run, tile->q + (int64_t)i * run->key_dim);
+        unscale(s, from, to, run, tile->pairs + (int64_t)i * 2 * tsr_attention_pairs(run->key_dim));
     }
     if (tile->slopes != NULL && tile->slopes_scale > 0) {
         bend_rounded(s, from, to, tile->slopes_scale, tile->slopes[i % tile->n_heads],
@@ -356,8 +367,7 @@ TSR_INLINE void widen_as(tsr_kv_type kv, float *keys, float *values, const tsr_a
 {
     const int key_dim = run->key_dim;
     const int padded_dim = run->padded_dim;
-    const v16 key_levels = levels_of(key_bits_of(kv), kv);
-    const v16 value_levels = levels_of(value_bits_of(kv), kv);
+    const v16 levels = levels_of(kv);
 
     for (int g = from / TSR_LANES; g < groups_of(to); g++) {
         float *to_keys = keys + (int64_t)g * key_dim * TSR_LANES;
@@ -369,7 +379,7 @@ TSR_INLINE void widen_as(tsr_kv_type kv, float *keys, float *values, const tsr_a
             }
             v16_store(to_keys + (int64_t)d * TSR_LANES,
                       tsr_kv_type_has_levels(kv)
-                          ? key_level(codes, d, key_levels, kv)
+                          ? key_level(codes, d, levels, kv)
                           : load(run->keys[g], (int64_t)d * run->key_stride, kv));
         }
     }
@@ -378,7 +388,7 @@ TSR_INLINE void widen_as(tsr_kv_type kv, float *keys, float *values, const tsr_a
 
         for (int d = 0; d < padded_dim && run->values[t / TSR_LANES] != NULL; d += TSR_LANES) {
             v16_store(values + (int64_t)t * padded_dim + d,
-                      load_value(run->values[t / TSR_LANES], row + d, value_levels, kv));
+                      load_value(run->values[t / TSR_LANES], row + d, levels, kv));
         }
     }
 }

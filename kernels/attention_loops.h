@@ -4,14 +4,13 @@
  *
  * For one query over the tokens of a run that it sees, all in f32:
  *   s[t] = q . k[t]           one chain of fma, dimensions ascending; q was multiplied by the scale
- *   s[t] = fma(centred, q . mean, s[t] scale[t])   over codes; likewise e[t] *= scale[t], behind l
- *   s[t] = c tanh(s[t] / c)   with a soft cap, as c - 2 c / (e^(2 s[t] / c) + 1)
- *   s[t] = fma(slope, t - p, s[t])
- *   m    = max s[t]
- *   e[t] = exp(s[t] - m)      v16_exp of kernels/simd.h
- *   l    = sum e[t]           sixteen lanes (t % 16, ascending), the lanes by v16_sum
- *   o[d] = sum e[t] v[t][d]   one chain of fma, tokens ascending
- * and two results merge as kernels/ops.h says, o = fma(o_run, e^(m_run - m'), o e^(m - m')), l
+ *   s[t] = fma(centred, q . mean[t], s[t] scale[t])   over codes; likewise e[t] *= scale[t],
+ *        behind l; q . mean[t] is the sum of two chains of fma over the pairs j of
+ * kernels/kv_drift.h: cos_j[t] (q m)_j and sin_j[t] (q x m)_j s[t] = c tanh(s[t] / c)   with a soft
+ * cap, as c - 2 c / (e^(2 s[t] / c) + 1) s[t] = fma(slope, t - p, s[t]) m    = max s[t] e[t] =
+ * exp(s[t] - m)      v16_exp of kernels/simd.h l    = sum e[t]           sixteen lanes (t % 16,
+ * ascending), the lanes by v16_sum o[d] = sum e[t] v[t][d]   one chain of fma, tokens ascending and
+ * two results merge as kernels/ops.h says, o = fma(o_run, e^(m_run - m'), o e^(m - m')), l
  * likewise. How queries, tokens and dimensions are grouped for speed does not enter: each chain is
  * the same, alone or in a crowd.
  */
@@ -40,8 +39,15 @@ typedef struct tsr_attention_run {
     const float *key_scales;   /* [TSR_ATTENTION_RUN] */
     const float *value_scales; /* [TSR_ATTENTION_RUN] */
     const float *centred;      /* [TSR_ATTENTION_RUN] 1 where the mean was taken off, 0 elsewhere */
-    const float *means;        /* [groups, key_dim rounded up to 16], or NULL */
+    const float *means;        /* [groups, 2, tsr_attention_pairs()] split, or NULL */
+    const tsr_kv_drift *drift; /* how they change within a group */
 } tsr_attention_run;
+
+/* Pairs of dimensions, rounded up to whole vectors. */
+static inline int tsr_attention_pairs(int key_dim)
+{
+    return ((key_dim + 1) / 2 + 15) / 16 * 16;
+}
 
 typedef struct tsr_attention_range {
     int first, end; /* tokens of a run */
@@ -64,6 +70,8 @@ typedef struct tsr_attention_tile {
     float slopes_scale;  /* > 0: slopes_scale * bf16(slope * t) instead, */
     float first_token;   /* with t of the run's first token */
     const float *q;      /* [n_queries, key_dim], scaled */
+    const float *pairs;  /* [n_queries, 2, tsr_attention_pairs()] the same not turned and split,
+                            where there are means */
     float *scores;       /* [n_queries, TSR_ATTENTION_RUN], to work in */
     float *parts;        /* [n_queries], written */
     bool from_memory;    /* the run is not near yet: ask for its values while the scores are made */
@@ -84,7 +92,7 @@ typedef struct tsr_attention_loops {
     void (*widen_scales)(float *scales, float *centred, const uint16_t *from);
 
     /* codes * scale, zeros up to a multiple of 16. */
-    void (*widen_mean)(float *mean, const int8_t *codes, int key_dim, float scale);
+    void (*widen_mean)(float *mean, const int8_t *codes, int n, float scale);
 
     /* tsr_kv_code_turn, the same bits. */
     void (*turn)(float *x, int dim, int unit);

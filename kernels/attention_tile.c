@@ -108,9 +108,9 @@ static tsr_attention_run run_at(const tsr_attention_call *c, const tsr_attention
     const tsr_kv_layout *layout = c->kv->layout;
     const size_t offset = tsr_kv_layout_offset(layout, c->kv->layer, t->kv_head);
     const size_t key_bytes = tsr_kv_layout_key_bytes(layout);
-    const size_t key_elem_bytes = ((size_t)tsr_kv_type_key_bits(layout->type) + 7) / 8;
+    const size_t key_elem_bytes = ((size_t)tsr_kv_type_bits(layout->type) + 7) / 8;
     const size_t value_row_bytes =
-        (size_t)c->padded_dim * (size_t)tsr_kv_type_value_bits(layout->type) / 8;
+        (size_t)c->padded_dim * (size_t)tsr_kv_type_bits(layout->type) / 8;
     tsr_attention_run run = {.type = layout->type,
                              .key_dim = layout->key_dim,
                              .padded_dim = c->padded_dim,
@@ -195,8 +195,9 @@ static void add_scales(const tsr_attention_call *c, tsr_attention_run *run,
     const size_t key_codes = tsr_kv_layout_key_codes(layout);
     const size_t value_codes = tsr_kv_layout_value_codes(layout);
     const size_t value_row_bytes =
-        (size_t)c->padded_dim * (size_t)tsr_kv_type_value_bits(layout->type) / 8;
-    const size_t mean_floats = ((size_t)layout->key_dim + 15) / 16 * 16;
+        (size_t)c->padded_dim * (size_t)tsr_kv_type_bits(layout->type) / 8;
+    const int n_pairs = (layout->key_dim + 1) / 2;
+    const int padded_pairs = tsr_attention_pairs(layout->key_dim);
     float *value_scales = b->scales + TSR_ATTENTION_RUN;
     float *centred = value_scales + TSR_ATTENTION_RUN;
 
@@ -217,11 +218,14 @@ static void add_scales(const tsr_attention_call *c, tsr_attention_run *run,
                                    (const uint16_t *)(const void *)(values + value_codes) + within);
         }
         if (tsr_kv_layout_is_centred(layout)) {
+            float *mean = b->means + (int64_t)g * 2 * padded_pairs;
             float scale;
             const int8_t *codes = tsr_kv_code_mean_at(&scale, keys, layout, (int)within);
 
-            c->loops->widen_mean(b->means + (size_t)g * mean_floats, codes, layout->key_dim, scale);
+            c->loops->widen_mean(mean, codes, n_pairs, scale);
+            c->loops->widen_mean(mean + padded_pairs, codes + n_pairs, n_pairs, scale);
             run->means = b->means;
+            run->drift = c->kv->drift;
         }
     }
     run->key_scales = b->scales;
@@ -255,10 +259,26 @@ static void ask_for_scales(const tsr_attention_call *c, const tsr_attention_run 
 
 /* ---- a tile over a run ----------------------------------------------------------------------- */
 
-void tsr_attention_tile_queries(const tsr_attention_call *c, const tsr_attention_rows *t, float *q)
+/* Split into two halves of whole vectors. */
+static void split_padded(const tsr_kv_drift *drift, float *to, int padded_pairs, const float *x)
+{
+    float split[TSR_KV_LAYOUT_MOST_DIM];
+    const size_t n_bytes = (size_t)drift->n_pairs * sizeof(float);
+
+    tsr_kv_drift_split(drift, split, x);
+    memset(to, 0, 2 * (size_t)padded_pairs * sizeof(float));
+    memcpy(to, split, n_bytes);
+    memcpy(to + padded_pairs, split + drift->n_pairs, n_bytes);
+}
+
+void tsr_attention_tile_queries(const tsr_attention_call *c, const tsr_attention_rows *t,
+                                const tsr_attention_bench *b)
 {
     const tsr_kv_layout *layout = c->kv->layout;
     const int key_dim = layout->key_dim;
+    const int padded_pairs = tsr_attention_pairs(key_dim);
+    float *q = b->q;
+    float *pairs = b->pairs;
 
     for (int r = 0; r < t->n_rows; r++) {
         const float *row = tsr_rows_cpu_f32(c->q, t->in.first_row + t->first_row + r);
@@ -266,6 +286,10 @@ void tsr_attention_tile_queries(const tsr_attention_call *c, const tsr_attention
         for (int h = 0; h < t->n_heads; h++) {
             c->loops->scale(q, row + (int64_t)(t->first_head + h) * key_dim, key_dim,
                             c->shape->scale);
+            if (tsr_kv_layout_is_centred(layout)) {
+                split_padded(c->kv->drift, pairs, padded_pairs, q);
+                pairs += 2 * padded_pairs;
+            }
             if (tsr_kv_type_is_turned(layout->type)) {
                 c->loops->turn(q, key_dim, tsr_kv_code_key_unit(layout));
             }
@@ -286,8 +310,8 @@ static tsr_attention_range seen_by_tile(const tsr_attention_call *c, const tsr_a
 }
 
 void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_rows *t,
-                               int64_t run, const tsr_attention_bench *b, const float *q,
-                               float *parts, const tsr_attention_rows *later, int64_t later_run)
+                               int64_t run, const tsr_attention_bench *b, float *parts,
+                               const tsr_attention_rows *later, int64_t later_run)
 {
     const int n_queries = t->n_rows * t->n_heads;
     const int64_t start = run * TSR_ATTENTION_RUN;
@@ -335,7 +359,8 @@ void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_
     }
     queries.n_queries = end - first;
     queries.seen = seen_by + first;
-    queries.q = q + (int64_t)first * c->kv->layout->key_dim;
+    queries.q = b->q + (int64_t)first * c->kv->layout->key_dim;
+    queries.pairs = b->pairs + (int64_t)first * 2 * tsr_attention_pairs(c->kv->layout->key_dim);
     queries.parts = parts + (int64_t)first * c->part_floats;
     queries.n_heads = t->n_heads;
     queries.slopes = slopes == NULL ? NULL : slopes + t->first_head; // first is a multiple of heads

@@ -34,13 +34,14 @@ typedef struct tsr_attention_call {
 /* Memory of one thread. */
 typedef struct tsr_attention_bench {
     float *q;      /* [QUERIES, key_dim] */
+    float *pairs;  /* [QUERIES, 2, tsr_attention_pairs()] */
     float *scores; /* [QUERIES, TSR_ATTENTION_RUN] */
     float *parts;  /* [QUERIES, part_floats] */
     float *states; /* [QUERIES, part_floats] */
     float *keys;   /* [TSR_ATTENTION_RUN, key_dim] */
     float *values; /* [TSR_ATTENTION_RUN, padded_dim] */
     float *scales; /* [3, TSR_ATTENTION_RUN] of keys, of values, and what is centred */
-    float *means;  /* [TSR_ATTENTION_GROUPS, key_dim rounded up to 16] */
+    float *means;  /* [TSR_ATTENTION_GROUPS, 2, tsr_attention_pairs()] */
 } tsr_attention_bench;
 
 typedef struct tsr_attention_sequence {
@@ -83,16 +84,17 @@ tsr_attention_rows tsr_attention_tile_at(const tsr_attention_call *c, int seq, i
 int64_t tsr_attention_tile_first_run(const tsr_attention_call *c, const tsr_attention_sequence *in);
 int64_t tsr_attention_tile_end_run(const tsr_attention_sequence *in);
 
-/* The tile's queries, as attend() wants them. */
-void tsr_attention_tile_queries(const tsr_attention_call *c, const tsr_attention_rows *t, float *q);
+/* The tile's queries, as attend() wants them, into the bench. */
+void tsr_attention_tile_queries(const tsr_attention_call *c, const tsr_attention_rows *t,
+                                const tsr_attention_bench *b);
 
 /*
  * parts[query] over run `run`; l is 0 where a query sees nothing of it. Later is the tile and run
  * that this thread takes next, to be asked for in time; or NULL.
  */
 void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_rows *t,
-                               int64_t run, const tsr_attention_bench *b, const float *q,
-                               float *parts, const tsr_attention_rows *later, int64_t later_run);
+                               int64_t run, const tsr_attention_bench *b, float *parts,
+                               const tsr_attention_rows *later, int64_t later_run);
 
 /* state = state merged with a part behind it; a state that has seen nothing has l = 0. */
 void tsr_attention_tile_merge(const tsr_attention_call *c, float *state, const float *part);

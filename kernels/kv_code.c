@@ -3,19 +3,16 @@
 #include <math.h>
 #include <string.h>
 
-#define FOUR(a, b) -b, -a, a, b
-#define EIGHT(a, b, c, d) -d, -c, -b, -a, a, b, c, d
+#define FOUR -1.5104F, -0.4528F, 0.4528F, 1.5104F
 
-const float *tsr_kv_code_levels(int bits)
+const float *tsr_kv_code_levels(tsr_kv_type type)
 {
-    static const float levels[3][16] = {
-        {FOUR(0.4528F, 1.5104F), FOUR(0.4528F, 1.5104F), FOUR(0.4528F, 1.5104F),
-         FOUR(0.4528F, 1.5104F)},
-        {EIGHT(0.2451F, 0.7560F, 1.3439F, 2.1520F), EIGHT(0.2451F, 0.7560F, 1.3439F, 2.1520F)},
-        {-2.7326F, -2.0690F, -1.6181F, -1.2562F, -0.9423F, -0.6568F, -0.3880F, -0.1284F, 0.1284F,
-         0.3880F, 0.6568F, 0.9423F, 1.2562F, 1.6181F, 2.0690F, 2.7326F}};
+    static const float levels[2][16] = {{FOUR, FOUR, FOUR, FOUR},
+                                        {-2.7326F, -2.0690F, -1.6181F, -1.2562F, -0.9423F, -0.6568F,
+                                         -0.3880F, -0.1284F, 0.1284F, 0.3880F, 0.6568F, 0.9423F,
+                                         1.2562F, 1.6181F, 2.0690F, 2.7326F}};
 
-    return levels[bits - 2];
+    return levels[type == TSR_KV_TYPE_INT4];
 }
 
 enum {
@@ -125,10 +122,10 @@ static void round_to_bytes(tsr_kv_code *out, const float *x, int dim, tsr_kv_typ
     }
 }
 
-static void round_turned(tsr_kv_code *out, const float *x, int dim, int bits)
+static void round_turned(tsr_kv_code *out, const float *x, int dim, tsr_kv_type type)
 {
-    const float *levels = tsr_kv_code_levels(bits);
-    const int n_levels = 1 << bits;
+    const float *levels = tsr_kv_code_levels(type);
+    const int n_levels = 1 << tsr_kv_type_bits(type);
     float borders[16];
     float y[MOST_DIM];
     float scale = sqrtf(sum_of_squares(x, dim) / (float)dim);
@@ -156,11 +153,12 @@ static void round_turned(tsr_kv_code *out, const float *x, int dim, int bits)
         }
         scale = fmaxf(0, xy / sum_of_squares(y, dim));
     }
-    out->scale = tsr_dtype_to_bf16(scale);
+    // The least squares code is shorter than x by what is lost, and scores would shrink with it.
+    out->scale = tsr_dtype_to_bf16(sqrtf(sum_of_squares(x, dim) / sum_of_squares(y, dim)));
 }
 
 void tsr_kv_code_round(tsr_kv_code *out, const float *x, const float *mean, int dim,
-                       tsr_kv_type type, int bits)
+                       tsr_kv_type type)
 {
     float rest[MOST_DIM];
     bool is_less = false;
@@ -180,7 +178,7 @@ void tsr_kv_code_round(tsr_kv_code *out, const float *x, const float *mean, int 
         }
         is_less = sum_of_squares(rest, dim) < sum_of_squares(x, dim);
     }
-    round_turned(out, is_less ? rest : x, dim, bits);
+    round_turned(out, is_less ? rest : x, dim, type);
     out->scale |= is_less ? 0x8000U : 0;
 }
 
@@ -189,18 +187,16 @@ void tsr_kv_code_round(tsr_kv_code *out, const float *x, const float *mean, int 
 /* The codes of a token as one string of bits; byte i goes to to[i * stride]. */
 static void pack(uint8_t *to, int64_t stride, const uint8_t *codes, int dim, int bits)
 {
-    uint32_t held = 0;
-    int n_held = 0;
+    const int a_byte = 8 / bits;
 
-    for (int d = 0; d < dim; d++) {
-        held |= (uint32_t)codes[d] << n_held;
-        for (n_held += bits; n_held >= 8; n_held -= 8, held >>= 8) {
-            *to = (uint8_t)held;
-            to += stride;
+    for (int d = 0; d < dim; d += a_byte) {
+        uint32_t byte = 0;
+
+        for (int i = 0; i < a_byte && d + i < dim; i++) {
+            byte |= (uint32_t)codes[d + i] << (i * bits);
         }
-    }
-    if (n_held > 0) {
-        *to = (uint8_t)held;
+        *to = (uint8_t)byte;
+        to += stride;
     }
 }
 
@@ -212,14 +208,14 @@ static void put_scale(void *codes, size_t code_bytes, int at, uint16_t scale)
 void tsr_kv_code_put_key(void *keys, const tsr_kv_layout *layout, int at, const tsr_kv_code *code)
 {
     pack((uint8_t *)keys + at, layout->block_tokens, code->codes, layout->key_dim,
-         tsr_kv_type_key_bits(layout->type));
+         tsr_kv_type_bits(layout->type));
     put_scale(keys, tsr_kv_layout_key_codes(layout), at, code->scale);
 }
 
 void tsr_kv_code_put_value(void *values, const tsr_kv_layout *layout, int at,
                            const tsr_kv_code *code)
 {
-    const int bits = tsr_kv_type_value_bits(layout->type);
+    const int bits = tsr_kv_type_bits(layout->type);
     const size_t row_bytes = (size_t)tsr_kv_layout_padded_dim(layout) * (size_t)bits / 8;
     uint8_t *row = (uint8_t *)values + (size_t)at * row_bytes;
 
@@ -245,67 +241,35 @@ const int8_t *tsr_kv_code_mean_at(float *scale, const void *keys, const tsr_kv_l
     return (const int8_t *)record + sizeof(bits);
 }
 
-void tsr_kv_code_mean(float *mean, const void *keys, const tsr_kv_layout *layout, int at)
+bool tsr_kv_code_key(float *x, const void *keys, const tsr_kv_layout *layout, int at)
 {
-    float scale;
-    const int8_t *codes = tsr_kv_code_mean_at(&scale, keys, layout, at);
-
-    for (int d = 0; d < layout->key_dim; d++) {
-        mean[d] = scale * (float)codes[d];
-    }
-}
-
-/* Adds token `at`, as decoded, to sum [key_dim]. What is not a number counts as zeros. */
-static void add_key(float *sum, const uint8_t *keys, const tsr_kv_layout *layout, int at,
-                    const float *mean)
-{
-    const int bits = tsr_kv_type_key_bits(layout->type);
-    const float *levels = tsr_kv_code_levels(bits);
-    const int64_t stride = layout->block_tokens;
+    const int bits = tsr_kv_type_bits(layout->type);
+    const float *levels = tsr_kv_code_levels(layout->type);
+    const uint8_t *codes = (const uint8_t *)keys + at;
     uint16_t scale_bits;
     float scale;
-    uint32_t held = 0;
-    int n_held = 0;
 
-    memcpy(&scale_bits, keys + tsr_kv_layout_key_codes(layout) + (size_t)at * sizeof(scale_bits),
+    memcpy(&scale_bits,
+           (const char *)keys + tsr_kv_layout_key_codes(layout) + (size_t)at * sizeof(scale_bits),
            sizeof(scale_bits));
     scale = fabsf(tsr_dtype_from_bf16(scale_bits));
-    if (!(scale < INFINITY)) {
-        return;
-    }
-    keys += at;
+    scale = scale < INFINITY ? scale : 0;
     for (int d = 0; d < layout->key_dim; d++) {
-        if (n_held < bits) {
-            held |= (uint32_t)*keys << n_held;
-            keys += stride;
-            n_held += 8;
-        }
-        sum[d] += scale * levels[held & ((1U << bits) - 1U)];
-        sum[d] += (scale_bits & 0x8000U) != 0 ? mean[d] : 0;
-        held >>= bits;
-        n_held -= bits;
+        const int bit = d * bits;
+
+        // What lies above the code's bits does not matter: levels repeat.
+        x[d] = scale * levels[codes[bit / 8 * layout->block_tokens] >> bit % 8 & 15];
     }
+    return (scale_bits & 0x8000U) != 0;
 }
 
-void tsr_kv_code_put_mean(void *keys, const tsr_kv_layout *layout, int at, const void *from,
-                          int first, int n)
+void tsr_kv_code_put_mean(void *keys, const tsr_kv_layout *layout, int at, const float *mean)
 {
     char *record = (char *)keys + mean_offset(layout, at);
-    float sum[MOST_DIM] = {0};
+    const int n = (layout->key_dim + 1) / 2 * 2;
     tsr_kv_code code;
 
-    if (n > 0) {
-        float mean[MOST_DIM];
-
-        tsr_kv_code_mean(mean, from, layout, first);
-        for (int t = first; t < first + n; t++) {
-            add_key(sum, from, layout, t, mean);
-        }
-        for (int d = 0; d < layout->key_dim; d++) {
-            sum[d] /= (float)n;
-        }
-    }
-    round_to_bytes(&code, sum, layout->key_dim, TSR_KV_TYPE_INT8);
+    round_to_bytes(&code, mean, n, TSR_KV_TYPE_INT8);
     memcpy(record, &code.scale, sizeof(code.scale));
-    memcpy(record + sizeof(code.scale), code.codes, (size_t)layout->key_dim);
+    memcpy(record + sizeof(code.scale), code.codes, (size_t)n);
 }

@@ -32,16 +32,16 @@ static size_t scale_bytes(const tsr_kv_layout *layout)
 
 size_t tsr_kv_layout_key_codes(const tsr_kv_layout *layout)
 {
-    return ((size_t)layout->key_dim * (size_t)tsr_kv_type_key_bits(layout->type) + 7) / 8 *
+    return ((size_t)layout->key_dim * (size_t)tsr_kv_type_bits(layout->type) + 7) / 8 *
            (size_t)layout->block_tokens;
 }
 
 size_t tsr_kv_layout_value_codes(const tsr_kv_layout *layout)
 {
-    return layout->latent ? 0
-                          : (size_t)tsr_kv_layout_padded_dim(layout) *
-                                (size_t)tsr_kv_type_value_bits(layout->type) / 8 *
-                                (size_t)layout->block_tokens;
+    return layout->latent
+               ? 0
+               : (size_t)tsr_kv_layout_padded_dim(layout) * (size_t)tsr_kv_type_bits(layout->type) /
+                     8 * (size_t)layout->block_tokens;
 }
 
 size_t tsr_kv_layout_key_bytes(const tsr_kv_layout *layout)

@@ -9,7 +9,8 @@
  *   int4, int2       the codes of a token are one string of bits, the first dimension lowest.
  *                    keys: its bytes [ceil(key_dim * bits / 8)][block_tokens];  scales bf16
  *                    [block_tokens], negative where the mean was taken off;  means, not in a latent
- *                    layout: [block_tokens / 16] { scale bf16, codes of int8 [key_dim, made even] }
+ *                    layout: [block_tokens / 16] { scale bf16, codes of int8 [key_dim, made even],
+ *                    split (kernels/kv_drift.h) }
  *                    values: its bytes [block_tokens][padded_dim * bits / 8];  scales bf16
  *                    [block_tokens]
  *

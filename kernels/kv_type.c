@@ -4,22 +4,17 @@
 
 static const struct {
     const char *name;
-    int key_bits, value_bits;
+    int bits;
 } traits[TSR_KV_TYPE_COUNT] = {
-    [TSR_KV_TYPE_F32] = {"f32", 32, 32},   [TSR_KV_TYPE_F16] = {"f16", 16, 16},
-    [TSR_KV_TYPE_BF16] = {"bf16", 16, 16}, [TSR_KV_TYPE_FP8] = {"fp8", 8, 8},
-    [TSR_KV_TYPE_INT8] = {"int8", 8, 8},   [TSR_KV_TYPE_INT4] = {"int4", 4, 4},
-    [TSR_KV_TYPE_INT2] = {"int2", 3, 2},
+    [TSR_KV_TYPE_F32] = {"f32", 32},   [TSR_KV_TYPE_F16] = {"f16", 16},
+    [TSR_KV_TYPE_BF16] = {"bf16", 16}, [TSR_KV_TYPE_FP8] = {"fp8", 8},
+    [TSR_KV_TYPE_INT8] = {"int8", 8},  [TSR_KV_TYPE_INT4] = {"int4", 4},
+    [TSR_KV_TYPE_INT2] = {"int2", 2},
 };
 
-int tsr_kv_type_key_bits(tsr_kv_type type)
+int tsr_kv_type_bits(tsr_kv_type type)
 {
-    return traits[type].key_bits;
-}
-
-int tsr_kv_type_value_bits(tsr_kv_type type)
-{
-    return traits[type].value_bits;
+    return traits[type].bits;
 }
 
 const char *tsr_kv_type_name(tsr_kv_type type)

@@ -17,15 +17,14 @@ typedef enum tsr_kv_type {
     TSR_KV_TYPE_FP8, /* e4m3 */
     TSR_KV_TYPE_INT8,
     TSR_KV_TYPE_INT4,
-    TSR_KV_TYPE_INT2, /* keys in 3 bits, values in 2: keys need more */
+    TSR_KV_TYPE_INT2,
     TSR_KV_TYPE_COUNT
 } tsr_kv_type;
 
 #define TSR_KV_TYPE_NAMES "f32, f16, bf16, fp8, int8, int4 and int2"
 
-/* Bits of an element, scales not counted. */
-int tsr_kv_type_key_bits(tsr_kv_type type);
-int tsr_kv_type_value_bits(tsr_kv_type type);
+/* Of an element, scales not counted. */
+int tsr_kv_type_bits(tsr_kv_type type);
 
 const char *tsr_kv_type_name(tsr_kv_type type); /* "f32" ... */
 

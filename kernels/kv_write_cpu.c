@@ -37,7 +37,7 @@ static void put_keys(void *keys, const void *row, int head_dim, int block_tokens
 static void put_plain(const job *j, char *keys, int at, const float *k, const float *v)
 {
     const tsr_kv_layout *layout = j->kv->layout;
-    const size_t elem_bytes = (size_t)tsr_kv_type_key_bits(layout->type) / 8;
+    const size_t elem_bytes = (size_t)tsr_kv_type_bits(layout->type) / 8;
     const size_t dim_bytes = (size_t)layout->value_dim * elem_bytes;
     const size_t padded_bytes = (size_t)tsr_kv_layout_padded_dim(layout) * elem_bytes;
     char *value = keys + tsr_kv_layout_key_bytes(layout) + (size_t)at * padded_bytes;
@@ -55,8 +55,8 @@ static void put_plain(const job *j, char *keys, int at, const float *k, const fl
     }
 }
 
-static void round_into(const job *j, tsr_kv_code *code, const float *x, const float *mean, int dim,
-                       int unit, tsr_kv_type type, int bits)
+static void round_into(const job *j, tsr_kv_code *code, const float *x, int dim, int unit,
+                       tsr_kv_type type)
 {
     float turned[TSR_KV_LAYOUT_MOST_DIM];
 
@@ -65,7 +65,7 @@ static void round_into(const job *j, tsr_kv_code *code, const float *x, const fl
         j->turn(turned, dim, unit);
         x = turned;
     }
-    tsr_kv_code_round(code, x, mean, dim, type, bits);
+    tsr_kv_code_round(code, x, NULL, dim, type);
 }
 
 /* Codes: token `at` of one head, but for keys that have means. */
@@ -75,13 +75,11 @@ static void put_coded(const job *j, char *keys, int at, const float *k, const fl
     tsr_kv_code code;
 
     if (!tsr_kv_layout_is_centred(layout)) {
-        round_into(j, &code, k, NULL, layout->key_dim, tsr_kv_code_key_unit(layout), layout->type,
-                   tsr_kv_type_key_bits(layout->type));
+        round_into(j, &code, k, layout->key_dim, tsr_kv_code_key_unit(layout), layout->type);
         tsr_kv_code_put_key(keys, layout, at, &code);
     }
     if (!layout->latent) {
-        round_into(j, &code, v, NULL, layout->value_dim, tsr_kv_code_value_unit(layout),
-                   layout->type, tsr_kv_type_value_bits(layout->type));
+        round_into(j, &code, v, layout->value_dim, tsr_kv_code_value_unit(layout), layout->type);
         tsr_kv_code_put_value(keys + tsr_kv_layout_key_bytes(layout), layout, at, &code);
     }
 }
@@ -143,29 +141,95 @@ static const char *keys_at(const job *j, const int32_t *slots, int64_t position,
     return block + tsr_kv_layout_offset(layout, j->kv->layer, head);
 }
 
-/* The mean that holds from a position on, where it changes there. */
-static void put_mean(const job *j, const int32_t *slots, int64_t position, int head)
+/* ---- keys that have means: a head of a sequence, its rows in order ---- */
+
+enum {
+    GROUP = TSR_KV_LAYOUT_GROUP
+};
+
+/* Means are split, and as they are at the position before the group's first. */
+static void load_mean(float *mean, const void *keys, const tsr_kv_layout *layout, int at)
 {
-    const tsr_kv_layout *layout = j->kv->layout;
-    char *keys = (char *)(uintptr_t)keys_at(j, slots, position, head);
-    const int at = (int)(position % layout->block_tokens);
+    const int n = (layout->key_dim + 1) / 2 * 2;
+    float scale;
+    const int8_t *codes = tsr_kv_code_mean_at(&scale, keys, layout, at);
 
-    if (position == 0) {
-        tsr_kv_code_put_mean(keys, layout, at, NULL, 0, 0);
-    } else if (position == 2) {
-        tsr_kv_code_put_mean(keys, layout, at, keys, 1, 1);
-    } else if (position % TSR_KV_LAYOUT_GROUP == 0) {
-        const int64_t before = position - TSR_KV_LAYOUT_GROUP;
-        const int left_out = before == 0 ? 1 : 0;
-
-        tsr_kv_code_put_mean(keys, layout, at, keys_at(j, slots, before, head),
-                             (int)(before % layout->block_tokens) + left_out,
-                             TSR_KV_LAYOUT_GROUP - left_out);
+    for (int i = 0; i < n; i++) {
+        mean[i] = scale * (float)codes[i];
     }
 }
 
-/* Keys that have means: a head of a sequence, its rows in order, because each group needs the one
- * before it. */
+/* The mean of a group, from the keys of the one before it and from what was before those. */
+static void mean_after(const job *j, float *mean, const int32_t *slots, int64_t group, int head)
+{
+    const tsr_kv_layout *layout = j->kv->layout;
+    const tsr_kv_drift *drift = j->kv->drift;
+    const int n = 2 * drift->n_pairs;
+    const int64_t before = (group - 1) * GROUP;
+    const int within = (int)(before % layout->block_tokens);
+    const char *keys = keys_at(j, slots, before, head);
+    const int first = before == 0 ? 1 : 0;
+    float sum[TSR_KV_LAYOUT_MOST_DIM] = {0};
+
+    load_mean(mean, keys, layout, within);
+    tsr_kv_drift_turn(drift, mean, GROUP);
+    for (int t = first; t < GROUP; t++) {
+        float x[TSR_KV_LAYOUT_MOST_DIM];
+        float split[TSR_KV_LAYOUT_MOST_DIM];
+        const bool is_centred = tsr_kv_code_key(x, keys, layout, within + t);
+
+        j->turn(x, layout->key_dim, tsr_kv_code_key_unit(layout));
+        tsr_kv_drift_split(drift, split, x);
+        tsr_kv_drift_turn(drift, split, GROUP - 1 - t);
+        for (int i = 0; i < n; i++) {
+            sum[i] += is_centred ? split[i] + mean[i] : split[i];
+        }
+    }
+    for (int i = 0; i < n; i++) {
+        const float newest = sum[i] / (float)(GROUP - first);
+
+        mean[i] = before == 0 ? newest : 0.75F * mean[i] + 0.25F * newest;
+    }
+}
+
+/* The mean that holds from the first position of a group on, whose key is k. */
+static void put_mean(const job *j, const int32_t *slots, int64_t position, int head, const float *k)
+{
+    const tsr_kv_layout *layout = j->kv->layout;
+    char *keys = (char *)(uintptr_t)keys_at(j, slots, position, head);
+    float mean[TSR_KV_LAYOUT_MOST_DIM];
+
+    if (position == 0) {
+        tsr_kv_drift_split(j->kv->drift, mean, k);
+        tsr_kv_drift_turn(j->kv->drift, mean, -1);
+    } else {
+        mean_after(j, mean, slots, position / GROUP, head);
+    }
+    tsr_kv_code_put_mean(keys, layout, (int)(position % layout->block_tokens), mean);
+}
+
+/* One key, less its group's mean. */
+static void put_centred(const job *j, char *keys, int at, const float *k, const float *mean)
+{
+    const tsr_kv_layout *layout = j->kv->layout;
+    const tsr_kv_drift *drift = j->kv->drift;
+    const int unit = tsr_kv_code_key_unit(layout);
+    float split[TSR_KV_LAYOUT_MOST_DIM];
+    float here[TSR_KV_LAYOUT_MOST_DIM];
+    float turned[TSR_KV_LAYOUT_MOST_DIM];
+    tsr_kv_code code;
+
+    memcpy(split, mean, 2 * (size_t)drift->n_pairs * sizeof(*mean));
+    tsr_kv_drift_turn(drift, split, at % GROUP + 1);
+    tsr_kv_drift_join(drift, here, split);
+    j->turn(here, layout->key_dim, unit);
+    memcpy(turned, k, (size_t)layout->key_dim * sizeof(*k));
+    j->turn(turned, layout->key_dim, unit);
+    tsr_kv_code_round(&code, turned, here, layout->key_dim, layout->type);
+    tsr_kv_code_put_key(keys, layout, at, &code);
+}
+
+/* In order, because each group needs the one before it. */
 static void heads(const void *ctx, int64_t first, int64_t end, int thread)
 {
     const job *j = ctx;
@@ -173,7 +237,6 @@ static void heads(const void *ctx, int64_t first, int64_t end, int thread)
     const int32_t *row_start = j->batch->row_start.data;
     const int32_t *first_pos = j->batch->first_pos.data;
     const int32_t *lanes = j->batch->lanes.data;
-    const int unit = tsr_kv_code_key_unit(layout);
 
     (void)thread;
     for (int64_t i = first; i < end; i++) {
@@ -185,16 +248,16 @@ static void heads(const void *ctx, int64_t first, int64_t end, int thread)
         for (int64_t r = row_start[s]; r < row_start[s + 1]; r++) {
             const int64_t position = first_pos[s] + (r - row_start[s]);
             const int at = (int)(position % layout->block_tokens);
+            const float *k = tsr_rows_cpu_f32(j->k, r) + (int64_t)head * layout->key_dim;
             char *keys = (char *)(uintptr_t)keys_at(j, slots, position, head);
-            tsr_kv_code code;
 
-            put_mean(j, slots, position, head);
-            if (r == row_start[s] || position == 2 || position % TSR_KV_LAYOUT_GROUP == 0) {
-                tsr_kv_code_mean(mean, keys, layout, at);
+            if (position % GROUP == 0) {
+                put_mean(j, slots, position, head, k);
             }
-            round_into(j, &code, tsr_rows_cpu_f32(j->k, r) + (int64_t)head * layout->key_dim, mean,
-                       layout->key_dim, unit, layout->type, tsr_kv_type_key_bits(layout->type));
-            tsr_kv_code_put_key(keys, layout, at, &code);
+            if (r == row_start[s] || position % GROUP == 0) {
+                load_mean(mean, keys, layout, at);
+            }
+            put_centred(j, keys, at, k, mean);
         }
     }
 }

@@ -100,6 +100,11 @@ static tsr_status check_kv(const char *op, const tsr_kv_view *kv)
     if (kv->pool == NULL && kv->host_pool == NULL && layout->n_kv_heads > 0) {
         return tsr_fail(TSR_ERR_ARG, "%s: the cache has no memory", op);
     }
+    if (tsr_kv_layout_is_centred(layout) &&
+        (kv->drift == NULL || kv->drift->key_dim != layout->key_dim)) {
+        return tsr_fail(TSR_ERR_ARG, "%s: nothing says how keys of %d in %s change with positions",
+                        op, layout->key_dim, tsr_kv_type_name(layout->type));
+    }
     return TSR_OK;
 }
 

@@ -20,6 +20,7 @@
 #ifndef TSR_KERNELS_OPS_H
 #define TSR_KERNELS_OPS_H
 
+#include "kernels/kv_drift.h"
 #include "kernels/kv_layout.h"
 #include "kernels/tensor.h"
 #include "kernels/weight.h"
@@ -206,12 +207,6 @@ TSR_MUST_CHECK tsr_status tsr_scatter_sums(tsr_device *dev, tsr_tensor sums, tsr
 /* ---- attention ---------------------------------------------------------------------------------
  */
 
-typedef enum tsr_rope_pairs {
-    TSR_ROPE_INTERLEAVED, /* dimensions (2i, 2i + 1) turn together */
-    TSR_ROPE_HALVES,      /* dimensions (i, i + n_rot / 2) */
-    TSR_ROPE_PAIRS_COUNT
-} tsr_rope_pairs;
-
 /*
  * The turns of a step, used by every layer: angles[r, i] = cos(a) * scale, angles[r, n_rot / 2 + i]
  * = sin(a) * scale with a = positions[r] * frequencies[i] taken in double.      (Su et al., arXiv
@@ -246,6 +241,7 @@ typedef struct tsr_kv_view {
     size_t block_bytes;    /* of both; a multiple of 4 */
     const tsr_kv_layout *layout;
     int layer;
+    const tsr_kv_drift *drift; /* of the layer's keys; read where they have means */
 } tsr_kv_view;
 
 /*
@@ -350,7 +346,8 @@ TSR_MUST_CHECK tsr_status tsr_attention_merge(tsr_device *dev, tsr_tensor out,
  */
 
 /* out row i = x row rows[i].  out, x f32;  rows i32 [1, n_out]
- * A number that is no row: ARG on the CPU; on a GPU, which nobody waits for, that row becomes NaN. */
+ * A number that is no row: ARG on the CPU; on a GPU, which nobody waits for, that row becomes NaN.
+ */
 TSR_MUST_CHECK tsr_status tsr_gather_rows(tsr_device *dev, tsr_tensor out, tsr_tensor x,
                                           tsr_tensor rows);
 

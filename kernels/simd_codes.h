@@ -29,10 +29,6 @@ TSR_INLINE i16 i16_load_u8(const uint8_t *p)
 {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
 }
-TSR_INLINE i16 i16_or_high(i16 a, i16 b, int n) /* a | b << n */
-{
-    return _mm512_or_si512(a, _mm512_slli_epi32(b, (unsigned)n));
-}
 TSR_INLINE i16 i16_low(i16 a, int n) /* a >> n, without sign */
 {
     return _mm512_srl_epi32(a, _mm_cvtsi32_si128(n));
@@ -98,11 +94,6 @@ TSR_INLINE i16 i16_load_u8(const uint8_t *p)
 
     return (i16){_mm256_cvtepu8_epi32(x), _mm256_cvtepu8_epi32(_mm_srli_si128(x, 8))};
 }
-TSR_INLINE i16 i16_or_high(i16 a, i16 b, int n) /* a | b << n */
-{
-    return (i16){_mm256_or_si256(a.low, _mm256_slli_epi32(b.low, n)),
-                 _mm256_or_si256(a.high, _mm256_slli_epi32(b.high, n))};
-}
 TSR_INLINE i16 i16_low(i16 a, int n) /* a >> n, without sign */
 {
     const __m128i count = _mm_cvtsi32_si128(n);
@@ -161,11 +152,6 @@ TSR_INLINE i16 i16_load_u8(const uint8_t *p)
     i16 r;
     TSR_EACH_LANE r.lane[i] = p[i];
     return r;
-}
-TSR_INLINE i16 i16_or_high(i16 a, i16 b, int n) /* a | b << n */
-{
-    TSR_EACH_LANE a.lane[i] = (int32_t)((uint32_t)a.lane[i] | (uint32_t)b.lane[i] << n);
-    return a;
 }
 TSR_INLINE i16 i16_low(i16 a, int n) /* a >> n, without sign */
 {

@@ -194,11 +194,6 @@ int tsr_block_pool_n_idle(const tsr_block_pool *pool)
     return pool->n_idle;
 }
 
-int tsr_block_pool_n_blocks(const tsr_block_pool *pool)
-{
-    return pool->n_blocks;
-}
-
 int tsr_block_pool_n_free(const tsr_block_pool *pool)
 {
     return pool->n_free;

@@ -45,7 +45,6 @@ int32_t tsr_block_pool_oldest_idle(const tsr_block_pool *pool);
 bool tsr_block_pool_is_idle(const tsr_block_pool *pool, int32_t id);
 bool tsr_block_pool_is_kept(const tsr_block_pool *pool, int32_t id);
 
-int tsr_block_pool_n_blocks(const tsr_block_pool *pool);
 int tsr_block_pool_n_free(const tsr_block_pool *pool);
 int tsr_block_pool_n_idle(const tsr_block_pool *pool);
 int tsr_block_pool_n_owners(const tsr_block_pool *pool, int32_t id);

@@ -32,7 +32,6 @@ struct tsr_kv_disk {
     int64_t n_put;
     int depth;
     int file; // -1: none
-    bool is_direct;
     int n_slots;
     size_t block_bytes;
     size_t slot_bytes;
@@ -98,12 +97,10 @@ static tsr_status choose_way(tsr_kv_disk *disk)
 {
     const int flags = fcntl(disk->file, F_GETFL);
 
-    disk->is_direct = flags >= 0 && fcntl(disk->file, F_SETFL, flags | O_DIRECT) == 0;
-    if (disk->is_direct && move_slot(disk, 0, true) == TSR_OK &&
-        move_slot(disk, 0, false) == TSR_OK) {
+    if (flags >= 0 && fcntl(disk->file, F_SETFL, flags | O_DIRECT) == 0 &&
+        move_slot(disk, 0, true) == TSR_OK && move_slot(disk, 0, false) == TSR_OK) {
         return TSR_OK;
     }
-    disk->is_direct = false;
     (void)fcntl(disk->file, F_SETFL, flags);
     TSR_TRY(move_slot(disk, 0, true));
     return move_slot(disk, 0, false);
@@ -233,11 +230,6 @@ tsr_status tsr_kv_disk_wait(tsr_kv_disk *disk, int64_t ticket)
 int64_t tsr_kv_disk_busy_ns(const tsr_kv_disk *disk)
 {
     return tsr_task_queue_busy_ns(disk->tasks);
-}
-
-bool tsr_kv_disk_is_direct(const tsr_kv_disk *disk)
-{
-    return disk->is_direct;
 }
 
 int tsr_kv_disk_file(const tsr_kv_disk *disk)

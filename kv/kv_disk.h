@@ -50,9 +50,6 @@ TSR_MUST_CHECK tsr_status tsr_kv_disk_wait(tsr_kv_disk *disk, int64_t ticket);
 
 int64_t tsr_kv_disk_busy_ns(const tsr_kv_disk *disk);
 
-/* Are reads and writes direct, or through the page cache? */
-bool tsr_kv_disk_is_direct(const tsr_kv_disk *disk);
-
 /* For tests: the file. */
 int tsr_kv_disk_file(const tsr_kv_disk *disk);
 

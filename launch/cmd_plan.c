@@ -73,6 +73,8 @@ static const tsr_args_option options_table[] = {
      "the same as the name of a GPU, one a rank: h100, a100, l40s, 4090, t4 ..."},
     {"--kv-host", "BYTES", TSR_ARGS_BYTES, FIELD(kv_host_bytes), 0, 0, NULL,
      "host memory of each rank beside its device, for blocks of the cache"},
+    {"--host-memory", "BYTES", TSR_ARGS_BYTES, FIELD(kv_host_bytes), 0, 0, NULL,
+     "the same as --kv-host"},
     {"--kv-disk", "BYTES", TSR_ARGS_BYTES, FIELD(kv_disk_bytes), 0, 0, NULL,
      "and a file on each rank, for those of sequences that wait their turn"},
     {"--json", NULL, TSR_ARGS_FLAG, FIELD(json), 0, 0, NULL, "the same as one JSON object"},

@@ -24,6 +24,7 @@ enum {
 typedef struct cache {
     tsr_kv_layout layout;
     tsr_kv_view view;
+    tsr_kv_drift drift;
     size_t n_bytes;
     tsr_batch batch;
     int32_t slots[CONTEXT];
@@ -44,8 +45,10 @@ static void open_cache(cache *c, tsr_device *dev, int block_tokens, tsr_kv_type 
 
     c->layout =
         (tsr_kv_layout){N_LAYERS, N_KV_HEADS, HEAD_DIM, HEAD_DIM, block_tokens, type, false};
-    c->view =
-        (tsr_kv_view){.block_bytes = tsr_kv_layout_block_bytes(&c->layout), .layout = &c->layout};
+    tsr_kv_drift_init(&c->drift, HEAD_DIM, NULL, 0, 0, TSR_ROPE_INTERLEAVED);
+    c->view = (tsr_kv_view){.block_bytes = tsr_kv_layout_block_bytes(&c->layout),
+                            .layout = &c->layout,
+                            .drift = &c->drift};
     c->n_bytes = c->view.block_bytes * (size_t)blocks;
     c->view.pool = tsr_device_alloc(dev, c->n_bytes);
     memset(c->view.pool, 0x11, c->n_bytes); // small numbers in all types

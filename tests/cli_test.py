@@ -562,7 +562,7 @@ class Plan(Case):
     def test_json_says_the_same_and_fit_takes_the_fewest_ranks(self):
         words = ("plan", "--shape", "llama-3-70b", "--weights", "q4", "--gpu", "4090", "--ctx", "4096", "--json")
         done = json.loads(self.good(*words).stdout)
-        fit = json.loads(self.good(*words, "--fit", "--kv-host", "64G").stdout)
+        fit = json.loads(self.good(*words, "--fit", "--host-memory", "64G").stdout)
         two = json.loads(self.good(*words, "--ranks", "2").stdout)
         self.assertEqual([plan["ranks"] for plan in done["plans"]], list(range(1, 17)))
         self.assertEqual([plan["fits"] for plan in done["plans"]], [False] + 15 * [True])

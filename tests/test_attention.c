@@ -211,7 +211,7 @@ static void keys_and_values_lie_where_the_layout_says_and_nothing_else_is_touche
     (void)state;
     for (int i = 0; i < 3; i++) {
         const setting s = {2, 1, 0, 24, 32, types[i], {2, {30, 64}, {5, 1}}, {0}};
-        const size_t elem_bytes = (size_t)tsr_kv_type_key_bits(s.type) / 8;
+        const size_t elem_bytes = (size_t)tsr_kv_type_bits(s.type) / 8;
         tsr_device *dev = open_for(&s, 2);
         unsigned char *expected;
         cache c;

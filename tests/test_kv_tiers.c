@@ -229,6 +229,60 @@ static void a_disk_that_fails_for_good_costs_blocks_and_never_shows_a_wrong_one(
     tsr_log_set_level(TSR_LOG_WARN);
 }
 
+/* The same play again and again; each time one transfer later fails, `n_failures` in a row. */
+static void fail_at_every_point(const struct room *room, tsr_task_kind kind, int n_failures,
+                                bool may_lose)
+{
+    enum {
+        N_STEPS = 300
+    };
+    int n_points = 1;
+
+    for (int at = 0; at <= n_points; at++) {
+        play p;
+        tsr_kv_report r;
+
+        play_open(&p, room->n_device, room->n_host, room->n_disk, scratch_folder());
+        tsr_task_queue_fail(kind, at, at == 0 ? 0 : n_failures); // the first play is without
+        r = play_at_random(&p, 21, N_STEPS);
+        tsr_task_queue_fail(kind, 1, 0);
+        assert_int_equal(p.n_wrong, 0);
+        assert_true(may_lose || p.n_spoilt == 0);
+        if (at == 0) {
+            n_points = 0;
+            for (int from = 0; from < TSR_KV_TIER_COUNT; from++) {
+                for (int to = 0; to < TSR_KV_TIER_COUNT; to++) {
+                    const bool counts = kind == TSR_TASK_READ    ? from == TSR_KV_DISK
+                                        : kind == TSR_TASK_WRITE ? to == TSR_KV_DISK
+                                                                 : true;
+
+                    n_points += counts ? (int)r.n_moves[from][to] : 0;
+                }
+            }
+            assert_true(n_points > 10);
+        }
+        play_close(&p);
+    }
+}
+
+static void each_copy_read_and_write_may_fail_once(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < TSR_TASK_KIND_COUNT; kind++) {
+        // Without a host pool what lies on the disk has to come back.
+        fail_at_every_point(&rooms[kind == TSR_TASK_COPY ? 3 : 1], (tsr_task_kind)kind, 1, false);
+    }
+}
+
+static void the_disk_may_be_full_from_any_write_on(void **state)
+{
+    (void)state;
+    tsr_log_set_level(TSR_LOG_ERROR); // what it warns of is meant here
+    fail_at_every_point(&rooms[1], TSR_TASK_WRITE, 1000000, true);
+    fail_at_every_point(&rooms[3], TSR_TASK_WRITE, 1000000, true);
+    tsr_log_set_level(TSR_LOG_WARN);
+}
+
 #define PLAIN(test) cmocka_unit_test(test)
 
 int main(void)
@@ -236,6 +290,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         PLAIN(what_rows_read_is_what_was_written_wherever_it_was_meanwhile),
         PLAIN(copies_and_transfers_that_fail_now_and_then_change_nothing),
+        PLAIN(each_copy_read_and_write_may_fail_once),
+        PLAIN(the_disk_may_be_full_from_any_write_on),
         PLAIN(a_disk_that_fails_for_good_costs_blocks_and_never_shows_a_wrong_one),
     };
 

@@ -169,6 +169,30 @@ static void a_row_is_the_same_in_chunks_and_blocks_of_any_size(void **state)
     }
 }
 
+/* Adds one vector, four times as long as what differs, that turns with the position as make_cache()
+ * says: dimensions 8 .. 39 in pairs that follow one another. */
+static void add_common(float *key, int position)
+{
+    double common[64];
+
+    for (int d = 0; d < 64; d++) {
+        uint64_t seed = (uint64_t)(d + 99) * 7919;
+
+        common[d] = 8 * (double)next_random(&seed);
+    }
+    for (int i = 0; i < 16; i++) {
+        const double angle = position * pow(1000, -i / 16.0);
+        const double a = common[8 + 2 * i];
+        const double b = common[9 + 2 * i];
+
+        common[8 + 2 * i] = a * cos(angle) - b * sin(angle);
+        common[9 + 2 * i] = a * sin(angle) + b * cos(angle);
+    }
+    for (int d = 0; d < 64; d++) {
+        key[d] += (float)common[d];
+    }
+}
+
 static void what_keys_have_in_common_costs_nothing(void **state)
 {
     (void)state;
@@ -186,10 +210,10 @@ static void what_keys_have_in_common_costs_nothing(void **state)
                 cache c;
 
                 make_cache(&c, both[n]);
-                for (int64_t k = 0; far == 1 && k < MAX_SEQS * CONTEXT * kv_cols(&c); k++) {
-                    uint64_t seed = (uint64_t)(k % 64 + 99) * 7919; // one number a dimension
-
-                    c.k[k] += 8 * next_random(&seed); // four times what differs
+                for (int64_t row = 0; far == 1 && row < MAX_SEQS * CONTEXT; row++) {
+                    for (int64_t h = 0; h < c.layout.n_kv_heads; h++) {
+                        add_common(c.k + row * kv_cols(&c) + h * 64, (int)(row % CONTEXT));
+                    }
                 }
                 write_past(dev, &c, &both[n]->work);
                 write_step(dev, &c, &both[n]->work);
@@ -221,7 +245,7 @@ static void bytes_are_the_nearest_numbers(void **state)
 
         x[i] = e == 0 ? (float)(i % 8) * 0x1p-9F : (8.0F + (float)(i % 8)) * exp2f((float)(e - 10));
     }
-    tsr_kv_code_round(&code, x, NULL, 127, TSR_KV_TYPE_FP8, 8);
+    tsr_kv_code_round(&code, x, NULL, 127, TSR_KV_TYPE_FP8);
     assert_true(tsr_dtype_from_bf16(code.scale) == 1);
     for (int i = 0; i < 127; i++) {
         assert_int_equal(code.codes[i], i);
@@ -230,7 +254,7 @@ static void bytes_are_the_nearest_numbers(void **state)
         const float middle = 0.5F * (x[i] + x[i + 1]);
         float y[4] = {nextafterf(middle, 0), middle, -nextafterf(middle, 1000), 448};
 
-        tsr_kv_code_round(&code, y, NULL, 4, TSR_KV_TYPE_FP8, 8);
+        tsr_kv_code_round(&code, y, NULL, 4, TSR_KV_TYPE_FP8);
         assert_int_equal(code.codes[0], i);
         assert_int_equal(code.codes[1], i % 2 == 0 ? i : i + 1);
         assert_int_equal(code.codes[2], 0x80 + i + 1);
@@ -238,7 +262,7 @@ static void bytes_are_the_nearest_numbers(void **state)
     for (int i = 0; i < 255; i++) {
         x[i] = (float)(i - 127);
     }
-    tsr_kv_code_round(&code, x, NULL, 255, TSR_KV_TYPE_INT8, 8);
+    tsr_kv_code_round(&code, x, NULL, 255, TSR_KV_TYPE_INT8);
     assert_true(tsr_dtype_from_bf16(code.scale) == 1);
     for (int i = 0; i < 255; i++) {
         assert_int_equal((int8_t)code.codes[i], i - 127);
@@ -251,18 +275,17 @@ static void what_is_not_finite_becomes_nan_and_nothing_stays_nothing(void **stat
 
     (void)state;
     for (int i = 0; i < N_CODED; i++) {
-        const int bits = tsr_kv_type_key_bits(coded[i]);
         tsr_kv_code code;
         float x[8] = {0};
 
-        tsr_kv_code_round(&code, x, NULL, 8, coded[i], bits);
+        tsr_kv_code_round(&code, x, NULL, 8, coded[i]);
         assert_true(tsr_dtype_from_bf16(code.scale) == 0);
         x[7] = 1e-42F; // below what has a reciprocal
-        tsr_kv_code_round(&code, x, NULL, 8, coded[i], bits);
+        tsr_kv_code_round(&code, x, NULL, 8, coded[i]);
         assert_true(fabsf(tsr_dtype_from_bf16(code.scale)) < 1e-30F);
         for (int n = 0; n < 3; n++) {
             x[3] = odd[n];
-            tsr_kv_code_round(&code, x, NULL, 8, coded[i], bits);
+            tsr_kv_code_round(&code, x, NULL, 8, coded[i]);
             assert_true(isnan(tsr_dtype_from_bf16(code.scale)));
         }
     }
@@ -305,6 +328,69 @@ static void turning_twice_changes_nothing_and_keeps_lengths(void **state)
     tsr_device_close(dev);
 }
 
+/* Turned by the rope to a position, and from there on as keys drift: the same as turned by the rope
+ * to the later one. */
+static void keys_drift_as_the_rope_turns_them(void **state)
+{
+    static const struct {
+        int dim, first, n_rot;
+    } heads[] = {{64, 0, 64}, {40, 8, 20}, {7, 2, 4}, {576, 512, 64}, {5, 0, 0}};
+    enum {
+        N_STEPS = 17
+    };
+    tsr_device *dev = open_for(&shapes[0], 1);
+    uint64_t seed = 11;
+
+    (void)state;
+    for (size_t n = 0; n < 2 * sizeof(heads) / sizeof(heads[0]); n++) {
+        const int dim = heads[n / 2].dim;
+        const int n_rot = heads[n / 2].n_rot;
+        const int first = heads[n / 2].first;
+        const tsr_rope_pairs pairs = n % 2 == 0 ? TSR_ROPE_INTERLEAVED : TSR_ROPE_HALVES;
+        const tsr_tensor x = make_window(TSR_DTYPE_F32, N_STEPS, dim);
+        const tsr_tensor positions = make_window(TSR_DTYPE_I32, 1, N_STEPS);
+        const tsr_tensor frequencies = make_window(TSR_DTYPE_F64, 1, n_rot / 2 + 1);
+        const tsr_tensor angles = make_window(TSR_DTYPE_F32, N_STEPS, n_rot);
+        tsr_tensor used = frequencies;
+        tsr_kv_drift drift;
+
+        used.n_cols = n_rot / 2;
+        for (int i = 0; i < n_rot / 2; i++) {
+            ((double *)frequencies.data)[i] = pow(500, -2.0 * i / n_rot);
+        }
+        for (int d = 0; d < dim; d++) {
+            f32_row(x, 0)[d] = next_random(&seed);
+        }
+        for (int i = 0; i < N_STEPS; i++) {
+            i32_row(positions, 0)[i] = 23 + i;
+            memcpy(f32_row(x, i), f32_row(x, 0), (size_t)dim * sizeof(float));
+        }
+        if (n_rot > 0) {
+            assert_int_equal(tsr_rope_angles(dev, angles, positions, used, 1), TSR_OK);
+            assert_int_equal(tsr_rope(dev, x, angles, dim, first, pairs), TSR_OK);
+        }
+        tsr_kv_drift_init(&drift, dim, frequencies.data, n_rot, first, pairs);
+        for (int from = 0; from < N_STEPS; from += 16) { // on, and back
+            for (int to = 0; to < N_STEPS; to++) {
+                float split[TSR_KV_LAYOUT_MOST_DIM];
+                float y[TSR_KV_LAYOUT_MOST_DIM];
+
+                tsr_kv_drift_split(&drift, split, f32_row(x, from));
+                tsr_kv_drift_turn(&drift, split, to - from);
+                tsr_kv_drift_join(&drift, y, split);
+                for (int d = 0; d < dim; d++) {
+                    assert_true(fabsf(y[d] - f32_row(x, to)[d]) < 1e-5F);
+                }
+            }
+        }
+        free_window(x);
+        free_window(positions);
+        free_window(frequencies);
+        free_window(angles);
+    }
+    tsr_device_close(dev);
+}
+
 static void a_block_takes_what_the_formula_says(void **state)
 {
     // Of a head of 64 and 16 tokens: codes, scales of 2 bytes, a mean of 66 bytes.
@@ -317,7 +403,7 @@ static void a_block_takes_what_the_formula_says(void **state)
                     {TSR_KV_TYPE_FP8, 1024 + 32, 1024 + 32},
                     {TSR_KV_TYPE_INT8, 1024 + 32, 1024 + 32},
                     {TSR_KV_TYPE_INT4, 512 + 32 + 68, 512 + 32},
-                    {TSR_KV_TYPE_INT2, 384 + 32 + 68, 256 + 32}};
+                    {TSR_KV_TYPE_INT2, 256 + 32 + 68, 256 + 32}};
 
     (void)state;
     for (int i = 0; i < TSR_KV_TYPE_COUNT; i++) {
@@ -340,6 +426,7 @@ int main(void)
         cmocka_unit_test(bytes_are_the_nearest_numbers),
         cmocka_unit_test(what_is_not_finite_becomes_nan_and_nothing_stays_nothing),
         cmocka_unit_test(turning_twice_changes_nothing_and_keeps_lengths),
+        cmocka_unit_test(keys_drift_as_the_rope_turns_them),
         cmocka_unit_test(a_block_takes_what_the_formula_says),
     };
 

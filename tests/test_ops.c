@@ -85,7 +85,7 @@ static void make_operands(operands *o)
     o->n_products = 1;
     o->activations = TSR_ACTIVATIONS_F32;
     o->layout = (tsr_kv_layout){2, N_KV_HEADS, HEAD_DIM, HEAD_DIM, 16, TSR_KV_TYPE_F16, false};
-    o->kv = (tsr_kv_view){NULL, NULL, tsr_kv_layout_block_bytes(&o->layout), &o->layout, 1};
+    o->kv = (tsr_kv_view){NULL, NULL, tsr_kv_layout_block_bytes(&o->layout), &o->layout, 1, NULL};
     o->kv.pool = tsr_alloc(N_BLOCKS, o->kv.block_bytes);
     assert_non_null(o->kv.pool);
     o->batch = (tsr_batch){.n_seqs = 1,
@@ -407,6 +407,7 @@ static void the_cache_is_refused_when_it_does_not_fit(void **state)
     REFUSES(kv_write, o->kv.block_bytes -= 2);
     REFUSES(kv_write, o->kv.block_bytes += 1);
     REFUSES(kv_write, o->kv.pool = NULL);
+    REFUSES(kv_write, o->layout.type = TSR_KV_TYPE_INT2); // means, and nothing says how keys drift
     REFUSES(kv_write, o->k.n_cols = HEAD_DIM);
     REFUSES(kv_write, o->v.n_rows = ROWS - 1);
     REFUSES(kv_write, o->batch.n_seqs = -1);
@@ -417,6 +418,7 @@ static void the_cache_is_refused_when_it_does_not_fit(void **state)
     REFUSES(kv_write, o->batch.longest = 0);
     REFUSES(attention, o->kv.layer = 2);
     REFUSES(attention, o->layout.type = TSR_KV_TYPE_COUNT);
+    REFUSES(attention, o->layout.type = TSR_KV_TYPE_INT4);
     REFUSES(attention, o->batch.longest = N_BLOCKS * 16 + 1);
     REFUSES(attention, o->shape.softcap = -1);
     REFUSES(attention, o->shape.softcap = INFINITY);

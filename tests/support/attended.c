@@ -34,6 +34,17 @@ static tsr_tensor a_head(int n_heads, uint64_t seed)
     return t;
 }
 
+static void make_drift(tsr_kv_drift *drift, int key_dim)
+{
+    const int n_rot = key_dim / 4 * 2;
+    double frequencies[TSR_KV_LAYOUT_MOST_DIM / 2];
+
+    for (int i = 0; i < n_rot / 2; i++) {
+        frequencies[i] = pow(1000, -2.0 * i / n_rot);
+    }
+    tsr_kv_drift_init(drift, key_dim, frequencies, n_rot, key_dim / 8, TSR_ROPE_INTERLEAVED);
+}
+
 void make_cache(cache *c, const setting *s)
 {
     const int blocks = (CONTEXT + s->block_tokens - 1) / s->block_tokens;
@@ -71,7 +82,9 @@ void make_cache(cache *c, const setting *s)
     }
     c->view = (tsr_kv_view){.block_bytes = tsr_kv_layout_block_bytes(&c->layout) + 64,
                             .layout = &c->layout,
-                            .layer = LAYER};
+                            .layer = LAYER,
+                            .drift = &c->drift};
+    make_drift(&c->drift, s->head_dim);
     c->n_bytes = c->view.block_bytes * (size_t)n_slots;
     c->view.pool = tsr_alloc(c->n_bytes, 1);
     assert_non_null(c->view.pool);

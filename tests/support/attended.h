@@ -42,6 +42,7 @@ typedef struct setting {
 typedef struct cache {
     tsr_kv_layout layout;
     tsr_kv_view view;
+    tsr_kv_drift drift; // half of the dimensions turn
     size_t n_bytes;
     char *host;        // [n_bytes] the second place, once blocks were spilled
     tsr_tensor tables; // slots in no order
