@@ -75,7 +75,7 @@ tsr_status tsr_engine_create(tsr_engine **out, tsr_world *world, const tsr_engin
     // here on.
     TSR_TRY_GOTO(st, fail, tsr_settings_agree(&e->settings, e->world));
     TSR_TRY_GOTO(st, fail,
-                 tsr_comm_create(&e->comm, e->world,
+                 tsr_comm_create(&e->comm, e->world, e->dev,
                                  (size_t)e->settings.max_batch_tokens *
                                      (size_t)tsr_model_config(e->model)->shape.dim));
     TSR_TRY_GOTO(st, fail, tsr_world_agree(e->world, make_cache(e)));

@@ -220,7 +220,11 @@ struct tsr_device {
     tsr_isa isa;        /* of the CPU twins */
     void *scratch;      /* owned; 64-byte aligned */
     size_t scratch_bytes;
-    void *queue; /* of a GPU: its cudaStream_t; owned */
+    void *queue;      /* of a GPU: its cudaStream_t; owned */
+    void *staging;    /* of a GPU: pinned memory that uploads go through (device_cuda.c); owned */
+    int64_t identity; /* of a GPU: where it sits in its host */
+    tsr_device_guard *guard; /* or NULL */
+    void *guard_ctx;
     char description[64];
 };
 

@@ -69,6 +69,22 @@ tsr_status tsr_device_sync(tsr_device *device)
     return device->backend->sync(device);
 }
 
+void *tsr_device_queue(const tsr_device *device)
+{
+    return device->queue;
+}
+
+int64_t tsr_device_identity(const tsr_device *device)
+{
+    return device->identity;
+}
+
+void tsr_device_set_guard(tsr_device *device, tsr_device_guard *guard, void *ctx)
+{
+    device->guard = guard;
+    device->guard_ctx = ctx;
+}
+
 tsr_status tsr_device_reserve_scratch(tsr_device *device, size_t n_bytes)
 {
     void *larger;

@@ -1,13 +1,32 @@
 #include "kernels/cuda_check.h"
 
 #include <stdio.h>
+#include <string.h>
+
 #include "base/alloc.h"
 
 /*
- * One stream a device, so that ops follow one another without being waited for. The host's own
- * memory is pageable: the runtime stages what is uploaded before the call returns, and a download
- * ends when it has arrived, so neither needs a wait of ours.
+ * One stream a device, so that ops follow one another without being waited for.
+ *
+ * What is uploaded goes through a ring of pinned memory: an upload has left the caller's memory
+ * when the call returns, and is on its way while the next piece is brought. A download lands in
+ * pinned memory, too: into pageable memory the runtime would wait by itself, and nobody could end
+ * that wait when another rank is lost.
  */
+
+enum {
+    SEGMENT_BYTES = 1 << 20,
+    N_SEGMENTS = 8,
+    ALIGN_BYTES = 256
+};
+
+typedef struct staging {
+    char *ring;                   /* [N_SEGMENTS * SEGMENT_BYTES] pinned, owned */
+    char *landing;                /* [SEGMENT_BYTES] pinned, owned */
+    cudaEvent_t left[N_SEGMENTS]; /* passed when all that came through a segment has left it */
+    int segment;
+    size_t used; /* bytes of it */
+} staging;
 
 int tsr_device_cuda_count(void)
 {
@@ -20,10 +39,30 @@ int tsr_device_cuda_count(void)
     return n_devices;
 }
 
+/* Until the queue has passed the event, or is empty. */
+static tsr_status wait(tsr_device *dev, cudaEvent_t event)
+{
+    cudaError_t error = cudaSuccess;
+
+    if (dev->guard == NULL) {
+        TSR_CUDA_TRY(event != NULL ? cudaEventSynchronize(event)
+                                   : cudaStreamSynchronize(tsr_cuda_queue(dev)));
+        return TSR_OK;
+    }
+    TSR_TRY(dev->guard(dev->guard_ctx, true));
+    for (;;) {
+        error = event != NULL ? cudaEventQuery(event) : cudaStreamQuery(tsr_cuda_queue(dev));
+        if (error != cudaErrorNotReady) {
+            TSR_CUDA_TRY(error);
+            return TSR_OK;
+        }
+        TSR_TRY(dev->guard(dev->guard_ctx, false));
+    }
+}
+
 static tsr_status sync(tsr_device *dev)
 {
-    TSR_CUDA_TRY(cudaStreamSynchronize(tsr_cuda_queue(dev)));
-    return TSR_OK;
+    return wait(dev, NULL);
 }
 
 static void *alloc(tsr_device *dev, size_t n_bytes)
@@ -48,14 +87,22 @@ static void give_back(tsr_device *dev, void *memory, size_t n_bytes)
 
 static void *alloc_host(tsr_device *dev, size_t n_bytes)
 {
+    void *memory = NULL;
+
     (void)dev;
-    return tsr_alloc_pages(n_bytes);
+    if (cudaMallocHost(&memory, n_bytes == 0 ? 1 : n_bytes) != cudaSuccess) {
+        (void)cudaGetLastError();
+        return NULL;
+    }
+    memset(memory, 0, n_bytes);
+    return memory;
 }
 
 static void give_back_host(tsr_device *dev, void *memory, size_t n_bytes)
 {
     (void)dev;
-    tsr_free_pages(memory, n_bytes);
+    (void)n_bytes;
+    (void)cudaFreeHost(memory);
 }
 
 static tsr_status copy(tsr_device *dev, void *to, const void *from, size_t n_bytes)
@@ -64,28 +111,95 @@ static tsr_status copy(tsr_device *dev, void *to, const void *from, size_t n_byt
     return TSR_OK;
 }
 
+static tsr_status next_segment(tsr_device *dev, staging *s)
+{
+    TSR_CUDA_TRY(cudaEventRecord(s->left[s->segment], tsr_cuda_queue(dev)));
+    s->segment = (s->segment + 1) % N_SEGMENTS;
+    s->used = 0;
+    return wait(dev, s->left[s->segment]);
+}
+
 static tsr_status upload(tsr_device *dev, void *to, const void *host, size_t n_bytes)
 {
-    TSR_CUDA_TRY(cudaMemcpyAsync(to, host, n_bytes, cudaMemcpyHostToDevice, tsr_cuda_queue(dev)));
+    staging *s = dev->staging;
+
+    for (size_t done = 0; done < n_bytes;) {
+        char *at;
+        size_t n;
+
+        if (s->used == SEGMENT_BYTES) {
+            TSR_TRY(next_segment(dev, s));
+        }
+        at = s->ring + (size_t)s->segment * SEGMENT_BYTES + s->used;
+        n = n_bytes - done < SEGMENT_BYTES - s->used ? n_bytes - done : SEGMENT_BYTES - s->used;
+        memcpy(at, (const char *)host + done, n);
+        TSR_CUDA_TRY(
+            cudaMemcpyAsync((char *)to + done, at, n, cudaMemcpyHostToDevice, tsr_cuda_queue(dev)));
+        s->used += (n + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
+        done += n;
+    }
     return TSR_OK;
 }
 
 static tsr_status download(tsr_device *dev, void *host, const void *from, size_t n_bytes)
 {
-    TSR_CUDA_TRY(cudaMemcpyAsync(host, from, n_bytes, cudaMemcpyDeviceToHost, tsr_cuda_queue(dev)));
-    TSR_CUDA_TRY(cudaStreamSynchronize(tsr_cuda_queue(dev)));
+    staging *s = dev->staging;
+
+    for (size_t done = 0; done < n_bytes; done += SEGMENT_BYTES) {
+        const size_t n = n_bytes - done < SEGMENT_BYTES ? n_bytes - done : SEGMENT_BYTES;
+
+        TSR_CUDA_TRY(cudaMemcpyAsync(s->landing, (const char *)from + done, n,
+                                     cudaMemcpyDeviceToHost, tsr_cuda_queue(dev)));
+        TSR_TRY(wait(dev, NULL));
+        memcpy((char *)host + done, s->landing, n);
+    }
     return TSR_OK;
 }
 
-static void close_queue(tsr_device *dev)
+static tsr_status open_staging(tsr_device *dev)
 {
+    staging *s = tsr_alloc(1, sizeof(*s));
+
+    if (s == NULL) {
+        return tsr_fail(TSR_ERR_NOMEM, "device");
+    }
+    dev->staging = s;
+    s->ring = alloc_host(dev, (size_t)N_SEGMENTS * SEGMENT_BYTES);
+    s->landing = alloc_host(dev, SEGMENT_BYTES);
+    if (s->ring == NULL || s->landing == NULL) {
+        return tsr_fail(TSR_ERR_NOMEM, "device: no pinned memory for copies");
+    }
+    for (int i = 0; i < N_SEGMENTS; i++) {
+        TSR_CUDA_TRY(cudaEventCreateWithFlags(&s->left[i], cudaEventDisableTiming));
+    }
+    return TSR_OK;
+}
+
+static void close_staging(staging *s)
+{
+    if (s == NULL) {
+        return;
+    }
+    for (int i = 0; i < N_SEGMENTS; i++) {
+        if (s->left[i] != NULL) {
+            (void)cudaEventDestroy(s->left[i]);
+        }
+    }
+    (void)cudaFreeHost(s->landing);
+    (void)cudaFreeHost(s->ring);
+    tsr_free(s);
+}
+
+static void close_device(tsr_device *dev)
+{
+    close_staging(dev->staging);
     if (dev->queue != NULL) {
         (void)cudaStreamDestroy(tsr_cuda_queue(dev));
     }
 }
 
 static const tsr_backend backend = {
-    .close = close_queue,
+    .close = close_device,
     .sync = sync,
     .alloc = alloc,
     .give_back = give_back,
@@ -125,7 +239,7 @@ tsr_status tsr_device_cuda_open(tsr_device *dev, const tsr_device_options *optio
 {
     const int n_devices = tsr_device_cuda_count();
     struct cudaDeviceProp properties;
-    cudaStream_t queue;
+    cudaStream_t queue = NULL;
 
     if (n_devices == 0) {
         return tsr_fail(
@@ -139,8 +253,11 @@ tsr_status tsr_device_cuda_open(tsr_device *dev, const tsr_device_options *optio
     TSR_CUDA_TRY(cudaSetDevice(options->index));
     TSR_CUDA_TRY(cudaGetDeviceProperties(&properties, options->index));
     TSR_CUDA_TRY(cudaStreamCreateWithFlags(&queue, cudaStreamNonBlocking));
-    dev->queue = queue;
     dev->backend = &backend;
+    dev->queue = queue;
+    dev->identity =
+        (int64_t)properties.pciDomainID << 16 | properties.pciBusID << 8 | properties.pciDeviceID;
+    TSR_TRY(open_staging(dev));
     (void)snprintf(dev->description, sizeof(dev->description), "GPU %d, %.40s, sm_%d%d",
                    options->index, properties.name, properties.major, properties.minor);
     return TSR_OK;

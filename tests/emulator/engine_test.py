@@ -60,6 +60,18 @@ class Engine(unittest.TestCase):
         self.same("9/3", "--prompt", "Hi", "--max-tokens", "3", ranks=2, EMULATOR_DEVICES="2", EMULATOR_ORDER="reverse")
         self.same("2/1", "--prompt", "Hi there", "--max-tokens", "4", ranks=3, EMULATOR_DEVICES="2", EMULATOR_ORDER="chaos")
 
+    def test_ranks_that_share_a_gpu_meet_through_the_host(self):
+        self.same("2/1", "--prompt", "Hi there", "--max-tokens", "3", ranks=2, EMULATOR_DEVICES="1")
+
+    def test_a_lost_gpu_ends_the_job_in_words(self):
+        words = COMMON + ("--model", model("2/1"), "--prompt", "Hi", "--max-tokens", "9", "--device", "cuda")
+        for fault, why in (("1:error@7", b"NCCL, an all-reduce: remote process exited or there was a network error"),
+                           ("1:hang@7", rb"waited 2 s for the others \(an all-reduce of the GPUs\)|another rank has ended the communicator")):
+            died = run(EMULATED, *words, ranks=2, EMULATOR_DEVICES="2", EMULATOR_NCCL_FAULT=fault, TSR_TIMEOUT="2")
+            self.assertNotEqual(died.returncode, 0)
+            self.assertRegex(died.stderr, why)
+            self.assertRegex(died.stderr, b"rank [01]/2")
+
     def test_changed_logits_and_several_prompts_at_once(self):
         self.same("2/1", "--prompt", "A b", "--prompt", "Some other words", "--max-tokens", "4", "--repetition-penalty", "1.3",
                   "--temperature", "0.8", "--seed", "3")

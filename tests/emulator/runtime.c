@@ -42,6 +42,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int device)
     out->sharedMemPerBlockOptin = SIMT_MAX_SHARED;
     out->maxThreadsPerBlock = SIMT_MAX_THREADS;
     out->warpSize = SIMT_LANES;
+    out->pciBusID = 1 + device;
     return cudaSuccess;
 }
 
