@@ -48,6 +48,7 @@ static tsr_status make_cache(tsr_engine *e)
         .max_rows = s->max_batch_tokens,
         .max_seqs = s->max_sequences,
         .context = s->context,
+        .no_graphs = s->no_graphs,
     };
     TSR_TRY(tsr_runner_create(&e->runner, &parts, e->store, &limits, tsr_world_size(e->world)));
     TSR_TRY(tsr_step_init(&e->step, &limits));

@@ -5,6 +5,7 @@
 
 #include "base/alloc.h"
 #include "engine/memory_report.h"
+#include "engine/replays.h"
 
 enum {
     CHANGE_WORDS = 5 // of each changed logit
@@ -12,6 +13,7 @@ enum {
 
 struct tsr_runner {
     tsr_decoder *decoder; /* owned */
+    tsr_replays *replays; /* owned */
     tsr_decoder_parts parts;
     tsr_kv_store *store; /* borrowed */
     tsr_step_limits limits;
@@ -103,6 +105,7 @@ tsr_status tsr_runner_create(tsr_runner **out, const tsr_decoder_parts *parts, t
         goto fail;
     }
     TSR_TRY_GOTO(st, fail, tsr_decoder_create(&runner->decoder, parts));
+    TSR_TRY_GOTO(st, fail, tsr_replays_create(&runner->replays, runner->decoder, parts));
     *out = runner;
     return TSR_OK;
 
@@ -127,6 +130,7 @@ void tsr_runner_destroy(tsr_runner *runner)
     if (runner == NULL) {
         return;
     }
+    tsr_replays_destroy(runner->replays);
     tsr_decoder_destroy(runner->decoder);
     free_found(runner);
     tsr_free(runner->words);
@@ -553,7 +557,7 @@ tsr_status tsr_runner_run(tsr_runner *runner, const tsr_step *step, tsr_findings
         return TSR_OK;
     }
     TSR_TRY(load_inputs(runner, step, &in));
-    TSR_TRY(tsr_decoder_forward(runner->decoder, in.tokens, in.positions, &in.batch, &in.spans));
+    TSR_TRY(tsr_replays_forward(runner->replays, in.tokens, in.positions, &in.batch, &in.spans));
     for (; c.first < step->n_wanted; c.first += c.n) {
         const int left = step->n_wanted - c.first;
 

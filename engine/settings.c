@@ -142,6 +142,7 @@ tsr_status tsr_settings_choose(tsr_settings *s, const tsr_engine_options *option
                         s->block_tokens);
     }
     s->prefix_cache = !options->no_prefix_cache;
+    s->no_graphs = options->no_graphs;
     if (strcmp(preempt, "auto") == 0) {
         s->preempt = TSR_PREEMPT_AUTO;
     } else if (strcmp(preempt, "swap") == 0) {

@@ -72,6 +72,9 @@ typedef void *tsr_device_alloc_fn(tsr_device *dev, size_t n_bytes);
 typedef void tsr_device_free_fn(tsr_device *dev, void *memory, size_t n_bytes);
 typedef tsr_status tsr_device_copy_fn(tsr_device *dev, void *to, const void *from, size_t n_bytes);
 typedef void tsr_device_close_fn(tsr_device *dev);
+typedef tsr_status tsr_device_record_fn(tsr_device *dev, tsr_recording **out);
+typedef tsr_status tsr_device_replay_fn(tsr_device *dev, tsr_recording *recording);
+typedef void tsr_device_forget_fn(tsr_device *dev, tsr_recording *recording);
 
 /* Bytes of scratch that an op needs within these limits. */
 typedef size_t tsr_scratch_fn(int n_threads, const tsr_ops_limits *limits);
@@ -86,6 +89,10 @@ typedef struct tsr_backend {
     tsr_device_copy_fn *copy;
     tsr_device_copy_fn *upload;
     tsr_device_copy_fn *download;
+    tsr_device_sync_fn *record_begin;
+    tsr_device_record_fn *record_end;
+    tsr_device_replay_fn *replay;
+    tsr_device_forget_fn *forget;
     tsr_embed_fn *embed;
     tsr_narrow_fn *narrow;
     tsr_add_sums_fn *add_sums;

@@ -85,6 +85,28 @@ void tsr_device_set_guard(tsr_device *device, tsr_device_guard *guard, void *ctx
     device->guard_ctx = ctx;
 }
 
+tsr_status tsr_device_record_begin(tsr_device *device)
+{
+    return device->backend->record_begin(device);
+}
+
+tsr_status tsr_device_record_end(tsr_device *device, tsr_recording **out)
+{
+    return device->backend->record_end(device, out);
+}
+
+tsr_status tsr_device_replay(tsr_device *device, tsr_recording *recording)
+{
+    return device->backend->replay(device, recording);
+}
+
+void tsr_device_forget(tsr_device *device, tsr_recording *recording)
+{
+    if (recording != NULL) {
+        device->backend->forget(device, recording);
+    }
+}
+
 tsr_status tsr_device_reserve_scratch(tsr_device *device, size_t n_bytes)
 {
     void *larger;

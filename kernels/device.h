@@ -64,6 +64,21 @@ int64_t tsr_device_identity(const tsr_device *device);
 typedef tsr_status tsr_device_guard(void *ctx, bool begins);
 void tsr_device_set_guard(tsr_device *device, tsr_device_guard *guard, void *ctx);
 
+/* ---- recordings -------------------------------------------------------------------------------
+ */
+
+/*
+ * Ops that are called between record_begin and record_end are not run but kept, with the addresses
+ * they were given, and then replayed in one call as often as one likes, on what lies at those
+ * addresses by then. In between nothing may be waited for, uploaded, downloaded or allocated. A
+ * recording ends before its device. Errors: UNSUPPORTED (the CPU), DEVICE, NOMEM.
+ */
+typedef struct tsr_recording tsr_recording;
+TSR_MUST_CHECK tsr_status tsr_device_record_begin(tsr_device *device);
+TSR_MUST_CHECK tsr_status tsr_device_record_end(tsr_device *device, tsr_recording **out);
+TSR_MUST_CHECK tsr_status tsr_device_replay(tsr_device *device, tsr_recording *recording);
+void tsr_device_forget(tsr_device *device, tsr_recording *recording); /* NULL is fine */
+
 /*
  * Memory that ops need for themselves, reserved once so that no step allocates. Ops check that what
  * they need fits: see tsr_ops_scratch_bytes() in kernels/ops.h. Errors: NOMEM.

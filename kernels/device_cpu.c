@@ -51,6 +51,30 @@ static void close_nothing(tsr_device *dev)
     (void)dev;
 }
 
+/* Ops run when they are called: there is nothing to keep. */
+static tsr_status record_begin(tsr_device *dev)
+{
+    (void)dev;
+    return tsr_fail(TSR_ERR_UNSUPPORTED, "device: the CPU records no ops");
+}
+
+static tsr_status record_end(tsr_device *dev, tsr_recording **out)
+{
+    (void)out;
+    return record_begin(dev);
+}
+
+static tsr_status replay(tsr_device *dev, tsr_recording *recording)
+{
+    (void)recording;
+    return record_begin(dev);
+}
+
+static void forget(tsr_device *dev, tsr_recording *recording)
+{
+    (void)dev, (void)recording;
+}
+
 static const tsr_backend backend = {
     .close = close_nothing,
     .sync = sync,
@@ -61,6 +85,10 @@ static const tsr_backend backend = {
     .copy = copy,
     .upload = copy,
     .download = copy,
+    .record_begin = record_begin,
+    .record_end = record_end,
+    .replay = replay,
+    .forget = forget,
     .embed = tsr_embed_cpu,
     .narrow = tsr_narrow_cpu,
     .add_sums = tsr_add_sums_cpu,

@@ -156,6 +156,39 @@ static tsr_status download(tsr_device *dev, void *host, const void *from, size_t
     return TSR_OK;
 }
 
+/* A recording is a graph that was made of a stream. */
+static tsr_status record_begin(tsr_device *dev)
+{
+    TSR_CUDA_TRY(cudaStreamBeginCapture(tsr_cuda_queue(dev), cudaStreamCaptureModeThreadLocal));
+    return TSR_OK;
+}
+
+static tsr_status record_end(tsr_device *dev, tsr_recording **out)
+{
+    cudaGraph_t graph = NULL;
+    cudaGraphExec_t exec = NULL;
+    cudaError_t error;
+
+    TSR_CUDA_TRY(cudaStreamEndCapture(tsr_cuda_queue(dev), &graph));
+    error = cudaGraphInstantiate(&exec, graph, 0);
+    (void)cudaGraphDestroy(graph);
+    TSR_CUDA_TRY(error);
+    *out = (tsr_recording *)(void *)exec;
+    return TSR_OK;
+}
+
+static tsr_status replay(tsr_device *dev, tsr_recording *recording)
+{
+    TSR_CUDA_TRY(cudaGraphLaunch((cudaGraphExec_t)(void *)recording, tsr_cuda_queue(dev)));
+    return TSR_OK;
+}
+
+static void forget(tsr_device *dev, tsr_recording *recording)
+{
+    (void)dev;
+    (void)cudaGraphExecDestroy((cudaGraphExec_t)(void *)recording);
+}
+
 static tsr_status open_staging(tsr_device *dev)
 {
     staging *s = tsr_alloc(1, sizeof(*s));
@@ -208,6 +241,10 @@ static const tsr_backend backend = {
     .copy = copy,
     .upload = upload,
     .download = download,
+    .record_begin = record_begin,
+    .record_end = record_end,
+    .replay = replay,
+    .forget = forget,
     .embed = tsr_embed_cuda,
     .narrow = tsr_narrow_cuda,
     .add_sums = tsr_add_sums_cuda,

@@ -47,6 +47,9 @@ static const tsr_args_option options_table[] = {
      "prompts that wait at most; one more is refused; 0: any number (default 0)"},
     {"--no-prefix-cache", NULL, TSR_ARGS_FLAG, FIELD(no_prefix_cache), 0, 0, NULL,
      "compute every prompt whole, also where the cache still has its beginning"},
+    {"--no-graphs", NULL, TSR_ARGS_FLAG, FIELD(no_graphs), 0, 0, NULL,
+     "on GPUs: launch every kernel of every step by itself, instead of replaying what was "
+     "recorded"},
     {"--preempt", "HOW", TSR_ARGS_CHOICE, FIELD(preempt), 0, 0, "auto|swap|recompute",
      "the cache of a sequence that has to wait for memory: kept in slower memory, computed again, "
      "or "
@@ -92,6 +95,7 @@ static tsr_engine_options engine_options(const tsr_session_options *options)
         .max_sequences = (int)options->max_sequences,
         .max_queue = (int)options->max_queue,
         .no_prefix_cache = options->no_prefix_cache,
+        .no_graphs = options->no_graphs,
         .preempt = options->preempt,
         .target_itl_ms = options->target_itl_ms,
     };

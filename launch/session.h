@@ -37,6 +37,7 @@ typedef struct tsr_session_options {
     int64_t max_sequences;
     int64_t max_queue;
     bool no_prefix_cache;
+    bool no_graphs;
     const char *preempt;
     double target_itl_ms;
     bool quiet;

@@ -5,6 +5,7 @@ Runs under CTest, which says where things are: TESSERA, EMULATED, TINY_GGUF, MPI
 """
 import json
 import os
+import re
 import subprocess
 import tempfile
 import unittest
@@ -48,9 +49,11 @@ class Engine(unittest.TestCase):
         on_cpu = run(TESSERA, *words, "--device", "cpu")
         on_gpu = run(EMULATED, *words, "--device", "cuda", ranks=ranks, **environment)
         self.assertEqual(on_cpu.returncode, 0, on_cpu.stderr)
-        self.assertEqual((on_gpu.returncode, on_gpu.stderr), (0, b""))
+        said = re.sub(rb"emulator: .* of them graphs\n", b"", on_gpu.stderr)
+        self.assertEqual((on_gpu.returncode, said), (0, b""))
         self.assertEqual(answers(on_gpu), answers(on_cpu))
         self.assertIn(b"logprob", on_cpu.stdout)
+        return on_gpu.stderr
 
     def test_one_rank_gives_the_cpus_text_whenever_queued_work_is_done(self):
         for streams in ("lazy", "eager", "random"):
@@ -59,6 +62,24 @@ class Engine(unittest.TestCase):
     def test_two_and_three_ranks_give_it_too(self):
         self.same("9/3", "--prompt", "Hi", "--max-tokens", "3", ranks=2, EMULATOR_DEVICES="2", EMULATOR_ORDER="reverse")
         self.same("2/1", "--prompt", "Hi there", "--max-tokens", "4", ranks=3, EMULATOR_DEVICES="2", EMULATOR_ORDER="chaos")
+
+    def test_single_tokens_are_replayed_from_recordings_and_give_the_same(self):
+        words = ("--prompt", "Once upon", "--prompt", "A", "--max-tokens", "9")
+        counts = {}
+        for name, ranks, more, environment in (
+                ("graphs", 1, (), {"EMULATOR_STREAMS": "random", "EMULATOR_SEED": "5"}), ("none", 1, ("--no-graphs",), {}),
+                ("two", 2, (), {"EMULATOR_STREAMS": "random"}), ("three", 3, (), {"EMULATOR_STREAMS": "eager"}),
+                ("shared", 2, (), {"EMULATOR_DEVICES": "1"})):
+            environment = {"EMULATOR_DEVICES": str(ranks), "EMULATOR_COUNT": "1", **environment}
+            said = self.same("2/1", *words, *more, ranks=ranks, **environment)
+            told = re.findall(rb"emulator: (\d+) works were queued, (\d+) of them graphs\n", said)
+            self.assertEqual(len(told), ranks, said)
+            counts[name] = [tuple(map(int, t)) for t in told]
+        for name, ranks in (("graphs", 1), ("two", 2), ("three", 3)): # of nine steps two make the acquaintance
+            self.assertTrue(all(n_graphs >= 5 for _, n_graphs in counts[name]), counts)
+        self.assertEqual(counts["none"][0][1], 0)
+        self.assertEqual(counts["shared"][0][1], 0) # the host takes part in the sums
+        self.assertLess(counts["graphs"][0][0], 0.6 * counts["none"][0][0])
 
     def test_ranks_that_share_a_gpu_meet_through_the_host(self):
         self.same("2/1", "--prompt", "Hi there", "--max-tokens", "3", ranks=2, EMULATOR_DEVICES="1")

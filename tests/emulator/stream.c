@@ -217,6 +217,25 @@ static void run_some(void)
     }
 }
 
+/* EMULATOR_COUNT: how much the program queued. */
+static uint64_t n_queued;
+static uint64_t n_graphs;
+
+static void tell_counts(void)
+{
+    (void)fprintf(stderr, "emulator: %llu works were queued, %llu of them graphs\n",
+                  (unsigned long long)n_queued, (unsigned long long)n_graphs);
+}
+
+static void count(const stream_work *work)
+{
+    if (n_queued == 0 && getenv("EMULATOR_COUNT") != NULL) {
+        (void)atexit(tell_counts);
+    }
+    n_queued++;
+    n_graphs += strcmp(work->name, "a graph") == 0;
+}
+
 void stream_add(cudaStream_t stream, stream_work *work)
 {
     cudaStream_t s = stream_of(stream);
@@ -235,6 +254,7 @@ void stream_add(cudaStream_t stream, stream_work *work)
         s->n_tails = 1;
         return;
     }
+    count(work);
     work->number = ++s->n_added;
     if (s->last == NULL) {
         s->first = work;
