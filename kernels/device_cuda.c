@@ -279,10 +279,11 @@ tsr_status tsr_device_cuda_open(tsr_device *dev, const tsr_device_options *optio
     cudaStream_t queue = NULL;
 
     if (n_devices == 0) {
-        return tsr_fail(
-            TSR_ERR_UNSUPPORTED,
-            "device: no GPU that this build's CUDA can use was found; --device cpu does "
-            "without");
+        int ignored;
+
+        return tsr_fail(TSR_ERR_UNSUPPORTED,
+                        "device: no GPU that this build can use (%s); --device cpu does without",
+                        cudaGetErrorString(cudaGetDeviceCount(&ignored)));
     }
     if (options->index < 0 || options->index >= n_devices) {
         return tsr_fail(TSR_ERR_ARG, "device: GPU %d of %d", options->index, n_devices);

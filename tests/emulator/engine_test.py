@@ -75,11 +75,15 @@ class Engine(unittest.TestCase):
             told = re.findall(rb"emulator: (\d+) works were queued, (\d+) of them graphs\n", said)
             self.assertEqual(len(told), ranks, said)
             counts[name] = [tuple(map(int, t)) for t in told]
-        for name, ranks in (("graphs", 1), ("two", 2), ("three", 3)): # of nine steps two make the acquaintance
+        for name in ("graphs", "two", "three"): # the first step of a kind is not recorded
             self.assertTrue(all(n_graphs >= 5 for _, n_graphs in counts[name]), counts)
         self.assertEqual(counts["none"][0][1], 0)
         self.assertEqual(counts["shared"][0][1], 0) # the host takes part in the sums
         self.assertLess(counts["graphs"][0][0], 0.6 * counts["none"][0][0])
+
+    def test_a_sequence_outgrows_its_recording(self):
+        said = self.same("2/1", "--ctx", "400", "--prompt", 84 * "word ", "--max-tokens", "10", EMULATOR_COUNT="1")
+        self.assertGreaterEqual(int(re.search(rb"queued, (\d+) of", said)[1]), 5) # 256 positions are passed on the way
 
     def test_ranks_that_share_a_gpu_meet_through_the_host(self):
         self.same("2/1", "--prompt", "Hi there", "--max-tokens", "3", ranks=2, EMULATOR_DEVICES="1")
@@ -101,7 +105,8 @@ class Engine(unittest.TestCase):
         words = COMMON + ("--model", model("2/1"), "--prompt", "Hi", "--max-tokens", "2")
         refused = run(EMULATED, *words, "--device", "cuda", EMULATOR_DEVICES="0")
         self.assertEqual((refused.returncode, refused.stdout), (1, b""))
-        self.assertIn(b"no GPU that this build's CUDA can use was found; --device cpu does without", refused.stderr)
+        self.assertIn(b"no GPU that this build can use (no CUDA-capable device is detected); --device cpu does without",
+                      refused.stderr)
         self.assertEqual(answers(run(EMULATED, *words, EMULATOR_DEVICES="0")), answers(run(TESSERA, *words)))
         self.assertIn(b"this build has no CUDA", run(TESSERA, *words, "--device", "cuda").stderr)
 
