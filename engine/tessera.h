@@ -186,6 +186,8 @@ typedef struct tsr_engine_options {
     int n_threads;              /* of each rank; 0: the host's cores divided among its ranks */
     const char *device; /* "cpu", "cuda" (a GPU a rank, by its number on the host) or "auto": GPUs
                            if every rank has one; NULL: auto */
+    bool deterministic; /* on GPUs: the CPU's tokens, whatever the batch and the number of ranks, for
+                           some of the speed; CPUs always give them */
     const char *activations;    /* over quantised weights: "int8" or "f32"; NULL: int8 */
     int max_batch_tokens;       /* rows a step; 0: 512 */
     int max_sequences;          /* running at once; 0: 64 */

@@ -221,6 +221,7 @@ struct tsr_device {
     void *scratch;      /* owned; 64-byte aligned */
     size_t scratch_bytes;
     void *queue; /* of a GPU: its cudaStream_t; owned */
+    bool deterministic; /* a GPU whose twins give the CPU's bits */
     char description[64];
 };
 
