@@ -56,7 +56,9 @@ def read_cubin(path):
         if form == 4 and attribute in (REGISTER_COUNT, FRAME_SIZE):
             symbol, value = struct.unpack_from("<II", data, at + 4)
             name_at, = struct.unpack_from("<I", data, symbols[4] + 24 * symbol)
-            setattr(kernels[text(symbols[6], name_at)], "registers" if attribute == REGISTER_COUNT else "frame", value)
+            name = text(symbols[6], name_at)
+            if name in kernels:
+                setattr(kernels[name], "registers" if attribute == REGISTER_COUNT else "frame", value)
         at += 4 + (size if form == 4 else 0)
     return kernels
 
