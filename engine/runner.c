@@ -192,6 +192,7 @@ static tsr_status load_inputs(tsr_runner *runner, const tsr_step *step, inputs *
     positions = runner->host + used;
     in->positions = put(runner, &used, step->tokens, step->n_rows); // overwritten just below
     in->batch.longest = 0;
+    in->batch.most_rows = 0;
     for (int s = 0; s < step->n_seqs; s++) {
         const int n = step->row_start[s + 1] - step->row_start[s];
 
@@ -200,6 +201,9 @@ static tsr_status load_inputs(tsr_runner *runner, const tsr_step *step, inputs *
         }
         if (step->first_pos[s] + n > in->batch.longest) {
             in->batch.longest = step->first_pos[s] + n;
+        }
+        if (n > in->batch.most_rows) {
+            in->batch.most_rows = n;
         }
     }
     in->spans = (tsr_decoder_spans){step->n_seqs, step->row_start, step->is_long};

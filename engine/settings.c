@@ -47,6 +47,7 @@ tsr_status tsr_settings_place(tsr_settings *settings, tsr_world *world,
         .kind = kind,
         .index = index,
         .n_threads = settings->placement.n_threads,
+        .deterministic = options->deterministic,
         .cpus = settings->placement.n_cpus > 0 ? settings->placement.cpus : NULL,
     };
     return TSR_OK;

@@ -8,6 +8,7 @@
  */
 #include "kernels/tiles.cuh"
 
+#include "kernels/attention_fast.cuh"
 #include "kernels/batch.cuh"
 
 enum {
@@ -195,8 +196,9 @@ extern "C" size_t tsr_attention_cuda_scratch(int n_threads, const tsr_ops_limits
     const size_t most = (size_t)64 << 20; // rows beyond it are taken in turns
 
     (void)n_threads;
-    return a_row * (size_t)limits->n_rows < most || a_row > most ? a_row * (size_t)limits->n_rows
-                                                                 : most;
+    return a_row * (size_t)limits->n_rows < most ? a_row * (size_t)limits->n_rows
+           : a_row > most                        ? a_row
+                                                 : most;
 }
 
 extern "C" tsr_status tsr_attention_cuda(tsr_device *dev, tsr_tensor out, tsr_tensor q,
@@ -214,6 +216,9 @@ extern "C" tsr_status tsr_attention_cuda(tsr_device *dev, tsr_tensor out, tsr_te
     const tsr_batch_rows rows = tsr_batch_rows_of(batch);
     const cudaStream_t queue = tsr_cuda_queue(dev);
 
+    if (!dev->deterministic && tsr_attention_fast_can(kv, shape)) {
+        return tsr_attention_fast(dev, out, q, kv, batch, shape);
+    }
     TSR_TRY(tsr_kv_place_check("attention", kv));
     if (shape->softcap != 0 || shape->window != 0 || shape->stride != 0 ||
         shape->slopes.data != NULL || shape->sinks.data != NULL) {

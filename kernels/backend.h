@@ -232,6 +232,7 @@ struct tsr_device {
     int64_t identity; /* of a GPU: where it sits in its host */
     tsr_device_guard *guard; /* or NULL */
     void *guard_ctx;
+    bool deterministic; /* a GPU whose twins give the CPU's bits */
     char description[64];
 };
 

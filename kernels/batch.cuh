@@ -60,6 +60,7 @@ struct tsr_kv_place {
     char *pool; /* at the layer's first head */
     size_t block_bytes;
     size_t head_bytes; /* keys and values of one head */
+    size_t key_bytes;  /* of these, the keys */
     int key_dim, value_dim, padded_dim, block_tokens;
 
     __device__ void *keys(int32_t slot, int head) const
@@ -75,6 +76,7 @@ static inline tsr_kv_place tsr_kv_place_of(const tsr_kv_view *kv)
     return tsr_kv_place{(char *)kv->pool + tsr_kv_layout_offset(layout, kv->layer, 0),
                         kv->block_bytes,
                         tsr_kv_layout_key_bytes(layout) + tsr_kv_layout_value_bytes(layout),
+                        tsr_kv_layout_key_bytes(layout),
                         layout->key_dim,
                         layout->value_dim,
                         tsr_kv_layout_padded_dim(layout),

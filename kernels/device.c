@@ -19,6 +19,7 @@ tsr_status tsr_device_open(tsr_device **out, const tsr_device_options *options)
         return tsr_fail(TSR_ERR_NOMEM, "device");
     }
     device->kind = options->kind;
+    device->deterministic = options->kind == TSR_DEVICE_CPU || options->deterministic;
     TSR_TRY_GOTO(st, fail, tsr_cpu_pool_create(&device->pool, options->n_threads, options->cpus));
     TSR_TRY_GOTO(st, fail,
                  options->kind == TSR_DEVICE_CUDA ? tsr_device_cuda_open(device, options)

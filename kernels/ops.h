@@ -262,6 +262,7 @@ typedef struct tsr_batch {
                              e >= 0 is slot e of the device pool, e < 0 is slot ~e of the host
                              pool. Entries of blocks that no row sees are not read. */
     int64_t longest;      /* the largest first_pos + rows of any sequence, known on the host */
+    int64_t most_rows;    /* and the most rows of any sequence, or 0 where that is not known */
 } tsr_batch;
 
 /*

@@ -93,6 +93,34 @@ static __device__ __forceinline__ float tsr_tile_element(const char *tile, int r
     return tsr_float_at(tile + 256 + 4 * r) * (float)tsr_code_value(F, q);
 }
 
+/* Four entries of a table of sixteen bytes, by the low halves of q's bytes. */
+static __device__ __forceinline__ uint32_t tsr_look_up(const uint32_t table[4], uint32_t q)
+{
+    const uint32_t by_pairs = (q | q >> 4) & 0x00FF00FFU;
+    const uint32_t selectors = (by_pairs | by_pairs >> 8) & 0x7777U;
+    const uint32_t is_upper = (q >> 3 & 0x01010101U) * 0xFFU;
+    const uint32_t lower = __byte_perm(table[0], table[1], selectors);
+    const uint32_t upper = __byte_perm(table[2], table[3], selectors);
+
+    return (lower & ~is_upper) | (upper & is_upper);
+}
+
+/* What four codes of four bits mean, a signed byte each; d and m aside. */
+template <tsr_format F> static __device__ __forceinline__ uint32_t tsr_nibble_codes(uint32_t q)
+{
+    if (F == TSR_FORMAT_NL4) {
+        const uint32_t nl4[4] = {0xBFAD9881U, 0xF6EADDCFU, 0x26190D01U, 0x71594535U};
+
+        return tsr_look_up(nl4, q);
+    }
+    if (F == TSR_FORMAT_FP4) {
+        const uint32_t fp4[4] = {0x03020100U, 0x0C080604U, 0xFDFEFF00U, 0xF4F8FAFCU};
+
+        return tsr_look_up(fp4, q);
+    }
+    return q;
+}
+
 /* Calls `call<FORMAT>` for a format that is known only when running. */
 #define TSR_FOR_FORMAT(format, call)  \
     do {                              \

@@ -37,6 +37,10 @@ static const tsr_args_option options_table[] = {
      "threads of each rank (default: the host's cores divided among its ranks)"},
     {"--device", "D", TSR_ARGS_CHOICE, FIELD(device), 0, 0, "auto|cpu|cuda",
      "where the arithmetic is done (default auto: on GPUs if every rank has one)"},
+    {"--deterministic", NULL, TSR_ARGS_FLAG, FIELD(deterministic), 0, 0, NULL,
+     "on GPUs: the same tokens whatever else is computed beside them and on any number of ranks, "
+     "as "
+     "on CPUs, for some of the speed"},
     {"--activations", "T", TSR_ARGS_CHOICE, FIELD(activations), 0, 0, "int8|f32",
      "numbers that meet quantised weights: int8 is fast, f32 is exact (default int8)"},
     {"--max-batch-tokens", "N", TSR_ARGS_INTEGER, FIELD(max_batch_tokens), 1, 65536, NULL,
@@ -90,6 +94,7 @@ static tsr_engine_options engine_options(const tsr_session_options *options)
             options->block_tokens != NULL ? (int)strtol(options->block_tokens, NULL, 10) : 0,
         .n_threads = (int)options->n_threads,
         .device = options->device,
+        .deterministic = options->deterministic,
         .activations = options->activations,
         .max_batch_tokens = (int)options->max_batch_tokens,
         .max_sequences = (int)options->max_sequences,

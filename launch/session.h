@@ -30,6 +30,7 @@ typedef struct tsr_session_options {
     const char *block_tokens;
     int64_t n_threads;
     const char *device;
+    bool deterministic;
     const char *activations;
     const char *dtype;
     const char *quantize;
