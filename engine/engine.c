@@ -166,6 +166,7 @@ tsr_engine_stats tsr_engine_describe(const tsr_engine *e)
         .n_ranks = tsr_world_size(e->world),
         .n_threads = e->settings.device.n_threads,
         .device = tsr_device_describe(e->dev),
+        .on_gpu = !tsr_device_is_host(e->dev),
         .comm = tsr_comm_describe(e->comm),
         .load_s = e->load_s,
         .weight_bytes = e->weights.n_bytes,

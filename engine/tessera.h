@@ -363,6 +363,7 @@ typedef struct tsr_engine_stats {
     int n_ranks;
     int n_threads;           /* of this rank */
     const char *device;      /* "CPU, AVX-512 VNNI, 2 threads" */
+    bool on_gpu;
     const char *comm;        /* "one rank", "shared memory", "MPI" */
     double load_s;           /* of tsr_engine_create() */
     uint64_t weight_bytes;   /* of this rank */

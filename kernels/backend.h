@@ -229,6 +229,7 @@ struct tsr_device {
     size_t scratch_bytes;
     void *queue;      /* of a GPU: its cudaStream_t; owned */
     void *staging;    /* of a GPU: pinned memory that uploads go through (device_cuda.c); owned */
+    void *blas;       /* of a GPU: what its large products need (blas_cuda.c); owned */
     int64_t identity; /* of a GPU: where it sits in its host */
     tsr_device_guard *guard; /* or NULL */
     void *guard_ctx;

@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "kernels/blas_cuda.h"
+#include "kernels/machine_cuda.h"
 
 /*
  * One stream a device, so that ops follow one another without being waited for.
@@ -225,6 +227,7 @@ static void close_staging(staging *s)
 
 static void close_device(tsr_device *dev)
 {
+    tsr_blas_close(dev);
     close_staging(dev->staging);
     if (dev->queue != NULL) {
         (void)cudaStreamDestroy(tsr_cuda_queue(dev));
@@ -320,4 +323,35 @@ uint64_t tsr_device_cuda_free_bytes(int index)
         return 0;
     }
     return n_free;
+}
+
+/* Multiply-adds that a multiprocessor's tensor cores do in a clock, as NVIDIA's papers on the
+ * architectures have them. */
+static int macs_a_clock(int major, int minor)
+{
+    return major >= 10 ? 4096 : major == 9 ? 2048 : major == 8 && minor == 0 ? 1024 : 512;
+}
+
+tsr_status tsr_machine_cuda_peak(const tsr_device *dev, double *read_bytes_per_s,
+                                 double *macs_per_s)
+{
+    const enum cudaDeviceAttr wanted[] = {
+        cudaDevAttrMemoryClockRate,
+        cudaDevAttrGlobalMemoryBusWidth,
+        cudaDevAttrClockRate,
+        cudaDevAttrMultiProcessorCount,
+        cudaDevAttrComputeCapabilityMajor,
+        cudaDevAttrComputeCapabilityMinor,
+    };
+    int v[sizeof(wanted) / sizeof(wanted[0])] = {0};
+    int device = 0;
+
+    (void)dev; // the current one: it belongs to this thread
+    TSR_CUDA_TRY(cudaGetDevice(&device));
+    for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
+        TSR_CUDA_TRY(cudaDeviceGetAttribute(&v[i], wanted[i], device));
+    }
+    *read_bytes_per_s = 2.0 * v[0] * 1e3 * v[1] / 8.0; // kHz; two transfers a clock; bits
+    *macs_per_s = v[2] * 1e3 * v[3] * macs_a_clock(v[4], v[5]);
+    return TSR_OK;
 }

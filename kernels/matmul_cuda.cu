@@ -9,6 +9,7 @@
 #include "kernels/tiles.cuh"
 
 #include "kernels/matmul_fast.cuh"
+#include "kernels/matmul_large.cuh"
 
 enum {
     THREADS = 128,
@@ -332,9 +333,36 @@ extern "C" size_t tsr_matmul_cuda_scratch(int n_threads, const tsr_ops_limits *l
 {
     const size_t exact = quantised_bytes(limits->n_rows, limits->n_cols);
     const size_t fast = tsr_matmul_fast_scratch(limits->n_cols);
+    const size_t large = tsr_matmul_large_scratch(limits->n_rows, limits->n_cols);
+    const size_t most = exact > fast ? exact : fast;
 
     (void)n_threads;
-    return exact > fast ? exact : fast;
+    return most > large ? most : large;
+}
+
+/* In an order of sums of its own: few rows at a time, or all of many. */
+static tsr_status multiply_freely(tsr_device *dev, const tsr_product *products, int n_products,
+                                  tsr_tensor x, tsr_activations activations)
+{
+    tsr_product slice[TSR_MAX_PRODUCTS];
+
+    for (int64_t first = 0; first < x.n_rows; first += TSR_MATMUL_FAST_ROWS) {
+        const int64_t left = x.n_rows - first;
+        const int64_t n = left < TSR_MATMUL_FAST_ROWS ? left : (int64_t)TSR_MATMUL_FAST_ROWS;
+        tsr_tensor rows = tsr_tensor_rows(x, n);
+
+        rows.data = (float *)x.data + first * x.stride;
+        for (int p = 0; p < n_products; p++) {
+            const size_t bytes = tsr_dtype_bytes(products[p].out.dtype);
+
+            slice[p] = products[p];
+            slice[p].out = tsr_tensor_rows(products[p].out, n);
+            slice[p].out.data =
+                (char *)products[p].out.data + (size_t)(first * products[p].out.stride) * bytes;
+        }
+        TSR_TRY(tsr_matmul_fast(dev, slice, n_products, rows, activations));
+    }
+    return TSR_OK;
 }
 
 extern "C" tsr_status tsr_matmul_cuda(tsr_device *dev, const tsr_product *products, int n_products,
@@ -342,13 +370,18 @@ extern "C" tsr_status tsr_matmul_cuda(tsr_device *dev, const tsr_product *produc
 {
     const quantised_x quantised = quantised_in(dev->scratch, x.n_rows, x.n_cols);
     bool any_int8 = false;
-    bool is_fast = !dev->deterministic && x.n_rows <= TSR_MATMUL_FAST_ROWS;
+    const bool is_large = x.n_rows > TSR_MATMUL_LARGE_ROWS && x.n_cols > 0;
+    bool is_free = !dev->deterministic;
 
-    for (int p = 0; p < n_products && is_fast; p++) {
-        is_fast = tsr_matmul_fast_can(products[p].weight->format, activations);
+    for (int p = 0; p < n_products && is_free; p++) {
+        const tsr_format format = products[p].weight->format;
+
+        is_free = is_large ? tsr_matmul_large_can(format, activations)
+                           : tsr_matmul_fast_can(format, activations);
     }
-    if (is_fast) {
-        return tsr_matmul_fast(dev, products, n_products, x, activations);
+    if (is_free) {
+        return is_large ? tsr_matmul_large(dev, products, n_products, x, activations)
+                        : multiply_freely(dev, products, n_products, x, activations);
     }
     for (int p = 0; p < n_products; p++) {
         any_int8 = any_int8 || (activations == TSR_ACTIVATIONS_INT8 &&

@@ -64,6 +64,13 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
     case cudaDevAttrComputeCapabilityMinor:
         *value = p.minor;
         return cudaSuccess;
+    case cudaDevAttrMemoryClockRate:
+    case cudaDevAttrClockRate:
+        *value = 1000000; // kHz
+        return cudaSuccess;
+    case cudaDevAttrGlobalMemoryBusWidth:
+        *value = 64;
+        return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
         *value = SIMT_MAX_SHARED;
         return cudaSuccess;
