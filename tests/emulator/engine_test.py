@@ -56,10 +56,10 @@ class Engine(unittest.TestCase):
         self.assertIn(b"logprob", on_cpu.stdout)
         return on_gpu.stderr
 
-    def close(self, name, *words, ranks=0, **environment):
+    def close(self, name, *words, reference=(), ranks=0, **environment):
         """Without --deterministic: log-probabilities near the CPU's, and so its tokens as long as no two are about as likely."""
         words = COMMON + ("--model", model(name), *words)
-        on_cpu = run(TESSERA, *words, "--device", "cpu")
+        on_cpu = run(TESSERA, *words, "--device", "cpu", *reference)
         on_gpu = run(EMULATED, *words, "--device", "cuda", ranks=ranks, **environment)
         self.assertEqual((on_gpu.returncode, on_gpu.stderr), (0, b""))
         self.assertNotEqual(answers(on_gpu), answers(on_cpu))  # it was another way
@@ -73,6 +73,12 @@ class Engine(unittest.TestCase):
                 self.assertAlmostEqual(gpu["logprob"], cpu["logprob"], delta=CLOSE)
                 n_compared += 1
             self.assertGreater(n_compared, 0)
+
+    def test_prompts_of_many_rows_are_close_too(self):
+        # There x is rounded to halves, not to int8: nearer to the CPU's f32 than its int8 is.
+        words = ("--ctx", "400", "--max-batch-tokens", "160", "--prompt", 30 * "word ", "--prompt", 30 * "other ", "--max-tokens", "2")
+        self.close("2/1", *words, reference=("--activations", "f32"))
+        self.close("9/3", *words, reference=("--activations", "f32"), ranks=2, EMULATOR_DEVICES="2")
 
     def test_without_the_cpus_order_of_sums_it_is_close(self):
         self.close("2/1", "--prompt", "Once upon a time", "--max-tokens", "4", "--kv-dtype", "bf16")
