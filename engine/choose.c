@@ -5,14 +5,9 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "engine/leader.h"
+#include "engine/row_sort.h"
 #include "engine/search.h"
 #include "engine/tell.h"
-
-/* A token of a row and its logit. */
-typedef struct scored {
-    float logit;
-    int32_t id;
-} scored;
 
 /* ---- what is asked for -------------------------------------------------------------------------
  */
@@ -23,9 +18,10 @@ static int64_t position_of(const tsr_engine *e, int wanted, int s)
     return e->step.first_pos[s] + (e->step.wanted[wanted] - e->step.row_start[s]);
 }
 
-static bool is_sampled(const tsr_engine *e, const tsr_request *request, int64_t position, int s)
+/* Does a wanted row of sequence s give its next token? */
+static bool is_sampled(const tsr_engine *e, int wanted, int s)
 {
-    return position == request->n_tokens - 1 && tsr_scheduler_samples(e->leader->scheduler, s);
+    return e->leader->samples[s] && e->step.wanted[wanted] == e->step.row_start[s + 1] - 1;
 }
 
 static bool is_scored(const tsr_request *request, int64_t position)
@@ -60,11 +56,11 @@ static bool wants_logprobs(const tsr_group *g, bool sampled, bool scores)
 
 static tsr_status prepare_row(tsr_engine *e, int wanted, int s)
 {
-    const tsr_request *request = tsr_scheduler_request_of(e->leader->scheduler, s);
+    const tsr_request *request = e->leader->requests[s];
     const tsr_member *m = request->user;
     const tsr_group *g = m->group;
     const int64_t position = position_of(e, wanted, s);
-    const bool sampled = is_sampled(e, request, position, s);
+    const bool sampled = is_sampled(e, wanted, s);
     const bool scores = is_scored(request, position);
     tsr_step *step = &e->step;
     int n_changes = 0;
@@ -93,7 +89,7 @@ tsr_status tsr_choose_prepare(tsr_engine *e)
     int s;
 
     for (s = 0; s < step->n_seqs; s++) { // beams want more candidates than a sampler
-        const tsr_member *m = tsr_scheduler_request_of(e->leader->scheduler, s)->user;
+        const tsr_member *m = e->leader->requests[s]->user;
         const tsr_search *search = m->group->search;
 
         if (search != NULL && search->n_offers > step->n_best) {
@@ -267,49 +263,25 @@ static void note_top(const tsr_engine *e, tsr_member *m, const raw_row *raw)
 /* ---- the next token ----------------------------------------------------------------------------
  */
 
-static int by_falling_logit(const void *left, const void *right)
-{
-    const scored *a = left;
-    const scored *b = right;
-
-    if (a->logit != b->logit) {
-        return a->logit > b->logit ? -1 : 1;
-    }
-    return a->id < b->id ? -1 : 1;
-}
-
-/* The whole row as candidates, changed as it is asked and sorted. Rare: only when a row's
- * candidates could not decide. */
-static tsr_status sort_whole_row(tsr_engine *e, int wanted)
+/* The whole row as candidates, changed as it is asked and sorted: when a row's candidates could not
+ * decide. */
+static void sort_whole_row(tsr_engine *e, int wanted)
 {
     const size_t n = (size_t)tsr_model_config(e->model)->shape.n_vocab;
     const tsr_step *step = &e->step;
-    scored *row = tsr_alloc(n, sizeof(*row));
+    tsr_leader *leader = e->leader;
 
-    if (row == NULL) {
-        return tsr_fail(TSR_ERR_NOMEM, "no memory to sort %zu logits", n);
-    }
-    for (size_t i = 0; i < n; i++) {
-        row[i] = (scored){e->whole_row[i], (int32_t)i};
-    }
+    memcpy(leader->changed_row, e->whole_row, n * sizeof(*leader->changed_row));
     for (int a = 0; a < step->n_adjusted; a++) {
         for (int i = step->adjust_start[a];
              step->adjusted[a] == wanted && i < step->adjust_start[a + 1]; i++) {
-            scored *at = &row[step->entry_ids[i]];
+            float *at = &leader->changed_row[step->entry_ids[i]];
 
-            at->logit = tsr_adjust_apply(at->logit, step->entry_factors[i], step->entry_adds[i]);
+            *at = tsr_adjust_apply(*at, step->entry_factors[i], step->entry_adds[i]);
         }
     }
-    for (size_t i = 0; i < n; i++) {
-        row[i].logit = isnan(row[i].logit) ? -INFINITY : row[i].logit;
-    }
-    qsort(row, n, sizeof(*row), by_falling_logit);
-    for (size_t i = 0; i < n; i++) {
-        e->leader->candidate_ids[i] = row[i].id;
-        e->leader->candidate_logits[i] = row[i].logit;
-    }
-    tsr_free(row);
-    return TSR_OK;
+    tsr_row_sort(leader->candidate_ids, leader->candidate_logits, leader->changed_row, n,
+                 leader->sort_work);
 }
 
 /* The best of a wanted row as it is sampled, in the leader's arrays. */
@@ -334,7 +306,7 @@ static tsr_status pick(tsr_engine *e, int wanted, const tsr_sampling *sampling, 
 {
     if (tsr_sampler_pick(sampling, position, candidates, token) != TSR_SAMPLER_DECIDED) {
         TSR_TRY(tsr_turn_ask(e, wanted));
-        TSR_TRY(sort_whole_row(e, wanted));
+        sort_whole_row(e, wanted);
         candidates->n = (int)tsr_model_config(e->model)->shape.n_vocab;
         candidates->all = true;
         (void)tsr_sampler_pick(sampling, position, candidates, token);
@@ -343,11 +315,12 @@ static tsr_status pick(tsr_engine *e, int wanted, const tsr_sampling *sampling, 
 }
 
 /*
- * The next token of a member, or, where a prompt ends, the first of every sample: all are picked
- * from this row, by their own seeds. How likely they are is looked up when all are: that uses the
- * leader's arrays again.
+ * The next token of a member, which will have that position, or, where a prompt ends, the first of
+ * every sample: all are picked from this row, by their own seeds. How likely they are is looked up
+ * when all are: that uses the leader's arrays again.
  */
-static tsr_status sample(tsr_engine *e, const tsr_findings *f, int wanted, tsr_member *m)
+static tsr_status sample(tsr_engine *e, const tsr_findings *f, int wanted, tsr_member *m,
+                         int64_t position)
 {
     tsr_group *g = m->group;
     const tsr_request *r = m->request;
@@ -360,7 +333,7 @@ static tsr_status sample(tsr_engine *e, const tsr_findings *f, int wanted, tsr_m
         tsr_sampling sampling = r->sampling;
 
         sampling.seed = g->is_forked ? sampling.seed : tsr_sampler_seed_of(sampling.seed, i);
-        TSR_TRY(pick(e, wanted, &sampling, r->n_tokens, &candidates, &g->members[i].next));
+        TSR_TRY(pick(e, wanted, &sampling, position, &candidates, &g->members[i].next));
         g->members[i].is_chosen = true;
     }
     if (wants_logprobs(g, true, false)) {
@@ -427,7 +400,7 @@ static void tell_score(tsr_engine *e, const tsr_findings *f, int wanted, tsr_mem
 
 tsr_status tsr_choose_row(tsr_engine *e, const tsr_findings *f, int wanted, int s)
 {
-    tsr_request *request = tsr_scheduler_request_of(e->leader->scheduler, s);
+    tsr_request *request = e->leader->requests[s];
     tsr_member *m = request->user;
     tsr_group *g = m->group;
     const int64_t position = position_of(e, wanted, s);
@@ -442,13 +415,13 @@ tsr_status tsr_choose_row(tsr_engine *e, const tsr_findings *f, int wanted, int 
     if (is_scored(request, position)) {
         tell_score(e, f, wanted, m, position);
     }
-    if (!is_sampled(e, request, position, s)) {
+    if (!is_sampled(e, wanted, s)) {
         return TSR_OK;
     }
     if (g->search != NULL) {
         offer(e, f, wanted, m);
     } else {
-        TSR_TRY(sample(e, f, wanted, m));
+        TSR_TRY(sample(e, f, wanted, m, position + 1));
     }
     g->is_held = tsr_group_holds(g);
     e->leader->next[s] = g->is_held ? TSR_SCHEDULER_HOLD : m->next;

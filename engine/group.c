@@ -258,8 +258,7 @@ fail:
 
 void tsr_group_give(tsr_engine *e, tsr_member *m, int32_t token)
 {
-    tsr_scheduler_give(e->leader->scheduler, m->request, token, tsr_leader_token_ends,
-                       e->model);
+    tsr_scheduler_give(e->leader->scheduler, m->request, token, tsr_leader_token_ends, e->model);
 }
 
 /* The first token is there for every sample. All fork before any gets it: it may end by it. */

@@ -51,8 +51,8 @@ typedef struct tsr_member {
     bool is_chosen;     /* and it is not in the sum yet */
     tsr_top_token *top; /* owned, [n_top]: of its place */
     int n_top_found;
-    tsr_text text;    /* decoded and not yet told: an unfinished character, or what may be the
-                         beginning of a stop string; all of it when told at the end */
+    tsr_text text; /* decoded and not yet told: an unfinished character, or what may be the
+                      beginning of a stop string; all of it when told at the end */
     tsr_token_stream stream;
     int64_t n_shown;  /* tokens of the request that were looked at */
     double sum;       /* of log-probabilities: of all tokens, the end token among them */

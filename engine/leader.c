@@ -120,6 +120,7 @@ size_t tsr_leader_table_bytes(const tsr_settings *settings, const tsr_config *co
 
     return (size_t)config->shape.n_vocab *
                (sizeof(*leader->candidate_ids) + sizeof(*leader->candidate_logits) +
+                sizeof(*leader->changed_row) + 2 * sizeof(*leader->sort_work) +
                 sizeof(*e->whole_row)) +
            2 * most_units(&config->shape, n_ranks) * sizeof(*leader->masses) +
            tsr_scheduler_table_bytes(&options);
@@ -142,13 +143,23 @@ tsr_status tsr_leader_create(tsr_leader **out, const tsr_engine *e)
     TSR_TRY_GOTO(st, fail, tsr_scheduler_create(&leader->scheduler, &options));
     leader->candidate_ids = tsr_alloc(n_vocab, sizeof(*leader->candidate_ids));
     leader->candidate_logits = tsr_alloc(n_vocab, sizeof(*leader->candidate_logits));
+    leader->changed_row = tsr_alloc(n_vocab, sizeof(*leader->changed_row));
+    leader->sort_work = tsr_alloc(2 * n_vocab, sizeof(*leader->sort_work));
     leader->masses = tsr_alloc(2 * n_units, sizeof(*leader->masses));
     leader->cursor = tsr_alloc(n_ranks, sizeof(*leader->cursor));
     leader->next = tsr_alloc((size_t)e->settings.max_sequences, sizeof(*leader->next));
+    leader->requests = tsr_alloc((size_t)e->settings.max_sequences, sizeof(tsr_request *));
+    leader->samples = tsr_alloc((size_t)e->settings.max_sequences, sizeof(*leader->samples));
     if (leader->candidate_ids == NULL || leader->candidate_logits == NULL ||
-        leader->masses == NULL || leader->cursor == NULL || leader->next == NULL) {
+        leader->changed_row == NULL || leader->sort_work == NULL || leader->masses == NULL ||
+        leader->cursor == NULL || leader->next == NULL || leader->requests == NULL ||
+        leader->samples == NULL) {
         st = tsr_fail(TSR_ERR_NOMEM, "no memory for the leader's tables");
         goto fail;
+    }
+    leader->plans_ahead = e->settings.plans_ahead;
+    if (leader->plans_ahead) {
+        TSR_TRY_GOTO(st, fail, tsr_step_init(&leader->ahead, &e->step.limits));
     }
     leader->table = tsr_alloc(FIRST_TABLE, sizeof(tsr_group *));
     if (leader->table == NULL) {
@@ -178,9 +189,14 @@ void tsr_leader_destroy(tsr_leader *leader)
     }
     tsr_free(leader->table);
     tsr_free(leader->end_ids);
+    tsr_step_clear(&leader->ahead);
+    tsr_free(leader->samples);
+    tsr_free(leader->requests);
     tsr_free(leader->next);
     tsr_free(leader->cursor);
     tsr_free(leader->masses);
+    tsr_free(leader->sort_work);
+    tsr_free(leader->changed_row);
     tsr_free(leader->candidate_logits);
     tsr_free(leader->candidate_ids);
     tsr_free(leader);
@@ -243,7 +259,7 @@ bool tsr_leader_token_ends(void *ctx, int32_t token)
 
 static tsr_member *member_of(const tsr_engine *e, int s)
 {
-    return tsr_scheduler_request_of(e->leader->scheduler, s)->user;
+    return e->leader->requests[s]->user;
 }
 
 /* What the step has brought reaches whoever asked for it. */
@@ -276,58 +292,139 @@ static void tell_all(tsr_engine *e, int64_t now_ns)
     }
 }
 
-static tsr_status lead_step(tsr_engine *e)
+/* The step to run is in e->step. False: there is none now and nothing that ranks should hear of. */
+static bool plan(tsr_engine *e, int64_t now_ns)
 {
-    tsr_findings findings = {0};
+    tsr_leader *leader = e->leader;
+
+    if (leader->is_ahead) {
+        const tsr_step used = e->step;
+
+        e->step = leader->ahead;
+        leader->ahead = used;
+        leader->is_ahead = false;
+    } else if (!tsr_scheduler_plan(leader->scheduler, &e->step, now_ns)) {
+        e->step.n_seqs = 0;
+        return false;
+    }
+    for (int s = 0; s < e->step.n_seqs; s++) {
+        tsr_group *g;
+
+        leader->requests[s] = tsr_scheduler_request_of(leader->scheduler, s);
+        leader->samples[s] = tsr_scheduler_samples(leader->scheduler, s);
+        g = member_of(e, s)->group;
+        g->started_ns = g->started_ns == 0 ? now_ns : g->started_ns;
+        e->step.may_ask = e->step.may_ask || g->wants_logits;
+    }
+    return true;
+}
+
+/* Can the next step be planned without what this one brings? */
+static bool may_plan_ahead(const tsr_engine *e)
+{
+    bool may =
+        e->leader->plans_ahead && tsr_scheduler_may_plan_ahead(e->leader->scheduler, &e->step);
+
+    for (int s = 0; s < e->step.n_seqs && may; s++) {
+        const tsr_group *g = member_of(e, s)->group;
+
+        may = !tsr_group_holds(g) && !g->wants_logits;
+    }
+    return may;
+}
+
+/* While the ranks run e->step: it counts as done, and the next is planned. */
+static void plan_ahead(tsr_engine *e)
+{
+    tsr_leader *leader = e->leader;
+    const int64_t now_ns = tsr_clock_ns();
+
+    for (int s = 0; s < e->step.n_seqs; s++) {
+        leader->next[s] = TSR_SCHEDULER_LATER;
+    }
+    tsr_scheduler_commit(leader->scheduler, &e->step, leader->next, tsr_leader_token_ends, e->model,
+                         now_ns);
+    leader->is_ahead = tsr_scheduler_plan(leader->scheduler, &leader->ahead, now_ns);
+}
+
+/* The tokens of a step behind which the next is planned already. */
+static void settle(tsr_engine *e, int64_t now_ns)
+{
+    tsr_leader *leader = e->leader;
+
+    for (int s = 0; s < e->step.n_seqs; s++) {
+        if (leader->samples[s]) {
+            tsr_scheduler_settle(leader->scheduler, leader->requests[s], leader->next[s],
+                                 tsr_leader_token_ends, e->model, now_ns,
+                                 leader->is_ahead ? &leader->ahead : NULL);
+        }
+    }
+}
+
+static tsr_status choose_all(tsr_engine *e, const tsr_findings *findings)
+{
     int s = 0;
 
-    TSR_TRY(tsr_turn_take(e, &findings));
     for (int w = 0; w < e->step.n_wanted && !e->report.is_spoilt; w++) {
         while (e->step.wanted[w] >= e->step.row_start[s + 1]) {
             s++;
         }
-        TSR_TRY(tsr_choose_row(e, &findings, w, s));
+        TSR_TRY(tsr_choose_row(e, findings, w, s));
     }
     return e->step.may_ask ? tsr_turn_ask(e, -1) : TSR_OK;
 }
 
+/* All ranks run e->step; leader->next is what comes of it. *ahead: the next one is planned behind
+ * it, and it is committed. */
+static tsr_status lead_step(tsr_engine *e, bool *ahead)
+{
+    tsr_findings findings = {0};
+
+    TSR_TRY(tsr_choose_prepare(e));
+    *ahead = may_plan_ahead(e);
+    TSR_TRY(tsr_turn_start(e));
+    if (*ahead) {
+        plan_ahead(e);
+    }
+    TSR_TRY(tsr_turn_finish(e, &findings));
+    return choose_all(e, &findings);
+}
+
 tsr_status tsr_engine_step(tsr_engine *e, bool *busy)
 {
+    tsr_scheduler *scheduler = e->leader->scheduler;
     const int64_t began = tsr_clock_ns();
     int64_t done = began;
-    tsr_status st;
+    bool ahead = false;
 
     if (tsr_world_asked_to_end(e->world)) {
         return tsr_fail(TSR_ERR_CANCELLED, "asked to end by a signal");
     }
-    if (tsr_scheduler_plan(e->leader->scheduler, &e->step, began)) {
-        for (int s = 0; s < e->step.n_seqs; s++) {
-            tsr_group *g = member_of(e, s)->group;
+    if (plan(e, began)) {
+        const tsr_scheduler_load load = tsr_scheduler_load_of(scheduler);
+        const tsr_status st = lead_step(e, &ahead);
 
-            g->started_ns = g->started_ns == 0 ? began : g->started_ns;
-            e->step.may_ask = e->step.may_ask || g->wants_logits;
-        }
-        st = tsr_choose_prepare(e);
-        st = st == TSR_OK ? lead_step(e) : st;
         if (st != TSR_OK) {
             tsr_world_abort(e->world, st);
         }
         done = tsr_clock_ns();
-        if (e->report.is_spoilt) {
-            tsr_scheduler_void(e->leader->scheduler, done);
+        if (ahead) {
+            settle(e, done);
+        } else if (e->report.is_spoilt) {
+            tsr_scheduler_void(scheduler, done);
         } else {
-            tsr_scheduler_commit(e->leader->scheduler, &e->step, e->leader->next,
-                                 tsr_leader_token_ends, e->model, done);
-            tsr_scheduler_note_time(e->leader->scheduler, (done - began) / 1000);
+            tsr_scheduler_commit(scheduler, &e->step, e->leader->next, tsr_leader_token_ends,
+                                 e->model, done);
+        }
+        if (!e->report.is_spoilt) {
+            tsr_scheduler_note_time(scheduler, load, (done - began) / 1000);
         }
         if (e->settings.room.is_tiered) {
-            tsr_scheduler_note_report(e->leader->scheduler, &e->report);
+            tsr_scheduler_note_report(scheduler, &e->report);
         }
-    } else {
-        e->step.n_seqs = 0;
     }
     tell_all(e, done);
     e->step_ns += e->step.n_seqs > 0 ? tsr_clock_ns() - began : 0;
-    *busy = !tsr_scheduler_is_idle(e->leader->scheduler);
+    *busy = !tsr_scheduler_is_idle(scheduler);
     return TSR_OK;
 }

@@ -21,10 +21,20 @@ struct tsr_leader {
     tsr_scheduler *scheduler;
     int32_t *candidate_ids;  /* [n_vocab] */
     float *candidate_logits; /* [n_vocab] */
+    float *changed_row;      /* [n_vocab] of a whole row that was asked for */
+    uint64_t *sort_work;     /* [2 * n_vocab] */
     float *masses;           /* [2 * all units] */
     int *cursor;             /* [n_ranks] */
     int32_t *next;           /* [max_seqs] */
-    int32_t *end_ids;        /* [n_end_ids]: tokens that end an answer */
+
+    /* Of the step that runs, each [max_seqs]: the scheduler may have planned another since. */
+    tsr_request **requests;
+    bool *samples;
+    bool plans_ahead; /* where that can be done */
+    bool is_ahead;    /* the next step is planned: it is in `ahead` */
+    tsr_step ahead;   /* empty unless plans_ahead */
+
+    int32_t *end_ids; /* [n_end_ids]: tokens that end an answer */
     int n_end_ids;
     tsr_group **table; /* [table_size], chained: every generation that has not ended, by its id */
     int table_size;    /* a power of two */

@@ -10,6 +10,18 @@ enum {
     CHANGE_WORDS = 5 // of each changed logit
 };
 
+/* One step's integers on the device. Order in `inputs`: tokens, positions, row_start, first_pos,
+ * lanes, wanted, sharpness, ones. */
+typedef struct inputs {
+    tsr_tensor tokens;
+    tsr_tensor positions;
+    tsr_tensor wanted;
+    tsr_tensor sharpness; /* f32 */
+    tsr_tensor ones;      /* f32: the sharpness of rows looked at as they are */
+    tsr_batch batch;
+    tsr_decoder_spans spans; /* on the host */
+} inputs;
+
 struct tsr_runner {
     tsr_decoder *decoder; /* owned */
     tsr_decoder_parts parts;
@@ -27,26 +39,18 @@ struct tsr_runner {
     int32_t *fetched; /* what comes from there, before it is put in its places; owned, or NULL */
     size_t words_capacity;
     tsr_memory_report said;
-    float *row;        /* [own vocabulary] on the host; owned */
-    tsr_tensor wanted; /* i32 [1, n_wanted] of the step run last, on the device */
+    float *row; /* [own vocabulary] on the host; owned */
+    inputs in;  /* of the step started last, as are the next */
+    tsr_findings findings;
+    tsr_tensor logits; /* of its wanted rows from first_kept on, while they are as the model gave
+                          them; else none */
+    int first_kept;
 
     /* The changes to this rank's logits of some rows; all owned and grown when more are met. */
     int32_t *changes_host; /* [5 * changes_room]: rows, ids, factors, adds, what was before */
     int32_t *changes;      /* the same on the device */
     int changes_room;
 };
-
-/* One step's integers on the device. Order in `inputs`: tokens, positions, row_start, first_pos,
- * lanes, wanted, sharpness, ones. */
-typedef struct inputs {
-    tsr_tensor tokens;
-    tsr_tensor positions;
-    tsr_tensor wanted;
-    tsr_tensor sharpness; /* f32 */
-    tsr_tensor ones;      /* f32: the sharpness of rows looked at as they are */
-    tsr_batch batch;
-    tsr_decoder_spans spans; /* on the host */
-} inputs;
 
 /* What is uploaded each step, at most. */
 static size_t input_ints(const tsr_step_limits *limits)
@@ -542,39 +546,55 @@ static tsr_status find_best(tsr_runner *runner, const tsr_step *step, const inpu
     return TSR_OK;
 }
 
-tsr_status tsr_runner_run(tsr_runner *runner, const tsr_step *step, tsr_findings *findings)
+tsr_status tsr_runner_start(tsr_runner *runner, const tsr_step *step)
 {
-    chunk c = {0};
-    inputs in;
+    const inputs *in = &runner->in;
 
     TSR_TRY(apply_changes(runner, step));
-    TSR_TRY(make_room(runner, step, findings));
+    TSR_TRY(make_room(runner, step, &runner->findings));
     if (tsr_kv_store_tiers(runner->store) != NULL) {
-        tsr_memory_report_write(&runner->said, runner->words + findings->report_at,
+        tsr_memory_report_write(&runner->said, runner->words + runner->findings.report_at,
                                 tsr_kv_store_tiers(runner->store));
     }
     if (step->n_rows == 0) {
         return TSR_OK;
     }
-    TSR_TRY(load_inputs(runner, step, &in));
-    TSR_TRY(tsr_decoder_forward(runner->decoder, in.tokens, in.positions, &in.batch, &in.spans));
+    TSR_TRY(load_inputs(runner, step, &runner->in));
+    return tsr_decoder_forward(runner->decoder, in->tokens, in->positions, &in->batch, &in->spans);
+}
+
+tsr_status tsr_runner_finish(tsr_runner *runner, const tsr_step *step, tsr_findings *findings)
+{
+    chunk c = {0};
+
+    *findings = runner->findings;
+    if (step->n_rows == 0) {
+        return TSR_OK;
+    }
     for (; c.first < step->n_wanted; c.first += c.n) {
         const int left = step->n_wanted - c.first;
 
         c.n = left < TSR_DECODER_HEAD_ROWS ? left : TSR_DECODER_HEAD_ROWS;
         c.raw = c.raw_end;
         c.adjusted = c.adjusted_end;
-        TSR_TRY(find_best(runner, step, &in, findings, &c));
+        TSR_TRY(find_best(runner, step, &runner->in, findings, &c));
+        runner->first_kept = c.first;
+        runner->logits = tsr_tensor_rows(c.logits, c.adjusted == c.adjusted_end ? c.n : 0);
     }
-    runner->wanted = in.wanted;
     return tsr_device_sync(runner->parts.dev);
 }
 
 tsr_status tsr_runner_row(tsr_runner *runner, int i, const float **logits)
 {
-    tsr_tensor row;
+    const int kept = i - runner->first_kept;
+    tsr_tensor row = runner->logits;
 
-    TSR_TRY(tsr_decoder_logits(runner->decoder, &row, columns(runner->wanted, i, 1)));
+    if (kept >= 0 && kept < runner->logits.n_rows) {
+        row.data = (float *)row.data + kept * row.stride;
+    } else {
+        runner->logits.n_rows = 0; // this takes their place
+        TSR_TRY(tsr_decoder_logits(runner->decoder, &row, columns(runner->in.wanted, i, 1)));
+    }
     TSR_TRY(tsr_device_download(runner->parts.dev, runner->row, row.data,
                                 (size_t)row.n_cols * sizeof(float)));
     *logits = runner->row;

@@ -58,11 +58,11 @@ tsr_status tsr_scheduler_create(tsr_scheduler **out, const tsr_scheduler_options
     s->copied = tsr_alloc(max_seqs, sizeof(*s->copied));
     s->planned = tsr_alloc(max_seqs, sizeof(tsr_request *));
     s->samples = tsr_alloc(max_seqs, sizeof(*s->samples));
-    s->cancelled = tsr_alloc(max_seqs, sizeof(*s->cancelled));
+    s->ends_as = tsr_alloc(max_seqs, sizeof(*s->ends_as));
     if (s->running == NULL || s->rows == NULL || s->free_lanes == NULL || s->dropped == NULL ||
         s->known == NULL || s->freed == NULL || s->n_lanes_with == NULL || s->lane_told == NULL ||
         s->left == NULL || s->copied == NULL || s->planned == NULL || s->samples == NULL ||
-        s->cancelled == NULL) {
+        s->ends_as == NULL) {
         st = tsr_fail(TSR_ERR_NOMEM, "scheduler: no memory for %d sequences and %d blocks",
                       options->max_seqs, options->n_blocks);
         goto fail;
@@ -98,7 +98,7 @@ void tsr_scheduler_destroy(tsr_scheduler *s)
     tsr_free(s->n_lanes_with);
     tsr_free(s->freed);
     tsr_free(s->known);
-    tsr_free(s->cancelled);
+    tsr_free(s->ends_as);
     tsr_free(s->samples);
     tsr_free(s->planned);
     tsr_free(s->dropped);
@@ -273,11 +273,34 @@ void tsr_scheduler_forget(tsr_scheduler *s, tsr_request *r)
     s->n_resting--;
 }
 
+/* Where it is in the step that is out; -1: nowhere. */
+static int planned_at(const tsr_scheduler *s, const tsr_request *r)
+{
+    for (int i = 0; s->is_out && i < s->n_planned; i++) {
+        if (s->planned[i] == r) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+/* One that has not ended is to end. While a step is out its blocks are in use, and whoever reads
+ * its results needs the request. */
+static void end_in_time(tsr_scheduler *s, tsr_request *r, tsr_request_reason reason)
+{
+    const int at = planned_at(s, r);
+
+    if (at < 0) {
+        tsr_scheduler_end(s, r, reason);
+    } else if (s->ends_as[at] == TSR_REASON_NONE) {
+        s->ends_as[at] = reason;
+    }
+}
+
 void tsr_scheduler_stop(tsr_scheduler *s, tsr_request *r)
 {
-    assert(!s->is_out);
     if (r->state != TSR_REQUEST_ENDED) {
-        tsr_scheduler_end(s, r, TSR_REASON_STOP);
+        end_in_time(s, r, TSR_REASON_STOP);
     } else if (r->reason == TSR_REASON_LENGTH) {
         r->reason = TSR_REASON_STOP; // its last token has ended the answer
     }
@@ -285,17 +308,9 @@ void tsr_scheduler_stop(tsr_scheduler *s, tsr_request *r)
 
 void tsr_scheduler_cancel(tsr_scheduler *s, tsr_request *r)
 {
-    if (r->state == TSR_REQUEST_ENDED) {
-        return;
+    if (r->state != TSR_REQUEST_ENDED) {
+        end_in_time(s, r, TSR_REASON_CANCELLED);
     }
-    // While a step is out its blocks are in use, and whoever reads its results needs the request.
-    for (int i = 0; s->is_out && i < s->n_planned; i++) {
-        if (s->planned[i] == r) {
-            s->cancelled[i] = true;
-            return;
-        }
-    }
-    tsr_scheduler_end(s, r, TSR_REASON_CANCELLED);
 }
 
 tsr_request *tsr_scheduler_request_of(const tsr_scheduler *s, int seq)
@@ -319,6 +334,16 @@ int64_t tsr_scheduler_longest(const tsr_scheduler *s, const tsr_request *r)
     return n_tokens < s->options.context ? n_tokens : s->options.context;
 }
 
+static void note_token(const tsr_scheduler *s, tsr_request *r)
+{
+    if (r->first_token_ns == 0) {
+        r->first_token_ns = s->now_ns;
+    } else if (s->now_ns - r->last_token_ns > r->longest_gap_ns) {
+        r->longest_gap_ns = s->now_ns - r->last_token_ns;
+    }
+    r->last_token_ns = s->now_ns;
+}
+
 static void take_token(tsr_scheduler *s, tsr_request *r, int32_t token,
                        bool (*ends)(void *ctx, int32_t token), void *ctx)
 {
@@ -332,12 +357,7 @@ static void take_token(tsr_scheduler *s, tsr_request *r, int32_t token,
         tsr_scheduler_fail(s, r, "%s", tsr_status_message());
         return;
     }
-    if (r->first_token_ns == 0) {
-        r->first_token_ns = s->now_ns;
-    } else if (s->now_ns - r->last_token_ns > r->longest_gap_ns) {
-        r->longest_gap_ns = s->now_ns - r->last_token_ns;
-    }
-    r->last_token_ns = s->now_ns;
+    note_token(s, r);
     if (stops) {
         tsr_scheduler_end(s, r, TSR_REASON_STOP);
     } else if (r->n_tokens >= tsr_scheduler_longest(s, r)) {
@@ -345,6 +365,53 @@ static void take_token(tsr_scheduler *s, tsr_request *r, int32_t token,
     } else if (s->options.long_from > 0 && r->n_tokens == s->options.long_from + 1) {
         // What is cached of it was computed as a short one.
         (void)tsr_scheduler_put_back(s, tsr_scheduler_index_of(s, r), false);
+    }
+}
+
+bool tsr_scheduler_may_plan_ahead(const tsr_scheduler *s, const tsr_step *step)
+{
+    bool may = !s->is_tiered && s->n_planned > 0;
+
+    for (int seq = 0; seq < s->n_planned && may; seq++) {
+        const tsr_request *r = s->planned[seq];
+        const int64_t n_cached = r->n_cached + step->row_start[seq + 1] - step->row_start[seq];
+
+        may = s->ends_as[seq] == TSR_REASON_NONE && !(r->score && r->n_scored < r->n_prompt) &&
+              (s->samples[seq] ? r->n_tokens + 1 < tsr_scheduler_longest(s, r) &&
+                                     r->n_tokens != s->options.long_from
+                               : n_cached < r->n_tokens);
+    }
+    return may;
+}
+
+void tsr_scheduler_settle(tsr_scheduler *s, tsr_request *r, int32_t token,
+                          bool (*ends)(void *ctx, int32_t token), void *ctx, int64_t now_ns,
+                          tsr_step *ahead)
+{
+    const bool stops = tsr_request_stops_at(r, token);
+    const bool is_over = stops || (!r->ignore_end && ends(ctx, token));
+    const int64_t at = r->n_tokens - 1;
+    const int seq = planned_at(s, r);
+
+    if (r->tokens[at] != TSR_SCHEDULER_LATER) {
+        return; // there was no memory for it
+    }
+    s->now_ns = now_ns > s->now_ns ? now_ns : s->now_ns;
+    r->tokens[at] = token;
+    if (ahead != NULL && seq >= 0) {
+        const int64_t row = ahead->row_start[seq] + at - ahead->first_pos[seq];
+
+        if (row < ahead->row_start[seq + 1]) {
+            ahead->tokens[row] = token;
+        }
+    }
+    if (is_over && !(stops && r->keep_stop)) {
+        r->n_tokens--;
+    } else {
+        note_token(s, r);
+    }
+    if (is_over && r->state != TSR_REQUEST_ENDED) {
+        end_in_time(s, r, TSR_REASON_STOP);
     }
 }
 
@@ -373,8 +440,12 @@ void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t 
         if (r->score && r->n_scored < r->n_prompt && r->n_cached > r->n_scored) {
             r->n_scored = r->n_cached < r->n_prompt ? r->n_cached : r->n_prompt;
         }
-        if (s->cancelled[seq]) {
-            tsr_scheduler_end(s, r, TSR_REASON_CANCELLED);
+        if (s->ends_as[seq] != TSR_REASON_NONE) {
+            tsr_scheduler_end(s, r, s->ends_as[seq]);
+        } else if (s->samples[seq] && next[seq] == TSR_SCHEDULER_LATER) {
+            if (tsr_request_append(r, TSR_SCHEDULER_LATER) != TSR_OK) {
+                tsr_scheduler_fail(s, r, "%s", tsr_status_message());
+            }
         } else if (s->samples[seq]) {
             r->is_held = next[seq] == TSR_SCHEDULER_HOLD;
             if (!r->is_held) {
@@ -391,8 +462,8 @@ void tsr_scheduler_void(tsr_scheduler *s, int64_t now_ns)
 {
     s->now_ns = now_ns > s->now_ns ? now_ns : s->now_ns;
     for (int seq = 0; seq < s->n_planned; seq++) {
-        if (s->cancelled[seq]) {
-            tsr_scheduler_end(s, s->planned[seq], TSR_REASON_CANCELLED);
+        if (s->ends_as[seq] != TSR_REASON_NONE) {
+            tsr_scheduler_end(s, s->planned[seq], s->ends_as[seq]);
         } else { // it has the blocks of what it had
             tsr_scheduler_blocks_ungrow(s, s->planned[seq]);
             tsr_scheduler_blocks_untell(s, s->planned[seq]);
@@ -415,10 +486,15 @@ void tsr_scheduler_give(tsr_scheduler *s, tsr_request *r, int32_t token,
     take_token(s, r, token, ends, ctx);
 }
 
-void tsr_scheduler_note_time(tsr_scheduler *s, int64_t us)
+tsr_scheduler_load tsr_scheduler_load_of(const tsr_scheduler *s)
 {
-    if (s->n_decoding + s->n_prompt_rows > 0) {
-        tsr_pace_note(&s->pace, s->n_decoding, s->n_prompt_rows, (double)us);
+    return s->load;
+}
+
+void tsr_scheduler_note_time(tsr_scheduler *s, tsr_scheduler_load load, int64_t us)
+{
+    if (load.n_decoding + load.n_prompt_rows > 0) {
+        tsr_pace_note(&s->pace, load.n_decoding, load.n_prompt_rows, (double)us);
     }
 }
 

@@ -4,7 +4,7 @@
  *
  * Continuous batching: each step takes one token of every sequence that is decoding and fills the
  * rest of its token budget with chunks of prompts, those that run before those that wait. While
- * sequences decode, the prompt rows are as many as let the step take about twice what it takes
+ * sequences decode, the prompt rows are as many as let the step take about 1.8 times what it takes
  * without them, or options.target_itl_us; what steps cost is learnt from tsr_scheduler_note_time()
  * (pace.h). So a long prompt never stalls the others' tokens. When nobody decodes prompts have the
  * whole budget.
@@ -42,6 +42,11 @@
  * those with which it begins and computes the rest, at least its last token and whatever is to be
  * scored. Blocks that nobody else needs are forgotten before anybody is put back.
  *
+ * The next step can be planned while this one runs (tsr_scheduler_may_plan_ahead()): it is
+ * committed before it has run, as if every sequence that samples went on, and the tokens are told
+ * when they are known. One that ended with its token has then been planned once too often: the row
+ * counts for nothing, and it ends when that step is committed.
+ *
  * Time is what the calls say (submitted_ns, now_ns: of one clock, never going back); there is no
  * clock in here.
  *
@@ -63,7 +68,8 @@ extern "C" {
 
 enum {
     TSR_SCHEDULER_PRIORITIES = 1000, /* from -1000 to 1000 */
-    TSR_SCHEDULER_HOLD = -1          /* instead of a token: it comes by tsr_scheduler_give() */
+    TSR_SCHEDULER_HOLD = -1,         /* instead of a token: it comes by tsr_scheduler_give() */
+    TSR_SCHEDULER_LATER = -2         /* it comes by tsr_scheduler_settle() */
 };
 
 typedef struct tsr_scheduler tsr_scheduler;
@@ -90,7 +96,7 @@ typedef struct tsr_scheduler_options {
     int64_t context;  /* positions a sequence */
     int n_vocab;
     int max_queue;         /* waiting at once; 0: any number */
-    int64_t target_itl_us; /* time of a step that decodes; 0: twice one without prompts */
+    int64_t target_itl_us; /* time of a step that decodes; 0: 1.8 times one without prompts */
     int64_t long_from;     /* > 0: sequences of more tokens are long: one that grows beyond is put
                               back, to be computed again as such (config->rope_switch) */
     int64_t priority_ns;   /* of waiting that a step of priority is worth; 0: 10 seconds */
@@ -138,11 +144,12 @@ TSR_MUST_CHECK tsr_status tsr_scheduler_refork(tsr_scheduler *scheduler, const t
                                                tsr_request *to);
 
 /* End a request wherever it is; its blocks are dropped with the next step. One that is in a step
- * which has been planned and not committed ends with the commit, without a token from it. */
+ * which has been planned and not committed ends with the commit, without a token from it; so does
+ * one that is stopped. */
 void tsr_scheduler_cancel(tsr_scheduler *scheduler, tsr_request *request);
 
-/* The text of a request is complete: it ends now (STOP), between a commit and the next plan. One
- * that has ended for its length in that commit has stopped, too. */
+/* The text of a request is complete: it ends (STOP). One that has ended for its length in the last
+ * commit has stopped, too. */
 void tsr_scheduler_stop(tsr_scheduler *scheduler, tsr_request *request);
 
 /* Fill `step` (reset first). False: nothing to run now and nothing that the ranks should hear of. A
@@ -167,6 +174,20 @@ bool tsr_scheduler_samples(const tsr_scheduler *scheduler, int s);
 void tsr_scheduler_commit(tsr_scheduler *scheduler, const tsr_step *step, const int32_t *next,
                           bool (*ends)(void *ctx, int32_t token), void *ctx, int64_t now_ns);
 
+/* Could the step planned last be committed before it has run, with LATER for all that sample? Not
+ * where more than a token depends on what it brings: an answer's last token that is known to be
+ * one, scores, a lost block of a lower tier. */
+bool tsr_scheduler_may_plan_ahead(const tsr_scheduler *scheduler, const tsr_step *step);
+
+/*
+ * The token of one that a commit has left for LATER, after the next plan, which may have filled
+ * `ahead` (NULL: there was nothing to plan): the request has it, and the step, where it is fed to
+ * the model. Before any other commit.
+ */
+void tsr_scheduler_settle(tsr_scheduler *scheduler, tsr_request *request, int32_t token,
+                          bool (*ends)(void *ctx, int32_t token), void *ctx, int64_t now_ns,
+                          tsr_step *ahead);
+
 /*
  * The token of one that a commit has held, after that commit or any later one and before a plan: it
  * goes on as if that commit had brought it. Meanwhile it needs nothing: it gets no rows, and what
@@ -179,9 +200,17 @@ void tsr_scheduler_give(tsr_scheduler *scheduler, tsr_request *request, int32_t 
  * is lost). Its sequences are where they were; those that were cancelled meanwhile end. */
 void tsr_scheduler_void(tsr_scheduler *scheduler, int64_t now_ns);
 
-/* The step committed last took `us` microseconds in all: what the next ones are cut by. Never
- * calling it leaves every step the whole budget. */
-void tsr_scheduler_note_time(tsr_scheduler *scheduler, int64_t us);
+/* What the step planned last is to be timed by. */
+typedef struct tsr_scheduler_load {
+    int n_decoding; /* sequences */
+    int n_prompt_rows;
+} tsr_scheduler_load;
+
+tsr_scheduler_load tsr_scheduler_load_of(const tsr_scheduler *scheduler);
+
+/* A step with that load took `us` microseconds in all: what the next ones are cut by. Never calling
+ * it leaves every step the whole budget. */
+void tsr_scheduler_note_time(tsr_scheduler *scheduler, tsr_scheduler_load load, int64_t us);
 
 /*
  * What the ranks said of the step run last, if memory has tiers: when that is committed or void,

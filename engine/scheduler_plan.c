@@ -210,7 +210,7 @@ static bool write_sequence(tsr_scheduler *s, tsr_request *r, int n_rows, tsr_ste
     }
     s->planned[seq] = r;
     s->samples[seq] = samples;
-    s->cancelled[seq] = false;
+    s->ends_as[seq] = TSR_REASON_NONE;
     return true;
 }
 
@@ -255,20 +255,20 @@ bool tsr_scheduler_plan(tsr_scheduler *s, tsr_step *step, int64_t now_ns)
     tsr_step_reset(step);
     end_overdue(s);
     give_all_rows(s);
-    s->n_decoding = 0;
+    s->load = (tsr_scheduler_load){0};
     while (i < s->n_running) {
         const bool decodes = tsr_scheduler_n_ahead(s->running[i]) == 1;
 
         if (s->rows[i] == 0) {
             i++;
         } else if (write_sequence(s, s->running[i], s->rows[i], step)) {
-            s->n_decoding += decodes ? 1 : 0;
+            s->load.n_decoding += decodes ? 1 : 0;
             i++;
         }
     }
     step->n_best = step->n_best < s->options.n_vocab ? step->n_best : s->options.n_vocab;
     s->n_planned = step->n_seqs;
-    s->n_prompt_rows = step->n_rows - s->n_decoding;
+    s->load.n_prompt_rows = step->n_rows - s->load.n_decoding;
     s->is_out = step->n_seqs > 0;
     tsr_scheduler_rest_tell(s, step);
     // Lanes that were left are told with the next step that there is for another reason.

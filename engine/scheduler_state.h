@@ -64,15 +64,14 @@ struct tsr_scheduler {
     /* Of the step planned last, each owned, [max_seqs]. */
     tsr_request **planned; /* NULL: handed out since */
     bool *samples;
-    bool *cancelled; /* to end when the step has run */
-    int32_t *copied; /* blocks that are copied from, held until it has */
+    tsr_request_reason *ends_as; /* to end for that when the step has run; NONE: to go on */
+    int32_t *copied;             /* blocks that are copied from, held until it has */
     int n_planned;
     int n_copied;
-    int n_decoding;           /* of these */
     int64_t n_held_tokens;    /* of all sequences in all steps so far: in the cache, */
     int64_t n_held_positions; /* and that their blocks have room for */
-    int n_prompt_rows;        /* of the others */
-    bool is_out;              /* planned and not committed */
+    tsr_scheduler_load load;
+    bool is_out; /* planned and not committed */
 };
 
 /* ---- scheduler.c -------------------------------------------------------------------------------

@@ -132,6 +132,8 @@ tsr_status tsr_settings_choose(tsr_settings *s, const tsr_engine_options *option
         return tsr_fail(TSR_ERR_ARG, "target_itl_ms is %g; it must lie in 0..%d",
                         options->target_itl_ms, MOST_ITL_MS);
     }
+    s->plans_ahead =
+        options->plan_ahead > 0 || (options->plan_ahead == 0 && s->device.kind != TSR_DEVICE_CPU);
     s->target_itl_us = (int64_t)ceil(options->target_itl_ms * 1e3);
     if (s->max_sequences > s->max_batch_tokens) {
         s->max_sequences =

@@ -188,17 +188,20 @@ typedef struct tsr_engine_options {
                            if every rank has one; NULL: auto */
     bool deterministic; /* on GPUs: the CPU's tokens, whatever the batch and the number of ranks, for
                            some of the speed; CPUs always give them */
-    const char *activations;    /* over quantised weights: "int8" or "f32"; NULL: int8 */
-    int max_batch_tokens;       /* rows a step; 0: 512 */
-    int max_sequences;          /* running at once; 0: 64 */
-    int max_queue;              /* waiting at once; 0: any number */
-    bool no_prefix_cache; /* keep nothing of a sequence that has ended for others that begin as
-                             it did */
-    const char *preempt;  /* the cache of a sequence that is put back for want of memory: "swap"
-                             keeps it in slower memory, "recompute" computes it again, "auto" takes
-                             what is faster; NULL: auto */
-    double target_itl_ms; /* how long a step may take while sequences generate: prompts are read
-                             in smaller pieces then; 0: twice what it takes without prompts */
+    const char *activations; /* over quantised weights: "int8" or "f32"; NULL: int8 */
+    int max_batch_tokens;    /* rows a step; 0: 512 */
+    int max_sequences;       /* running at once; 0: 64 */
+    int max_queue;           /* waiting at once; 0: any number */
+    bool no_prefix_cache;    /* keep nothing of a sequence that has ended for others that begin as
+                                it did */
+    const char *preempt;     /* the cache of a sequence that is put back for want of memory: "swap"
+                                keeps it in slower memory, "recompute" computes it again, "auto" takes
+                                what is faster; NULL: auto */
+    double target_itl_ms;    /* how long a step may take while sequences generate: prompts are read
+                                in smaller pieces then; 0: 1.8 times what it takes without prompts */
+    int plan_ahead; /* plan a step while the one before it runs: 1 always, -1 never, 0 where the
+                       leader has nothing else to do meanwhile, on GPUs. The tokens are the same; a
+                       sequence that ends by its token has one row too many computed then */
 } tsr_engine_options;
 
 /*
