@@ -323,26 +323,6 @@ template <> struct halves<TSR_FORMAT_BF16> {
     typedef __nv_bfloat16 type;
 };
 
-static __device__ __forceinline__ void multiply(float d[4], const uint32_t a[4],
-                                                const uint32_t b[2], __half)
-{
-    tsr_mma_f16(d, a, b);
-}
-static __device__ __forceinline__ void multiply(float d[4], const uint32_t a[4],
-                                                const uint32_t b[2], __nv_bfloat16)
-{
-    tsr_mma_bf16(d, a, b);
-}
-
-/* Two e4m3 codes as halves, 256 times smaller; what is NaN stays so. */
-static __device__ __forceinline__ uint32_t two_e4m3(uint32_t low, uint32_t high)
-{
-    const uint32_t both = low | high << 16;
-    const uint32_t is_nan = ((both & 0x007F007FU) + 0x00010001U) & 0x00800080U;
-
-    return (both & 0x00800080U) << 8 | (both & 0x007F007FU) << 7 | is_nan << 7 | is_nan << 6;
-}
-
 /* Rows 8 (lane / 4 % 2) .. + 7 of columns m + 4 i, as pairs of rows. */
 template <tsr_format F>
 static __device__ __forceinline__ void load_column(uint32_t pairs[4], const char *tile, int column,
@@ -354,7 +334,7 @@ static __device__ __forceinline__ void load_column(uint32_t pairs[4], const char
         for (int j = 0; j < 4; j++) {
             const uint32_t two = (j < 2 ? codes.x : codes.y) >> (16 * (j % 2));
 
-            pairs[j] = two_e4m3(two & 0xFF, two >> 8 & 0xFF);
+            pairs[j] = tsr_two_e4m3(two & 0xFF, two >> 8 & 0xFF);
         }
     } else {
         const uint4 both = __ldcs((const uint4 *)(tile + 32 * column + 16 * half));
@@ -417,7 +397,7 @@ static __global__ void __launch_bounds__(THREADS)
                         const uint32_t b[2] = {k == 0 ? parts[i].x : parts[i].z,
                                                k == 0 ? parts[i].y : parts[i].w};
 
-                        multiply(sum, a, b, T());
+                        tsr_multiply_halves(sum, a, b, T());
                     }
                 }
             }

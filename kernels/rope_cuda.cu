@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 
 #include "kernels/batch.cuh"
+#include "kernels/kv_codes.cuh"
 
 enum {
     THREADS = 128
@@ -131,7 +132,10 @@ extern "C" tsr_status tsr_kv_write_cuda(tsr_device *dev, const tsr_kv_view *kv, 
     const dim3 grid((unsigned)k.n_rows, (unsigned)kv->layout->n_kv_heads);
     const cudaStream_t queue = tsr_cuda_queue(dev);
 
-    TSR_TRY(tsr_kv_place_check("kv_write", kv));
+    TSR_TRY(tsr_kv_place_check("kv_write", kv, true));
+    if (tsr_kv_place_is_coded(kv)) {
+        return tsr_kv_codes_write(dev, kv, k, v, batch);
+    }
     switch (kv->layout->type) {
     case TSR_KV_TYPE_F32:
         write_rows<float><<<grid, THREADS, 0, queue>>>(place, tsr_rows_of<const float>(k),

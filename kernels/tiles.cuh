@@ -38,6 +38,27 @@ static __device__ __forceinline__ float tsr_e4m3(uint32_t bits)
     return (bits & 0x7F) == 0x7F ? NAN : scaled * 256.0F; // exponents are biased by 7, not 15
 }
 
+/* tsr_mma_f16() or tsr_mma_bf16(), by the type of an element. */
+static __device__ __forceinline__ void tsr_multiply_halves(float d[4], const uint32_t a[4],
+                                                           const uint32_t b[2], __half)
+{
+    tsr_mma_f16(d, a, b);
+}
+static __device__ __forceinline__ void tsr_multiply_halves(float d[4], const uint32_t a[4],
+                                                           const uint32_t b[2], __nv_bfloat16)
+{
+    tsr_mma_bf16(d, a, b);
+}
+
+/* Two e4m3 codes as halves, 256 times smaller; what is NaN stays so. */
+static __device__ __forceinline__ uint32_t tsr_two_e4m3(uint32_t low, uint32_t high)
+{
+    const uint32_t both = low | high << 16;
+    const uint32_t is_nan = ((both & 0x007F007FU) + 0x00010001U) & 0x00800080U;
+
+    return (both & 0x00800080U) << 8 | (both & 0x007F007FU) << 7 | is_nan << 7;
+}
+
 /* The sixteen values of IQ4_NL, and those of doubled e2m1, a byte each. */
 static __device__ __forceinline__ int tsr_code_value(tsr_format format, uint32_t q)
 {

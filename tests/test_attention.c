@@ -75,6 +75,94 @@ static void threads_and_instruction_sets_change_no_bit(void **state)
     }
 }
 
+static const setting beyond[] = {
+    {9, 3, 0, 64, 16, TSR_KV_TYPE_INT8, {4, {0, 255, 700, 256}, {1, 1, 1, 20}}, {0}},
+    {5, 3, 2, 40, 32, TSR_KV_TYPE_FP8, {4, {0, 250, 511, 3}, {30, 9, 1, 2}}, {.window = 200}},
+    {2, 2, 0, 256, 64, TSR_KV_TYPE_INT8, {2, {290, 0}, {1, 30}}, {.value_dim = 232}},
+    {3, 3, 0, 128, 16, TSR_KV_TYPE_FP8, {2, {70, 5}, {1, 66}}, {.sinks = true}},
+    {9,
+     3,
+     0,
+     64,
+     16,
+     TSR_KV_TYPE_F16,
+     {3, {700, 0, 300}, {1, 40, 1}},
+     {.softcap = 0.75F, .window = 100}},
+    {4, 2, 0, 128, 32, TSR_KV_TYPE_BF16, {2, {600, 270}, {1, 20}}, {.slopes = true}},
+    {7,
+     7,
+     3,
+     32,
+     16,
+     TSR_KV_TYPE_F16,
+     {3, {600, 5, 300}, {1, 20, 1}},
+     {.window = 24, .sinks = true}},
+    {4, 2, 0, 104, 16, TSR_KV_TYPE_F16, {2, {600, 5}, {1, 20}}, {.value_dim = 16}},
+    {34, 17, 4, 16, 16, TSR_KV_TYPE_F16, {2, {400, 5}, {1, 9}}, {0}},
+};
+enum {
+    N_BEYOND = sizeof(beyond) / sizeof(beyond[0])
+};
+
+/* Blocks of which no row sees anything lie nowhere. */
+static void lose_what_is_not_seen(cache *c, const setting *s)
+{
+    for (int seq = 0; seq < s->work.n_seqs; seq++) {
+        const int first = s->work.first_pos[seq];
+        const int low = s->asked.window > 0 ? first - s->asked.window + 1 : 0;
+
+        for (int b = 0; b < (int)c->tables.n_cols; b++) {
+            if ((b + 1) * s->block_tokens <= low ||
+                b * s->block_tokens >= first + s->work.n_rows[seq]) {
+                i32_row(c->tables, lane_of(&s->work, seq))[b] = -1;
+            }
+        }
+    }
+}
+
+static void codes_and_all_that_can_be_asked_for_are_as_plain_c_has_them(void **state)
+{
+    (void)state;
+    if (IS_EMULATED && !IS_FAST) {
+        print_message("passed over: a GPU that gives the CPU's bits has no such attention\n");
+        skip();
+    }
+    for (int i = 0; i < N_BEYOND; i++) {
+        const setting *s = &beyond[i];
+        tsr_device *dev = open_for(s, 1);
+        char *written;
+        tsr_tensor expected;
+        tsr_tensor out;
+        cache c;
+
+        make_cache(&c, s);
+        write_past(dev, &c, &s->work);
+        write_step(dev, &c, &s->work);
+        written = tsr_alloc(c.n_bytes, 1);
+        memcpy(written, c.view.pool, c.n_bytes);
+        memset(c.view.pool, POISON, c.n_bytes);
+        dev->isa = TSR_ISA_PLAIN_C;
+        write_past(dev, &c, &s->work);
+        write_step(dev, &c, &s->work);
+        assert_memory_equal(written, c.view.pool, c.n_bytes);
+        tsr_free(written);
+        lose_what_is_not_seen(&c, s);
+        expected = attend_step(dev, &c, &s->work);
+        tsr_device_close(dev);
+        dev = open_for(s, 1);
+        out = attend_step(dev, &c, &s->work);
+        if (IS_FAST) {
+            assert_near_rows(out, expected, attended_tolerance(s->type, 0));
+        } else {
+            assert_same_rows(out, expected);
+        }
+        free_window(out);
+        free_window(expected);
+        clear_cache(&c);
+        tsr_device_close(dev);
+    }
+}
+
 /* Rows [0, CONTEXT) of one sequence, in chunks. */
 static tsr_tensor attend_in_chunks(tsr_device *dev, const setting *s, int n_rows, int chunk)
 {
@@ -299,6 +387,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attention_is_what_the_formula_says),
         cmocka_unit_test(threads_and_instruction_sets_change_no_bit),
+        cmocka_unit_test(codes_and_all_that_can_be_asked_for_are_as_plain_c_has_them),
         cmocka_unit_test(
             a_row_is_the_same_alone_and_in_chunks_of_any_size_and_in_blocks_of_any_size),
         cmocka_unit_test(a_row_is_the_same_in_any_crowd),

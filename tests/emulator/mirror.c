@@ -421,8 +421,11 @@ static tsr_status attention(tsr_device *dev, tsr_tensor out, tsr_tensor q, const
     const tsr_tensor to = put_window(out, true);
     const tsr_tensor queries = put_window(q, false);
     const tsr_batch rows = put_batch(batch);
+    tsr_attention_shape asked = *shape;
 
-    RUN_TWICE(dev, tsr_attention(gpu, to, queries, &view, &rows, shape));
+    asked.slopes = put_window(shape->slopes, false);
+    asked.sinks = put_window(shape->sinks, false);
+    RUN_TWICE(dev, tsr_attention(gpu, to, queries, &view, &rows, &asked));
 }
 
 static tsr_status gather_rows(tsr_device *dev, tsr_tensor out, tsr_tensor x, tsr_tensor rows)

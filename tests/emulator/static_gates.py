@@ -63,11 +63,12 @@ def read_cubin(path):
     return kernels
 
 
-def attention(dim):
-    """Threads, dynamic shared memory, and the bytes of keys and values that a block has under way."""
+def attention(dim, is_coded):
+    """Threads, dynamic shared memory (as tsr_attention_plan has it), and the bytes of keys and values that a block has under way."""
     tokens = 32 if dim > 128 else 64
-    stage = 2 * dim * tokens * 2
-    return tokens * 2, tokens * dim * 2 + 2 * stage, stage
+    elements = 2 * dim * tokens
+    stage = elements + 4 * tokens if is_coded else 2 * elements
+    return tokens * 2, tokens * dim * 2 + 2 * stage + (2 * elements if is_coded else 0), stage
 
 
 def codes(tile_bytes):
@@ -77,8 +78,8 @@ def codes(tile_bytes):
 TILES = {"4": 320, "5": 384, "6": 320, "7": 320, "8": 544, "9": 768}  # bytes of a tile of each tsr_format
 
 # name; threads, dynamic bytes, bytes under way; what must be there; most registers; fewest blocks an SM
-RULES = [(rf"attend_(prompt|run)<{dim}, .*", attention(dim), ("HMMA", "LDGSTS", "LDSM"), registers, blocks)
-         for dim, registers, blocks in ((64, 168, 3), (128, 255, 2), (256, 255, 2))]
+RULES = [(rf"attend_(prompt|run)<{dim}, .*, {str(is_coded).lower()}>", attention(dim, is_coded), ("HMMA", "LDGSTS", "LDSM"), registers, blocks)
+         for dim, registers, blocks in ((64, 168, 3), (128, 255, 2), (256, 255, 2)) for is_coded in (False, True)]
 RULES += [(rf"multiply_codes<\(tsr_format\){f}, .*", codes(n), ("IMMA", "wide"), 192, 1) for f, n in TILES.items()]
 RULES += [(r"multiply_halves<\(tsr_format\)[12], .*", (256, 0, 8 * 4 * 1024), ("HMMA", "wide"), 128, 2),
           (r"multiply_halves<\(tsr_format\)3, .*", (256, 0, 8 * 4 * 576), ("HMMA",), 128, 2),

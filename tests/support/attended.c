@@ -220,7 +220,9 @@ tsr_tensor attend_step(tsr_device *dev, const cache *c, const step *work)
         make_window(TSR_DTYPE_F32, q.n_rows, (int64_t)n_heads * c->layout.value_dim);
     tsr_batch batch = make_batch(c, work);
 
-    assert_int_equal(tsr_attention(dev, out, q, &c->view, &batch, &c->shape), TSR_OK);
+    if (tsr_attention(dev, out, q, &c->view, &batch, &c->shape) != TSR_OK) {
+        fail_msg("%s", tsr_status_message());
+    }
     clear_batch(&batch);
     free_window(q);
     return out;
