@@ -50,6 +50,7 @@ part() {
 : >"$OUT/table"
 : >"$OUT/failures"
 part "single instructions" timeout 600 "$BUILD/tests/gpu/test_primitives_gpu"
+part "the queue, copies, recordings" timeout 600 "$BUILD/tests/gpu/test_gpu_device_gpu"
 for name in rows family_rows top_k matmul attention; do
   part "ops: $name, the CPU's bits" timeout 600 "$BUILD/tests/gpu/test_${name}_gpu"
 done
