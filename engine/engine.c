@@ -178,7 +178,8 @@ tsr_engine_stats tsr_engine_describe(const tsr_engine *e)
         .token_bytes = e->token_bytes,
         .token_macs = (uint64_t)(config->n_layers * layer_macs),
         .head_macs = (uint64_t)(shape->n_vocab * shape->dim),
-        .kv_token_bytes = tsr_kv_layout_block_bytes(&whole) / (uint64_t)whole.block_tokens,
+        .kv_token_bytes = tsr_kv_layout_block_bytes(&whole) * (uint64_t)config->n_groups /
+                          (uint64_t)whole.block_tokens,
         .n_steps = e->n_steps,
         .n_preempted = e->leader == NULL ? 0 : tsr_leader_n_preempted(e->leader),
         .block_fill = e->leader == NULL ? 0 : tsr_leader_block_fill(e->leader),

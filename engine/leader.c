@@ -96,6 +96,7 @@ static tsr_scheduler_options scheduler_options(const tsr_settings *s, const tsr_
     return (tsr_scheduler_options){
         .max_batch_tokens = s->max_batch_tokens,
         .max_seqs = s->max_sequences,
+        .groups = tsr_settings_groups(s, config),
         .block_tokens = s->block_tokens,
         .n_blocks = s->n_blocks,
         .n_device_blocks = s->room.is_tiered ? s->room.n_device : 0,

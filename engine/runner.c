@@ -149,7 +149,7 @@ static tsr_status apply_changes(tsr_runner *runner, const tsr_step *step)
     const tsr_kv_visit visit = {
         .block_tokens = runner->limits.block_tokens,
         .n_seqs = step->n_seqs,
-        .tables = step->lanes,
+        .lanes = step->lanes,
         .first_pos = step->first_pos,
         .row_start = step->row_start,
         .waits = step->waits != 0,
@@ -191,8 +191,7 @@ static tsr_status load_inputs(tsr_runner *runner, const tsr_step *step, inputs *
     in->tokens = put(runner, &used, step->tokens, step->n_rows);
     positions = runner->host + used;
     in->positions = put(runner, &used, step->tokens, step->n_rows); // overwritten just below
-    in->batch.longest = 0;
-    in->batch.most_rows = 0;
+    in->batch = (tsr_batch){0};
     for (int s = 0; s < step->n_seqs; s++) {
         const int n = step->row_start[s + 1] - step->row_start[s];
 
@@ -211,7 +210,6 @@ static tsr_status load_inputs(tsr_runner *runner, const tsr_step *step, inputs *
     in->batch.row_start = put(runner, &used, step->row_start, step->n_seqs + 1);
     in->batch.first_pos = put(runner, &used, step->first_pos, step->n_seqs);
     in->batch.lanes = put(runner, &used, step->lanes, step->n_seqs);
-    in->batch.tables = tsr_kv_store_tables(runner->store);
     in->wanted = put(runner, &used, step->wanted, step->n_wanted);
     in->sharpness = put(runner, &used, step->sharpness, step->n_wanted);
     in->sharpness.dtype = TSR_DTYPE_F32;

@@ -12,14 +12,22 @@ static const int64_t PRIORITY_NS = 10000000000; // 10 seconds
 
 /* ---- life ---- */
 
+/* Entries of the longest table. */
+static size_t path_entries(const tsr_scheduler_options *o, const tsr_block_groups *groups)
+{
+    return (size_t)tsr_block_table_blocks_for(o->context, o->block_tokens) * (size_t)groups->n;
+}
+
 size_t tsr_scheduler_table_bytes(const tsr_scheduler_options *o)
 {
+    const tsr_block_groups groups = tsr_admission_groups(o);
     const tsr_scheduler *s = NULL;
 
     return tsr_block_pool_book_bytes(o->n_blocks) +
-           (o->prefix_cache ? tsr_prefix_index_bytes(o->n_blocks, o->block_tokens) : 0) +
+           (o->prefix_cache ? tsr_prefix_index_bytes(o->n_blocks, &groups) : 0) +
            (size_t)o->n_blocks * (sizeof(*s->known) + sizeof(*s->dropped) + sizeof(*s->freed) +
-                                  sizeof(*s->n_lanes_with));
+                                  sizeof(*s->n_lanes_with)) +
+           path_entries(o, &groups) * sizeof(*s->path);
 }
 
 tsr_status tsr_scheduler_create(tsr_scheduler **out, const tsr_scheduler_options *options)
@@ -36,6 +44,7 @@ tsr_status tsr_scheduler_create(tsr_scheduler **out, const tsr_scheduler_options
         return tsr_fail(TSR_ERR_NOMEM, "scheduler: no memory for its record");
     }
     s->options = *options;
+    s->groups = tsr_admission_groups(options);
     s->options.priority_ns = options->priority_ns > 0 ? options->priority_ns : PRIORITY_NS;
     s->is_tiered = options->n_device_blocks > 0 && options->n_device_blocks < options->n_blocks;
     s->claim_most = options->n_device_blocks > 2 ? options->n_device_blocks / 2 : 1;
@@ -43,8 +52,7 @@ tsr_status tsr_scheduler_create(tsr_scheduler **out, const tsr_scheduler_options
     s->deadlines.order = TSR_REQUEST_BY_DEADLINE;
     TSR_TRY_GOTO(st, fail, tsr_block_pool_create(&s->pool, options->n_blocks));
     if (options->prefix_cache) {
-        TSR_TRY_GOTO(st, fail,
-                     tsr_prefix_index_create(&s->prefix, options->n_blocks, options->block_tokens));
+        TSR_TRY_GOTO(st, fail, tsr_prefix_index_create(&s->prefix, options->n_blocks, &s->groups));
     }
     s->running = tsr_alloc(max_seqs, sizeof(tsr_request *));
     s->rows = tsr_alloc(max_seqs, sizeof(*s->rows));
@@ -55,14 +63,15 @@ tsr_status tsr_scheduler_create(tsr_scheduler **out, const tsr_scheduler_options
     s->n_lanes_with = tsr_alloc(n_blocks, sizeof(*s->n_lanes_with));
     s->lane_told = tsr_alloc(max_seqs, sizeof(*s->lane_told));
     s->left = tsr_alloc(max_seqs, sizeof(*s->left));
-    s->copied = tsr_alloc(max_seqs, sizeof(*s->copied));
+    s->copied = tsr_alloc(max_seqs * (size_t)s->groups.n, sizeof(*s->copied));
+    s->path = tsr_alloc(path_entries(options, &s->groups), sizeof(*s->path));
     s->planned = tsr_alloc(max_seqs, sizeof(tsr_request *));
     s->samples = tsr_alloc(max_seqs, sizeof(*s->samples));
     s->ends_as = tsr_alloc(max_seqs, sizeof(*s->ends_as));
     if (s->running == NULL || s->rows == NULL || s->free_lanes == NULL || s->dropped == NULL ||
         s->known == NULL || s->freed == NULL || s->n_lanes_with == NULL || s->lane_told == NULL ||
-        s->left == NULL || s->copied == NULL || s->planned == NULL || s->samples == NULL ||
-        s->ends_as == NULL) {
+        s->left == NULL || s->copied == NULL || s->path == NULL || s->planned == NULL ||
+        s->samples == NULL || s->ends_as == NULL) {
         st = tsr_fail(TSR_ERR_NOMEM, "scheduler: no memory for %d sequences and %d blocks",
                       options->max_seqs, options->n_blocks);
         goto fail;
@@ -84,14 +93,15 @@ void tsr_scheduler_destroy(tsr_scheduler *s)
         return;
     }
     for (int i = 0; i < s->n_running; i++) {
-        tsr_block_table_clear(&s->running[i]->blocks, s->pool);
+        tsr_block_table_clear(&s->running[i]->blocks, s->pool, &s->groups);
     }
     for (int i = 0; i < s->waiting.n_items; i++) {
-        tsr_block_table_clear(&s->waiting.items[i]->blocks, s->pool);
+        tsr_block_table_clear(&s->waiting.items[i]->blocks, s->pool, &s->groups);
     }
     for (tsr_request *r = s->held.first; r != NULL; r = r->next) {
-        tsr_block_table_clear(&r->blocks, s->pool);
+        tsr_block_table_clear(&r->blocks, s->pool, &s->groups);
     }
+    tsr_free(s->path);
     tsr_free(s->copied);
     tsr_free(s->left);
     tsr_free(s->lane_told);
@@ -120,6 +130,7 @@ tsr_step_limits tsr_scheduler_step_limits(const tsr_scheduler *s)
         .max_rows = o->max_batch_tokens,
         .max_seqs = o->max_seqs,
         .max_blocks = (int)tsr_block_table_blocks_for(o->context, o->block_tokens),
+        .n_groups = s->groups.n,
         .block_tokens = o->block_tokens,
         .n_block_ids = o->n_blocks,
         .n_vocab = o->n_vocab,
@@ -415,6 +426,12 @@ void tsr_scheduler_settle(tsr_scheduler *s, tsr_request *r, int32_t token,
     }
 }
 
+/* Positions of its last column that have no token yet. */
+static int64_t n_unfilled(const tsr_scheduler *s, const tsr_request *r)
+{
+    return (int64_t)r->blocks.n_columns * s->options.block_tokens - r->n_cached;
+}
+
 /* The ranks have copied what was to be copied. */
 static void close_step(tsr_scheduler *s)
 {
@@ -434,9 +451,11 @@ void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t 
         tsr_request *r = s->planned[seq];
 
         r->n_cached += step->row_start[seq + 1] - step->row_start[seq];
-        s->n_held_tokens += r->n_cached;
         s->n_held_positions += (int64_t)r->blocks.n_blocks * s->options.block_tokens;
+        s->n_held_tokens +=
+            (int64_t)r->blocks.n_blocks * s->options.block_tokens - n_unfilled(s, r) * s->groups.n;
         tsr_scheduler_prefix_grow(s, r);
+        tsr_scheduler_blocks_leave(s, r);
         if (r->score && r->n_scored < r->n_prompt && r->n_cached > r->n_scored) {
             r->n_scored = r->n_cached < r->n_prompt ? r->n_cached : r->n_prompt;
         }
@@ -456,6 +475,7 @@ void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t 
         }
     }
     close_step(s);
+    tsr_scheduler_rest_settle(s);
 }
 
 void tsr_scheduler_void(tsr_scheduler *s, int64_t now_ns)

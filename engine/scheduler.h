@@ -37,10 +37,16 @@
  * there is no free block in any tier, those of resting requests are given up, of the last in
  * standing first; then a running one is put back without its blocks.
  *
- * With options.prefix_cache, blocks are known by their tokens (kv/prefix_index.h) as they fill, and
- * the last one of a sequence when that ends or is put back. A request that comes in takes part in
- * those with which it begins and computes the rest, at least its last token and whatever is to be
- * scored. Blocks that nobody else needs are forgotten before anybody is put back.
+ * With options.prefix_cache, columns are known by their tokens (kv/prefix_index.h) as they fill,
+ * and the last one of a sequence when that ends or is put back. A request that comes in takes part
+ * in those with which it begins and computes the rest, at least its last token and whatever is to
+ * be scored. Blocks that nobody else needs are forgotten before anybody is put back.
+ *
+ * Layers that see a window only (options.groups) keep what the next rows can reach: at each commit
+ * the blocks that a sequence has behind that are given back, and with a prefix cache stay known
+ * until they are wanted. So a sequence holds, of such a group, what its window sees and two columns
+ * more, however long it is; all that is said here of what a sequence needs is counted so. One that
+ * is put back without its blocks reads from the start again, and leaves them again on its way.
  *
  * The next step can be planned while this one runs (tsr_scheduler_may_plan_ahead()): it is
  * committed before it has run, as if every sequence that samples went on, and the tokens are told
@@ -83,8 +89,10 @@ typedef enum tsr_preempt {
 } tsr_preempt;
 
 typedef struct tsr_scheduler_options {
-    int max_batch_tokens; /* rows a step */
-    int max_seqs;         /* running at once */
+    int max_batch_tokens;    /* rows a step */
+    int max_seqs;            /* running at once */
+    tsr_block_groups groups; /* of layers, of which block_tokens is not read; n 0: one that sees all
+                              */
     int block_tokens;
     int n_blocks;         /* ids: of device, host and disk memory together */
     int n_device_blocks;  /* that device memory holds; 0: all, there is nothing below it */
