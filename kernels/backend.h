@@ -47,6 +47,9 @@ typedef tsr_status tsr_rope_fn(tsr_device *dev, tsr_tensor x, tsr_tensor angles,
                                int first, tsr_rope_pairs pairs);
 typedef tsr_status tsr_kv_write_fn(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor k,
                                    tsr_tensor v, const tsr_batch *batch);
+typedef tsr_status tsr_rope_write_fn(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor q,
+                                     tsr_tensor k, tsr_tensor v, tsr_tensor angles, int first,
+                                     tsr_rope_pairs pairs, const tsr_batch *batch);
 typedef tsr_status tsr_attention_fn(tsr_device *dev, tsr_tensor out, tsr_tensor q,
                                     const tsr_kv_view *kv, const tsr_batch *batch,
                                     const tsr_attention_shape *shape);
@@ -112,6 +115,7 @@ typedef struct tsr_backend {
     tsr_rope_angles_fn *rope_angles;
     tsr_rope_fn *rope;
     tsr_kv_write_fn *kv_write;
+    tsr_rope_write_fn *rope_write;
     tsr_attention_fn *attention;
     tsr_attention_part_fn *attention_part;
     tsr_attention_merge_fn *attention_merge;
@@ -148,6 +152,7 @@ tsr_copy_heads_fn tsr_copy_heads_cpu;
 tsr_rope_angles_fn tsr_rope_angles_cpu;
 tsr_rope_fn tsr_rope_cpu;
 tsr_kv_write_fn tsr_kv_write_cpu;
+tsr_rope_write_fn tsr_rope_write_cpu;
 tsr_attention_fn tsr_attention_cpu;
 tsr_attention_part_fn tsr_attention_part_cpu;
 tsr_attention_merge_fn tsr_attention_merge_cpu;
@@ -174,6 +179,7 @@ tsr_copy_heads_fn tsr_copy_heads_cuda;
 tsr_rope_angles_fn tsr_rope_angles_cuda;
 tsr_rope_fn tsr_rope_cuda;
 tsr_kv_write_fn tsr_kv_write_cuda;
+tsr_rope_write_fn tsr_rope_write_cuda;
 tsr_attention_fn tsr_attention_cuda;
 tsr_attention_part_fn tsr_attention_part_cuda;
 tsr_attention_merge_fn tsr_attention_merge_cuda;

@@ -108,6 +108,7 @@ static const tsr_backend backend = {
     .rope_angles = tsr_rope_angles_cpu,
     .rope = tsr_rope_cpu,
     .kv_write = tsr_kv_write_cpu,
+    .rope_write = tsr_rope_write_cpu,
     .attention = tsr_attention_cpu,
     .attention_part = tsr_attention_part_cpu,
     .attention_merge = tsr_attention_merge_cpu,

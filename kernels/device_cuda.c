@@ -267,6 +267,7 @@ static const tsr_backend backend = {
     .rope_angles = tsr_rope_angles_cuda,
     .rope = tsr_rope_cuda,
     .kv_write = tsr_kv_write_cuda,
+    .rope_write = tsr_rope_write_cuda,
     .attention = tsr_attention_cuda,
     .attention_part = tsr_attention_part_cuda,
     .attention_merge = tsr_attention_merge_cuda,

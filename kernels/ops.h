@@ -276,6 +276,14 @@ TSR_MUST_CHECK tsr_status tsr_kv_write(tsr_device *dev, const tsr_kv_view *kv, t
                                        tsr_tensor v, const tsr_batch *batch);
 
 /*
+ * tsr_rope of q and of k, and tsr_kv_write, at once: on a GPU one launch. Where it fails, q and k
+ * may have turned.
+ */
+TSR_MUST_CHECK tsr_status tsr_rope_write(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor q,
+                                         tsr_tensor k, tsr_tensor v, tsr_tensor angles, int first,
+                                         tsr_rope_pairs pairs, const tsr_batch *batch);
+
+/*
  * What attention computes. Zero (or an absent tensor) in a field leaves that part out.
  *
  * Key t is visible to the row at position p when 0 <= d = p - t and
@@ -351,7 +359,8 @@ TSR_MUST_CHECK tsr_status tsr_attention_merge(tsr_device *dev, tsr_tensor out,
  */
 
 /* out row i = x row rows[i].  out, x f32;  rows i32 [1, n_out]
- * A number that is no row: ARG on the CPU; on a GPU, which nobody waits for, that row becomes NaN. */
+ * A number that is no row: ARG on the CPU; on a GPU, which nobody waits for, that row becomes NaN.
+ */
 TSR_MUST_CHECK tsr_status tsr_gather_rows(tsr_device *dev, tsr_tensor out, tsr_tensor x,
                                           tsr_tensor rows);
 

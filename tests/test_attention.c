@@ -356,6 +356,60 @@ static void keys_and_values_lie_where_the_layout_says_and_nothing_else_is_touche
     }
 }
 
+static void turning_and_writing_at_once_is_one_after_the_other(void **state)
+{
+    static const tsr_kv_type types[] = {TSR_KV_TYPE_F32, TSR_KV_TYPE_F16, TSR_KV_TYPE_BF16,
+                                        TSR_KV_TYPE_INT8};
+
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        const setting s = {4, 2, 0, 24, 16, types[i], {3, {30, 0, 64}, {5, 3, 1}}, {0}};
+        tsr_device *dev = open_for(&s, 2);
+        uint64_t seed = 7;
+        const tsr_tensor angles = make_random(TSR_DTYPE_F32, 9, 20, &seed);
+        const tsr_rope_pairs pairs = i % 2 == 0 ? TSR_ROPE_HALVES : TSR_ROPE_INTERLEAVED;
+        tsr_batch batch;
+        tsr_tensor q[2];
+        tsr_tensor k[2];
+        tsr_tensor v;
+        char *expected;
+        cache c;
+
+        make_cache(&c, &s);
+        batch = make_batch(&c, &s.work);
+        v = pick(c.v, &s.work, kv_cols(&c));
+        for (int n = 0; n < 2; n++) {
+            q[n] = pick(c.q, &s.work, 4 * 24);
+            k[n] = pick(c.k, &s.work, kv_cols(&c));
+        }
+        assert_int_equal(tsr_rope(dev, q[0], angles, 24, 2, pairs), TSR_OK);
+        assert_int_equal(tsr_rope(dev, k[0], angles, 24, 2, pairs), TSR_OK);
+        assert_int_equal(tsr_kv_write(dev, &c.view, k[0], v, &batch), TSR_OK);
+        expected = tsr_alloc(c.n_bytes, 1);
+        memcpy(expected, c.view.pool, c.n_bytes);
+        memset(c.view.pool, POISON, c.n_bytes);
+        dev->isa = IS_EMULATED ? dev->isa : TSR_ISA_PLAIN_C;
+        assert_int_equal(tsr_rope_write(dev, &c.view, q[1], k[1], v, angles, 2, pairs, &batch),
+                         TSR_OK);
+        assert_same_rows(q[1], q[0]);
+        assert_memory_equal(c.view.pool, expected, c.n_bytes);
+        k[1].n_cols = angles.n_cols + 1; // neither fits the angles' heads
+        assert_int_equal(tsr_rope_write(dev, &c.view, q[1], k[1], v, angles, 2, pairs, &batch),
+                         TSR_ERR_ARG);
+        k[1].n_cols = kv_cols(&c);
+        for (int n = 0; n < 2; n++) {
+            free_window(q[n]);
+            free_window(k[n]);
+        }
+        free_window(v);
+        free_window(angles);
+        clear_batch(&batch);
+        tsr_free(expected);
+        clear_cache(&c);
+        tsr_device_close(dev);
+    }
+}
+
 static void too_little_scratch_is_refused_before_anything_is_written(void **state)
 {
     const setting s = {3, 3, 0, 16, 16, TSR_KV_TYPE_F16, {1, {300}, {1}}, {0}};
@@ -394,6 +448,7 @@ int main(void)
         cmocka_unit_test(a_value_beyond_f16_harms_only_the_rows_that_see_it),
         cmocka_unit_test(large_scores_do_not_overflow),
         cmocka_unit_test(keys_and_values_lie_where_the_layout_says_and_nothing_else_is_touched),
+        cmocka_unit_test(turning_and_writing_at_once_is_one_after_the_other),
         cmocka_unit_test(too_little_scratch_is_refused_before_anything_is_written),
     };
 

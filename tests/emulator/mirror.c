@@ -413,6 +413,21 @@ static tsr_status kv_write(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor k,
     RUN_TWICE(dev, tsr_kv_write(gpu, &view, keys, values, &rows));
 }
 
+static tsr_status rope_write(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor q, tsr_tensor k,
+                             tsr_tensor v, tsr_tensor angles, int first, tsr_rope_pairs pairs,
+                             const tsr_batch *batch)
+{
+    ON_PLAIN_C(rope_write, dev, kv, q, k, v, angles, first, pairs, batch);
+    const tsr_kv_view view = put_kv(kv, batch, true);
+    const tsr_tensor queries = put_window(q, true);
+    const tsr_tensor keys = put_window(k, true);
+    const tsr_tensor values = put_window(v, false);
+    const tsr_tensor turns = put_window(angles, false);
+    const tsr_batch rows = put_batch(batch);
+
+    RUN_TWICE(dev, tsr_rope_write(gpu, &view, queries, keys, values, turns, first, pairs, &rows));
+}
+
 static tsr_status attention(tsr_device *dev, tsr_tensor out, tsr_tensor q, const tsr_kv_view *kv,
                             const tsr_batch *batch, const tsr_attention_shape *shape)
 {
@@ -511,6 +526,7 @@ tsr_status __wrap_tsr_device_open(tsr_device **out, const tsr_device_options *op
     mirrored.rope_angles = rope_angles;
     mirrored.rope = rope;
     mirrored.kv_write = kv_write;
+    mirrored.rope_write = rope_write;
     mirrored.attention = attention;
     mirrored.gather_rows = gather_rows;
     mirrored.adjust_logits = adjust_logits;
