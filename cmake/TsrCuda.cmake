@@ -1,6 +1,8 @@
 # CUDA sources without CMake's CUDA language: a tree without the toolkit configures, builds and tests as a whole.
 #
 # TSR_NVCC, TSR_CUDA_ROOT      the compiler, or NOTFOUND; the toolkit
+# TSR_CUBLASLT_LIBRARY         part of the toolkit, in a package of its own
+# TSR_NCCL_INCLUDE, TSR_NCCL_LIBRARY      where NCCL is, or NOTFOUND
 # tsr_cuda_objects(<out> ARCHS <sm...> SOURCES <files>)     host objects with device code for each architecture
 # tsr_emulated_objects(<out> SOURCES <files>)               host objects, and the kernels translated to C (tests/emulator)
 find_program(TSR_NVCC nvcc HINTS /usr/local/cuda/bin $ENV{CUDA_HOME}/bin $ENV{CUDA_PATH}/bin)
@@ -13,6 +15,13 @@ if(TSR_NVCC)
   get_filename_component(TSR_CUDA_ROOT ${TSR_CUDA_ROOT} DIRECTORY)
   get_filename_component(TSR_CUDA_ROOT ${TSR_CUDA_ROOT} DIRECTORY)
 endif()
+if(TSR_NVCC AND NOT EXISTS ${TSR_CUDA_ROOT}/include/cublasLt.h)
+  message(STATUS "nvcc is there and cuBLASLt's header is not: the CUDA sources are left out")
+  set(TSR_NVCC TSR_NVCC-NOTFOUND)
+endif()
+find_library(TSR_CUBLASLT_LIBRARY cublasLt HINTS ${TSR_CUDA_ROOT}/lib64 ${TSR_CUDA_ROOT}/lib)
+find_path(TSR_NCCL_INCLUDE nccl.h HINTS ${TSR_CUDA_ROOT}/include)
+find_library(TSR_NCCL_LIBRARY nccl HINTS ${TSR_CUDA_ROOT}/lib64 ${TSR_CUDA_ROOT}/lib)
 
 # Warnings are errors, in the host's part too; so are spilled registers and local memory. -fmad=false: as on the CPU, a fused
 # multiply-add happens where the source says so.

@@ -74,34 +74,19 @@ _Static_assert((int)TSR_COMM_MOST_PARTS <= (int)TSR_MAX_PARTS,
 
 tsr_tensor tsr_decoder_own_part(const tsr_decoder *d, int64_t n_rows, int64_t n_cols)
 {
-    return tsr_tensor_of(tsr_device_is_host(d->parts.dev) ? tsr_comm_part(d->parts.comm)
-                                                          : d->room.parts[0].data,
-                         TSR_DTYPE_F64, tsr_device_kind_of(d->parts.dev), n_rows, n_cols);
+    return tsr_tensor_of(tsr_comm_part(d->parts.comm), TSR_DTYPE_F64,
+                         tsr_device_kind_of(d->parts.dev), n_rows, n_cols);
 }
 
 tsr_status tsr_decoder_meet(const tsr_decoder *d, int64_t n_rows, int64_t n_cols,
                             tsr_decoder_sum *sum)
 {
-    const size_t n_bytes = (size_t)(n_rows * n_cols) * sizeof(double);
     const double *parts[TSR_COMM_MOST_PARTS];
 
-    // Ranks meet in host memory: what a GPU adds goes there and back.
-    if (tsr_device_is_host(d->parts.dev)) {
-        TSR_TRY(tsr_device_sync(d->parts.dev));
-    } else {
-        TSR_TRY(tsr_device_download(d->parts.dev, tsr_comm_part(d->parts.comm),
-                                    d->room.parts[0].data, n_bytes));
-    }
     TSR_TRY(tsr_comm_meet(d->parts.comm, (size_t)(n_rows * n_cols), parts, &sum->n_parts));
     for (int p = 0; p < sum->n_parts; p++) {
-        void *at = (void *)(uintptr_t)parts[p];
-
-        if (!tsr_device_is_host(d->parts.dev)) {
-            at = d->room.parts[p].data;
-            TSR_TRY(tsr_device_upload(d->parts.dev, at, parts[p], n_bytes));
-        }
-        sum->parts[p] =
-            tsr_tensor_of(at, TSR_DTYPE_F64, tsr_device_kind_of(d->parts.dev), n_rows, n_cols);
+        sum->parts[p] = tsr_tensor_of((void *)(uintptr_t)parts[p], TSR_DTYPE_F64,
+                                      tsr_device_kind_of(d->parts.dev), n_rows, n_cols);
     }
     return TSR_OK;
 }

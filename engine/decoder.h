@@ -34,6 +34,7 @@ typedef struct tsr_decoder_parts {
     int max_rows; /* of a batch */
     int max_seqs;
     int64_t context;
+    bool no_graphs; /* every op is launched anew in every step (engine/replays.h) */
 } tsr_decoder_parts;
 
 /* Every buffer of a forward pass, sized once for the largest. Errors: NOMEM. */

@@ -78,6 +78,11 @@ static tsr_status project(tsr_decoder *d, const tsr_decoder_room *room, int laye
         TSR_TRY(norm_wide(d, room, w, l->makes_kv));
     }
     TSR_TRY(norm_heads(d, room->q, &w->q_head_norm));
+    if (l->rope >= 0 && l->makes_kv) {
+        TSR_TRY(norm_heads(d, room->k, &w->k_head_norm));
+        return tsr_rope_write(dev, kv, room->q, room->k, room->v, room->angles[l->rope],
+                              config->rope_first, config->rope_pairs, batch);
+    }
     if (l->rope >= 0) {
         TSR_TRY(tsr_rope(dev, room->q, room->angles[l->rope], head_dim, config->rope_first,
                          config->rope_pairs));
@@ -86,10 +91,6 @@ static tsr_status project(tsr_decoder *d, const tsr_decoder_room *room, int laye
         return TSR_OK;
     }
     TSR_TRY(norm_heads(d, room->k, &w->k_head_norm));
-    if (l->rope >= 0) {
-        TSR_TRY(tsr_rope(dev, room->k, room->angles[l->rope], head_dim, config->rope_first,
-                         config->rope_pairs));
-    }
     return tsr_kv_write(dev, kv, room->k, room->v, batch);
 }
 

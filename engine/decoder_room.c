@@ -67,7 +67,6 @@ static void lay_out(tsr_decoder_room *room, cutter *c, const tsr_decoder_parts *
     const tsr_shard_shape *shape = &config->shape;
     const int64_t rows = p->max_rows;
     const int64_t kv_dim = p->shard->kv_heads.count * shape->head_dim;
-    const bool is_apart = p->dev != NULL && !tsr_device_is_host(p->dev); // NULL: only measured
 
     room->x = cut_f32(c, rows, shape->dim);
     room->normed = cut_f32(c, rows, shape->dim);
@@ -92,9 +91,6 @@ static void lay_out(tsr_decoder_room *room, cutter *c, const tsr_decoder_parts *
     }
     if (config->slopes != NULL) {
         room->slopes = cut_f32(c, 1, p->shard->heads.count);
-    }
-    for (int i = 0; i < TSR_COMM_MOST_PARTS && is_apart; i++) {
-        room->parts[i] = cut(c, TSR_DTYPE_F64, rows, shape->dim);
     }
 }
 

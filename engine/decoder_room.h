@@ -46,9 +46,6 @@ typedef struct tsr_decoder_room {
     tsr_tensor logits;                        /* f32 [HEAD_ROWS, own vocabulary] */
     tsr_tensor frequencies[TSR_CONFIG_ROPES]; /* f64 [1, n_rot / 2] */
     tsr_tensor slopes;                        /* f32 [1, own heads] */
-    /* f64 [R, dim] each, where the comm's memory is not the device's: parts of sums, the first of
-     * them this rank's own */
-    tsr_tensor parts[TSR_COMM_MOST_PARTS];
 } tsr_decoder_room;
 
 /* On the host: the chosen experts of a batch, sorted. */

@@ -49,6 +49,7 @@ static tsr_status make_cache(tsr_engine *e)
         .max_rows = s->max_batch_tokens,
         .max_seqs = s->max_sequences,
         .context = s->context,
+        .no_graphs = s->no_graphs,
     };
     TSR_TRY(tsr_runner_create(&e->runner, &parts, e->store, &limits, tsr_world_size(e->world)));
     TSR_TRY(tsr_step_init(&e->step, &limits));
@@ -100,7 +101,7 @@ tsr_status tsr_engine_create(tsr_engine **out, tsr_world *world, const tsr_engin
     // here on.
     TSR_TRY_GOTO(st, fail, tsr_settings_agree(&e->settings, e->world));
     TSR_TRY_GOTO(st, fail,
-                 tsr_comm_create(&e->comm, e->world,
+                 tsr_comm_create(&e->comm, e->world, e->dev,
                                  (size_t)e->settings.max_batch_tokens *
                                      (size_t)tsr_model_config(e->model)->shape.dim));
     TSR_TRY_GOTO(st, fail, tsr_world_agree(e->world, make_cache(e)));
@@ -180,6 +181,7 @@ static tsr_engine_stats describe_rank(const tsr_engine *e)
         .n_ranks = tsr_world_size(e->world),
         .n_threads = e->settings.device.n_threads,
         .device = tsr_device_describe(e->dev),
+        .on_gpu = !tsr_device_is_host(e->dev),
         .comm = tsr_comm_describe(e->comm),
         .load_s = e->load_s,
         .weight_bytes = e->weights.n_bytes,

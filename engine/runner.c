@@ -5,6 +5,7 @@
 
 #include "base/alloc.h"
 #include "engine/memory_report.h"
+#include "engine/replays.h"
 
 enum {
     CHANGE_WORDS = 5 // of each changed logit
@@ -24,6 +25,7 @@ typedef struct inputs {
 
 struct tsr_runner {
     tsr_decoder *decoder; /* owned */
+    tsr_replays *replays; /* owned */
     tsr_decoder_parts parts;
     tsr_kv_store *store; /* borrowed */
     tsr_step_limits limits;
@@ -107,6 +109,7 @@ tsr_status tsr_runner_create(tsr_runner **out, const tsr_decoder_parts *parts, t
         goto fail;
     }
     TSR_TRY_GOTO(st, fail, tsr_decoder_create(&runner->decoder, parts));
+    TSR_TRY_GOTO(st, fail, tsr_replays_create(&runner->replays, runner->decoder, parts));
     *out = runner;
     return TSR_OK;
 
@@ -131,6 +134,7 @@ void tsr_runner_destroy(tsr_runner *runner)
     if (runner == NULL) {
         return;
     }
+    tsr_replays_destroy(runner->replays);
     tsr_decoder_destroy(runner->decoder);
     free_found(runner);
     tsr_free(runner->words);
@@ -200,6 +204,9 @@ static tsr_status load_inputs(tsr_runner *runner, const tsr_step *step, inputs *
         }
         if (step->first_pos[s] + n > in->batch.longest) {
             in->batch.longest = step->first_pos[s] + n;
+        }
+        if (n > in->batch.most_rows) {
+            in->batch.most_rows = n;
         }
     }
     in->spans = (tsr_decoder_spans){step->n_seqs, step->row_start, step->is_long};
@@ -555,7 +562,7 @@ tsr_status tsr_runner_start(tsr_runner *runner, const tsr_step *step)
         return TSR_OK;
     }
     TSR_TRY(load_inputs(runner, step, &runner->in));
-    return tsr_decoder_forward(runner->decoder, in->tokens, in->positions, &in->batch, &in->spans);
+    return tsr_replays_forward(runner->replays, in->tokens, in->positions, &in->batch, &in->spans);
 }
 
 tsr_status tsr_runner_finish(tsr_runner *runner, const tsr_step *step, tsr_findings *findings)

@@ -47,6 +47,7 @@ tsr_status tsr_settings_place(tsr_settings *settings, tsr_world *world,
         .kind = kind,
         .index = index,
         .n_threads = settings->placement.n_threads,
+        .deterministic = options->deterministic,
         .cpus = settings->placement.n_cpus > 0 ? settings->placement.cpus : NULL,
     };
     return TSR_OK;
@@ -148,6 +149,7 @@ tsr_status tsr_settings_choose(tsr_settings *s, const tsr_engine_options *option
                         s->block_tokens);
     }
     s->prefix_cache = !options->no_prefix_cache;
+    s->no_graphs = options->no_graphs;
     if (strcmp(preempt, "auto") == 0) {
         s->preempt = TSR_PREEMPT_AUTO;
     } else if (strcmp(preempt, "swap") == 0) {

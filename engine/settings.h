@@ -31,6 +31,7 @@ typedef struct tsr_settings {
     const char *disk_folder; /* borrowed from the options */
     tsr_activations activations;
     bool prefix_cache;
+    bool no_graphs;
     tsr_preempt preempt;
     tsr_format weights_as; /* what plain weights become; TSR_FORMAT_COUNT: as they are stored */
     int max_batch_tokens;

@@ -252,12 +252,15 @@ typedef struct tsr_engine_options {
     int n_threads;              /* of each rank; 0: the host's cores divided among its ranks */
     const char *device; /* "cpu", "cuda" (a GPU a rank, by its number on the host) or "auto": GPUs
                            if every rank has one; NULL: auto */
+    bool deterministic; /* on GPUs: the CPU's tokens, whatever the batch and the number of ranks,
+                           for some of the speed; CPUs always give them */
     const char *activations; /* over quantised weights: "int8" or "f32"; NULL: int8 */
     int max_batch_tokens;    /* rows a step; 0: 512 */
     int max_sequences;       /* running at once; 0: 64 */
     int max_queue;           /* waiting at once; 0: any number */
     bool no_prefix_cache;    /* keep nothing of a sequence that has ended for others that begin as
                                 it did */
+    bool no_graphs;          /* on GPUs: launch every kernel of every step by itself */
     const char *preempt;     /* the cache of a sequence that is put back for want of memory: "swap"
                                 keeps it in slower memory, "recompute" computes it again, "auto" takes
                                 what is faster; NULL: auto */
@@ -457,8 +460,9 @@ TSR_API TSR_MUST_CHECK tsr_status tsr_engine_follow(tsr_engine *engine);
 
 typedef struct tsr_engine_stats {
     int n_ranks;
-    int n_threads;           /* of this rank */
-    const char *device;      /* "CPU, AVX-512 VNNI, 2 threads" */
+    int n_threads;      /* of this rank */
+    const char *device; /* "CPU, AVX-512 VNNI, 2 threads" */
+    bool on_gpu;
     const char *comm;        /* "one rank", "shared memory", "MPI" */
     double load_s;           /* of tsr_engine_create() */
     uint64_t weight_bytes;   /* of this rank */

@@ -12,14 +12,27 @@ int tsr_tier_room_least(const tsr_tier_room *room)
     return (room->is_tiered ? LEAST_DEVICE_COLUMNS : 1) * room->n_groups;
 }
 
+/*
+ * What the cache takes by itself, of what is free, shared among the ranks that use it: of the
+ * host's memory at most half; of a GPU's, which nobody else wants, three quarters: the rest is for
+ * activations, scratch and what CUDA and NCCL take themselves.
+ */
+static uint64_t default_room(const tsr_device_options *device, int host_size)
+{
+    const uint64_t n_free = tsr_device_free_bytes(device->kind, device->index);
+    const int n_gpus = tsr_device_gpus();
+
+    if (device->kind == TSR_DEVICE_CPU || n_gpus == 0) {
+        return n_free / 2 / (uint64_t)host_size;
+    }
+    return n_free / 4 * 3 / (uint64_t)((host_size + n_gpus - 1) / n_gpus);
+}
+
 static tsr_status count_device(tsr_tier_room *out, const tsr_engine_options *options,
                                const tsr_device_options *device, int64_t n_useful, int host_size)
 {
-    // By itself the cache takes at most half of what is free, shared among the host's ranks.
     const uint64_t room =
-        options->kv_memory_bytes > 0
-            ? options->kv_memory_bytes
-            : tsr_device_free_bytes(device->kind, device->index) / 2 / (uint64_t)host_size;
+        options->kv_memory_bytes > 0 ? options->kv_memory_bytes : default_room(device, host_size);
     const int64_t fitting = (int64_t)(room / out->block_bytes);
     const int64_t least = tsr_tier_room_least(out);
     const int64_t n = fitting < n_useful || options->kv_memory_bytes > 0 ? fitting : n_useful;

@@ -8,6 +8,7 @@
  */
 #include "kernels/tiles.cuh"
 
+#include "kernels/attention_fast.cuh"
 #include "kernels/batch.cuh"
 
 enum {
@@ -192,11 +193,14 @@ static size_t row_bytes(int64_t longest, int n_heads, int head_dim)
 extern "C" size_t tsr_attention_cuda_scratch(int n_threads, const tsr_ops_limits *limits)
 {
     const size_t a_row = row_bytes(limits->context, limits->n_heads, limits->head_dim);
+    const size_t all = a_row * (size_t)limits->n_rows;
     const size_t most = (size_t)64 << 20; // rows beyond it are taken in turns
+    // Beside it, queries that are turned.
+    const size_t queries =
+        (size_t)limits->n_rows * (size_t)limits->n_heads * (size_t)limits->head_dim * sizeof(float);
 
     (void)n_threads;
-    return a_row * (size_t)limits->n_rows < most || a_row > most ? a_row * (size_t)limits->n_rows
-                                                                 : most;
+    return queries + (all < most ? all : a_row > most ? a_row : most);
 }
 
 extern "C" tsr_status tsr_attention_cuda(tsr_device *dev, tsr_tensor out, tsr_tensor q,
@@ -214,7 +218,10 @@ extern "C" tsr_status tsr_attention_cuda(tsr_device *dev, tsr_tensor out, tsr_te
     const tsr_batch_rows rows = tsr_batch_rows_of(batch);
     const cudaStream_t queue = tsr_cuda_queue(dev);
 
-    TSR_TRY(tsr_kv_place_check("attention", kv));
+    if (!dev->deterministic && tsr_attention_fast_can(kv, shape)) {
+        return tsr_attention_fast(dev, out, q, kv, batch, shape);
+    }
+    TSR_TRY(tsr_kv_place_check("attention", kv, false));
     if (shape->softcap != 0 || shape->window != 0 || shape->stride != 0 ||
         shape->slopes.data != NULL || shape->sinks.data != NULL) {
         return tsr_fail(TSR_ERR_UNSUPPORTED,

@@ -153,9 +153,8 @@ static bool is_sparse(const tsr_attention_call *c, const tsr_attention_range *ra
 static int pick_tokens(tsr_attention_run *run, const tsr_attention_bench *b,
                        const tsr_attention_range *ranges, int n_ranges)
 {
-    const size_t key_bytes = (size_t)tsr_kv_type_key_bits(run->type) / 8;
-    const size_t row_bytes =
-        (size_t)run->padded_dim * (size_t)tsr_kv_type_value_bits(run->type) / 8;
+    const size_t key_bytes = (size_t)tsr_kv_type_bits(run->type) / 8;
+    const size_t row_bytes = (size_t)run->padded_dim * (size_t)tsr_kv_type_bits(run->type) / 8;
     const tsr_attention_run from = *run;
     char *keys = (char *)b->keys;
     char *values = (char *)b->values;

@@ -47,6 +47,9 @@ typedef tsr_status tsr_rope_fn(tsr_device *dev, tsr_tensor x, tsr_tensor angles,
                                int first, tsr_rope_pairs pairs);
 typedef tsr_status tsr_kv_write_fn(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor k,
                                    tsr_tensor v, const tsr_batch *batch);
+typedef tsr_status tsr_rope_write_fn(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor q,
+                                     tsr_tensor k, tsr_tensor v, tsr_tensor angles, int first,
+                                     tsr_rope_pairs pairs, const tsr_batch *batch);
 typedef tsr_status tsr_attention_fn(tsr_device *dev, tsr_tensor out, tsr_tensor q,
                                     const tsr_kv_view *kv, const tsr_batch *batch,
                                     const tsr_attention_shape *shape);
@@ -72,6 +75,9 @@ typedef void *tsr_device_alloc_fn(tsr_device *dev, size_t n_bytes);
 typedef void tsr_device_free_fn(tsr_device *dev, void *memory, size_t n_bytes);
 typedef tsr_status tsr_device_copy_fn(tsr_device *dev, void *to, const void *from, size_t n_bytes);
 typedef void tsr_device_close_fn(tsr_device *dev);
+typedef tsr_status tsr_device_record_fn(tsr_device *dev, tsr_recording **out);
+typedef tsr_status tsr_device_replay_fn(tsr_device *dev, tsr_recording *recording);
+typedef void tsr_device_forget_fn(tsr_device *dev, tsr_recording *recording);
 
 /* Bytes of scratch that an op needs within these limits. */
 typedef size_t tsr_scratch_fn(int n_threads, const tsr_ops_limits *limits);
@@ -86,6 +92,10 @@ typedef struct tsr_backend {
     tsr_device_copy_fn *copy;
     tsr_device_copy_fn *upload;
     tsr_device_copy_fn *download;
+    tsr_device_sync_fn *record_begin;
+    tsr_device_record_fn *record_end;
+    tsr_device_replay_fn *replay;
+    tsr_device_forget_fn *forget;
     tsr_embed_fn *embed;
     tsr_narrow_fn *narrow;
     tsr_add_sums_fn *add_sums;
@@ -105,6 +115,7 @@ typedef struct tsr_backend {
     tsr_rope_angles_fn *rope_angles;
     tsr_rope_fn *rope;
     tsr_kv_write_fn *kv_write;
+    tsr_rope_write_fn *rope_write;
     tsr_attention_fn *attention;
     tsr_attention_part_fn *attention_part;
     tsr_attention_merge_fn *attention_merge;
@@ -141,6 +152,7 @@ tsr_copy_heads_fn tsr_copy_heads_cpu;
 tsr_rope_angles_fn tsr_rope_angles_cpu;
 tsr_rope_fn tsr_rope_cpu;
 tsr_kv_write_fn tsr_kv_write_cpu;
+tsr_rope_write_fn tsr_rope_write_cpu;
 tsr_attention_fn tsr_attention_cpu;
 tsr_attention_part_fn tsr_attention_part_cpu;
 tsr_attention_merge_fn tsr_attention_merge_cpu;
@@ -167,6 +179,7 @@ tsr_copy_heads_fn tsr_copy_heads_cuda;
 tsr_rope_angles_fn tsr_rope_angles_cuda;
 tsr_rope_fn tsr_rope_cuda;
 tsr_kv_write_fn tsr_kv_write_cuda;
+tsr_rope_write_fn tsr_rope_write_cuda;
 tsr_attention_fn tsr_attention_cuda;
 tsr_attention_part_fn tsr_attention_part_cuda;
 tsr_attention_merge_fn tsr_attention_merge_cuda;
@@ -220,7 +233,13 @@ struct tsr_device {
     tsr_isa isa;        /* of the CPU twins */
     void *scratch;      /* owned; 64-byte aligned */
     size_t scratch_bytes;
-    void *queue; /* of a GPU: its cudaStream_t; owned */
+    void *queue;      /* of a GPU: its cudaStream_t; owned */
+    void *staging;    /* of a GPU: pinned memory that uploads go through (device_cuda.c); owned */
+    void *blas;       /* of a GPU: what its large products need (blas_cuda.c); owned */
+    int64_t identity; /* of a GPU: where it sits in its host */
+    tsr_device_guard *guard; /* or NULL */
+    void *guard_ctx;
+    bool deterministic; /* a GPU whose twins give the CPU's bits */
     char description[64];
 };
 

@@ -60,6 +60,7 @@ struct tsr_kv_place {
     char *pool; /* at the layer's first head */
     size_t block_bytes;
     size_t head_bytes; /* keys and values of one head */
+    size_t key_bytes;  /* of these, the keys */
     int key_dim, value_dim, padded_dim, block_tokens;
 
     __device__ void *keys(int32_t slot, int head) const
@@ -75,19 +76,29 @@ static inline tsr_kv_place tsr_kv_place_of(const tsr_kv_view *kv)
     return tsr_kv_place{(char *)kv->pool + tsr_kv_layout_offset(layout, kv->layer, 0),
                         kv->block_bytes,
                         tsr_kv_layout_key_bytes(layout) + tsr_kv_layout_value_bytes(layout),
+                        tsr_kv_layout_key_bytes(layout),
                         layout->key_dim,
                         layout->value_dim,
                         tsr_kv_layout_padded_dim(layout),
                         layout->block_tokens};
 }
 
-/* What GPUs cannot do yet, in words. */
-static inline tsr_status tsr_kv_place_check(const char *op, const tsr_kv_view *kv)
+/* Are they codes of 8 bits? */
+static inline bool tsr_kv_place_is_coded(const tsr_kv_view *kv)
 {
-    if (tsr_kv_type_is_coded(kv->layout->type) || kv->layout->latent) {
-        return tsr_fail(TSR_ERR_UNSUPPORTED,
-                        "%s: on a GPU the cache is of f32, f16 or bf16, not %s%s", op,
-                        tsr_kv_type_name(kv->layout->type), kv->layout->latent ? ", latent" : "");
+    return kv->layout->type == TSR_KV_TYPE_FP8 || kv->layout->type == TSR_KV_TYPE_INT8;
+}
+
+/* What GPUs cannot do yet, in words. */
+static inline tsr_status tsr_kv_place_check(const char *op, const tsr_kv_view *kv, bool with_codes)
+{
+    if (tsr_kv_type_has_levels(kv->layout->type) || kv->layout->latent ||
+        (!with_codes && tsr_kv_place_is_coded(kv))) {
+        return tsr_fail(
+            TSR_ERR_UNSUPPORTED,
+            "%s: on a GPU the cache is of f32, f16 or bf16 (fp8 or int8 where sums may have "
+            "an order of their own, and heads a multiple of 8 up to 256), not %s%s",
+            op, tsr_kv_type_name(kv->layout->type), kv->layout->latent ? ", latent" : "");
     }
     if (kv->host_pool != NULL) {
         return tsr_fail(TSR_ERR_UNSUPPORTED,

@@ -19,6 +19,7 @@ tsr_status tsr_device_open(tsr_device **out, const tsr_device_options *options)
         return tsr_fail(TSR_ERR_NOMEM, "device");
     }
     device->kind = options->kind;
+    device->deterministic = options->kind == TSR_DEVICE_CPU || options->deterministic;
     TSR_TRY_GOTO(st, fail, tsr_cpu_pool_create(&device->pool, options->n_threads, options->cpus));
     TSR_TRY_GOTO(st, fail,
                  options->kind == TSR_DEVICE_CUDA ? tsr_device_cuda_open(device, options)
@@ -67,6 +68,44 @@ tsr_cpu_pool *tsr_device_pool(const tsr_device *device)
 tsr_status tsr_device_sync(tsr_device *device)
 {
     return device->backend->sync(device);
+}
+
+void *tsr_device_queue(const tsr_device *device)
+{
+    return device->queue;
+}
+
+int64_t tsr_device_identity(const tsr_device *device)
+{
+    return device->identity;
+}
+
+void tsr_device_set_guard(tsr_device *device, tsr_device_guard *guard, void *ctx)
+{
+    device->guard = guard;
+    device->guard_ctx = ctx;
+}
+
+tsr_status tsr_device_record_begin(tsr_device *device)
+{
+    return device->backend->record_begin(device);
+}
+
+tsr_status tsr_device_record_end(tsr_device *device, tsr_recording **out)
+{
+    return device->backend->record_end(device, out);
+}
+
+tsr_status tsr_device_replay(tsr_device *device, tsr_recording *recording)
+{
+    return device->backend->replay(device, recording);
+}
+
+void tsr_device_forget(tsr_device *device, tsr_recording *recording)
+{
+    if (recording != NULL) {
+        device->backend->forget(device, recording);
+    }
 }
 
 tsr_status tsr_device_reserve_scratch(tsr_device *device, size_t n_bytes)

@@ -28,6 +28,7 @@ typedef struct tsr_device_options {
     tsr_device_kind kind;
     int index;       /* which GPU; not read for CPU */
     int n_threads;   /* CPU threads, the caller's own included; >= 1 */
+    bool deterministic; /* of a GPU: sums in the CPU's order (docs/gpu.md); a CPU always keeps to it */
     const int *cpus; /* [n_threads] logical CPUs to bind them to, or NULL: not bound. Borrowed
                         during the call */
 } tsr_device_options;
@@ -48,6 +49,37 @@ tsr_cpu_pool *tsr_device_pool(const tsr_device *device);
 
 TSR_MUST_CHECK tsr_status tsr_device_sync(tsr_device *device);
 
+/* A GPU's queue as its own API names it (a cudaStream_t), for what else is queued there; NULL on
+ * the CPU, whose ops have ended when their calls return. */
+void *tsr_device_queue(const tsr_device *device);
+
+/* The same number for the same GPU of a host, whatever the process calls it; 0 for the CPU. */
+int64_t tsr_device_identity(const tsr_device *device);
+
+/*
+ * While the host waits for a device's queue, guard(ctx, true) is called once and guard(ctx, false)
+ * again and again: it passes the time, and its failure ends the wait and is that of whoever waited.
+ * For queues in which one device waits for others, which may be gone. guard NULL: none. The CPU
+ * never calls it.
+ */
+typedef tsr_status tsr_device_guard(void *ctx, bool begins);
+void tsr_device_set_guard(tsr_device *device, tsr_device_guard *guard, void *ctx);
+
+/* ---- recordings -------------------------------------------------------------------------------
+ */
+
+/*
+ * Ops that are called between record_begin and record_end are not run but kept, with the addresses
+ * they were given, and then replayed in one call as often as one likes, on what lies at those
+ * addresses by then. In between nothing may be waited for, uploaded, downloaded or allocated. A
+ * recording ends before its device. Errors: UNSUPPORTED (the CPU), DEVICE, NOMEM.
+ */
+typedef struct tsr_recording tsr_recording;
+TSR_MUST_CHECK tsr_status tsr_device_record_begin(tsr_device *device);
+TSR_MUST_CHECK tsr_status tsr_device_record_end(tsr_device *device, tsr_recording **out);
+TSR_MUST_CHECK tsr_status tsr_device_replay(tsr_device *device, tsr_recording *recording);
+void tsr_device_forget(tsr_device *device, tsr_recording *recording); /* NULL is fine */
+
 /*
  * Memory that ops need for themselves, reserved once so that no step allocates. Ops check that what
  * they need fits: see tsr_ops_scratch_bytes() in kernels/ops.h. Errors: NOMEM.
@@ -57,8 +89,8 @@ TSR_MUST_CHECK tsr_status tsr_device_reserve_scratch(tsr_device *device, size_t 
 /* ---- memory ------------------------------------------------------------------------------------
  */
 
-/* Bytes that a device has free now; on the CPU (index not read) what the system says is available, within
- * the limits of its control group. */
+/* Bytes that a device has free now; on the CPU (index not read) what the system says is available,
+ * within the limits of its control group. */
 uint64_t tsr_device_free_bytes(tsr_device_kind kind, int index);
 
 /* How many GPUs this build can use on this host. */

@@ -51,6 +51,30 @@ static void close_nothing(tsr_device *dev)
     (void)dev;
 }
 
+/* Ops run when they are called: there is nothing to keep. */
+static tsr_status record_begin(tsr_device *dev)
+{
+    (void)dev;
+    return tsr_fail(TSR_ERR_UNSUPPORTED, "device: the CPU records no ops");
+}
+
+static tsr_status record_end(tsr_device *dev, tsr_recording **out)
+{
+    (void)out;
+    return record_begin(dev);
+}
+
+static tsr_status replay(tsr_device *dev, tsr_recording *recording)
+{
+    (void)recording;
+    return record_begin(dev);
+}
+
+static void forget(tsr_device *dev, tsr_recording *recording)
+{
+    (void)dev, (void)recording;
+}
+
 static const tsr_backend backend = {
     .close = close_nothing,
     .sync = sync,
@@ -61,6 +85,10 @@ static const tsr_backend backend = {
     .copy = copy,
     .upload = copy,
     .download = copy,
+    .record_begin = record_begin,
+    .record_end = record_end,
+    .replay = replay,
+    .forget = forget,
     .embed = tsr_embed_cpu,
     .narrow = tsr_narrow_cpu,
     .add_sums = tsr_add_sums_cpu,
@@ -80,6 +108,7 @@ static const tsr_backend backend = {
     .rope_angles = tsr_rope_angles_cpu,
     .rope = tsr_rope_cpu,
     .kv_write = tsr_kv_write_cpu,
+    .rope_write = tsr_rope_write_cpu,
     .attention = tsr_attention_cpu,
     .attention_part = tsr_attention_part_cpu,
     .attention_merge = tsr_attention_merge_cpu,

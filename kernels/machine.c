@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "kernels/backend.h"
+#include "kernels/machine_cuda.h"
 #include "kernels/machine_loops.h"
 
 enum {
@@ -77,7 +78,7 @@ static double rounds_a_second(trial *t, tsr_cpu_pool *pool, tsr_cpu_pool_fn *sha
     return (double)rounds * 1e9 / (double)(tsr_clock_ns() - began);
 }
 
-tsr_status tsr_machine_measure(tsr_device *dev, tsr_activations activations, int ms,
+static tsr_status measure_host(tsr_device *dev, tsr_activations activations, int ms,
                                double *read_bytes_per_s, double *macs_per_s)
 {
     tsr_cpu_pool *pool = tsr_device_pool(dev);
@@ -116,4 +117,12 @@ tsr_status tsr_machine_measure(tsr_device *dev, tsr_activations activations, int
     *read_bytes_per_s = best_read;
     *macs_per_s = best_compute;
     return TSR_OK;
+}
+
+tsr_status tsr_machine_measure(tsr_device *dev, tsr_activations activations, int ms,
+                               double *read_bytes_per_s, double *macs_per_s)
+{
+    return tsr_device_is_host(dev)
+               ? measure_host(dev, activations, ms, read_bytes_per_s, macs_per_s)
+               : tsr_machine_cuda_peak(dev, read_bytes_per_s, macs_per_s);
 }

@@ -8,6 +8,9 @@
  */
 #include "kernels/tiles.cuh"
 
+#include "kernels/matmul_fast.cuh"
+#include "kernels/matmul_large.cuh"
+
 enum {
     THREADS = 128,
     X_GROUP_FLOATS = 4 // scale, scale times sum, and that of either half
@@ -77,18 +80,6 @@ static __global__ void quantise(quantised_x to, tsr_rows<const float> x, int64_t
 /* ---- integer dot products
  * ------------------------------------------------------------------------ */
 
-/* Four entries of a table of sixteen bytes, by the low halves of q's bytes. */
-static __device__ __forceinline__ uint32_t look_up(const uint32_t table[4], uint32_t q)
-{
-    const uint32_t by_pairs = (q | q >> 4) & 0x00FF00FFU;
-    const uint32_t selectors = (by_pairs | by_pairs >> 8) & 0x7777U;
-    const uint32_t is_upper = (q >> 3 & 0x01010101U) * 0xFFU;
-    const uint32_t lower = __byte_perm(table[0], table[1], selectors);
-    const uint32_t upper = __byte_perm(table[2], table[3], selectors);
-
-    return (lower & ~is_upper) | (upper & is_upper);
-}
-
 /* The codes of columns 16 half + 4 j .. + 3 of row r, a signed byte each. */
 template <tsr_format F>
 static __device__ __forceinline__ int codes_of(const char *tile, int r, int j, int half)
@@ -97,19 +88,8 @@ static __device__ __forceinline__ int codes_of(const char *tile, int r, int j, i
         return *(const int *)(tile + 64 * (4 * half + j) + 4 * r);
     }
     const uint32_t bytes = *(const uint32_t *)(tile + 64 * j + 4 * r);
-    const uint32_t q = (half != 0 ? bytes >> 4 : bytes) & 0x0F0F0F0FU;
 
-    if (F == TSR_FORMAT_NL4) {
-        const uint32_t nl4[4] = {0xBFAD9881U, 0xF6EADDCFU, 0x26190D01U, 0x71594535U};
-
-        return (int)look_up(nl4, q);
-    }
-    if (F == TSR_FORMAT_FP4) {
-        const uint32_t fp4[4] = {0x03020100U, 0x0C080604U, 0xFDFEFF00U, 0xF4F8FAFCU};
-
-        return (int)look_up(fp4, q);
-    }
-    return (int)q;
+    return (int)tsr_nibble_codes<F>((half != 0 ? bytes >> 4 : bytes) & 0x0F0F0F0FU);
 }
 
 /* acc with one group added: the dot product of row r of a tile with a row of x, `floats` of that
@@ -351,8 +331,38 @@ static tsr_status multiply(tsr_device *dev, const tsr_product *product, tsr_tens
 
 extern "C" size_t tsr_matmul_cuda_scratch(int n_threads, const tsr_ops_limits *limits)
 {
+    const size_t exact = quantised_bytes(limits->n_rows, limits->n_cols);
+    const size_t fast = tsr_matmul_fast_scratch(limits->n_cols);
+    const size_t large = tsr_matmul_large_scratch(limits->n_rows, limits->n_cols);
+    const size_t most = exact > fast ? exact : fast;
+
     (void)n_threads;
-    return quantised_bytes(limits->n_rows, limits->n_cols);
+    return most > large ? most : large;
+}
+
+/* In an order of sums of its own: few rows at a time, or all of many. */
+static tsr_status multiply_freely(tsr_device *dev, const tsr_product *products, int n_products,
+                                  tsr_tensor x, tsr_activations activations)
+{
+    tsr_product slice[TSR_MAX_PRODUCTS];
+
+    for (int64_t first = 0; first < x.n_rows; first += TSR_MATMUL_FAST_ROWS) {
+        const int64_t left = x.n_rows - first;
+        const int64_t n = left < TSR_MATMUL_FAST_ROWS ? left : (int64_t)TSR_MATMUL_FAST_ROWS;
+        tsr_tensor rows = tsr_tensor_rows(x, n);
+
+        rows.data = (float *)x.data + first * x.stride;
+        for (int p = 0; p < n_products; p++) {
+            const size_t bytes = tsr_dtype_bytes(products[p].out.dtype);
+
+            slice[p] = products[p];
+            slice[p].out = tsr_tensor_rows(products[p].out, n);
+            slice[p].out.data =
+                (char *)products[p].out.data + (size_t)(first * products[p].out.stride) * bytes;
+        }
+        TSR_TRY(tsr_matmul_fast(dev, slice, n_products, rows, activations));
+    }
+    return TSR_OK;
 }
 
 extern "C" tsr_status tsr_matmul_cuda(tsr_device *dev, const tsr_product *products, int n_products,
@@ -360,7 +370,19 @@ extern "C" tsr_status tsr_matmul_cuda(tsr_device *dev, const tsr_product *produc
 {
     const quantised_x quantised = quantised_in(dev->scratch, x.n_rows, x.n_cols);
     bool any_int8 = false;
+    const bool is_large = x.n_rows > TSR_MATMUL_LARGE_ROWS && x.n_cols > 0;
+    bool is_free = !dev->deterministic;
 
+    for (int p = 0; p < n_products && is_free; p++) {
+        const tsr_format format = products[p].weight->format;
+
+        is_free = is_large ? tsr_matmul_large_can(format, activations)
+                           : tsr_matmul_fast_can(format, activations);
+    }
+    if (is_free) {
+        return is_large ? tsr_matmul_large(dev, products, n_products, x, activations)
+                        : multiply_freely(dev, products, n_products, x, activations);
+    }
     for (int p = 0; p < n_products; p++) {
         any_int8 = any_int8 || (activations == TSR_ACTIVATIONS_INT8 &&
                                 tsr_weight_is_quantised(products[p].weight->format));

@@ -135,28 +135,50 @@ static tsr_status check_batch(const tsr_device *dev, const char *op, const tsr_b
     return TSR_OK;
 }
 
-tsr_status tsr_kv_write(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor k, tsr_tensor v,
-                        const tsr_batch *batch)
+static tsr_status check_write(const tsr_device *dev, const char *op, const tsr_kv_view *kv,
+                              tsr_tensor k, tsr_tensor v, const tsr_batch *batch)
 {
     const tsr_kv_layout *layout = kv->layout;
     const int64_t n_heads = layout->n_kv_heads;
 
-    TSR_TRY(check_kv("kv_write", kv));
-    TSR_TRY(tsr_ops_check_tensor(dev, "kv_write", "k", k, TSR_DTYPE_F32, TSR_OPS_ANY,
+    TSR_TRY(check_kv(op, kv));
+    TSR_TRY(tsr_ops_check_tensor(dev, op, "k", k, TSR_DTYPE_F32, TSR_OPS_ANY,
                                  n_heads * layout->key_dim));
     if (layout->latent) {
         if (v.data != NULL) {
-            return tsr_fail(TSR_ERR_ARG, "kv_write: values beside latent keys");
+            return tsr_fail(TSR_ERR_ARG, "%s: values beside latent keys", op);
         }
     } else {
-        TSR_TRY(tsr_ops_check_tensor(dev, "kv_write", "v", v, TSR_DTYPE_F32, k.n_rows,
+        TSR_TRY(tsr_ops_check_tensor(dev, op, "v", v, TSR_DTYPE_F32, k.n_rows,
                                      n_heads * layout->value_dim));
     }
-    TSR_TRY(check_batch(dev, "kv_write", batch, layout, k.n_rows));
+    TSR_TRY(check_batch(dev, op, batch, layout, k.n_rows));
+    return TSR_OK;
+}
+
+tsr_status tsr_kv_write(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor k, tsr_tensor v,
+                        const tsr_batch *batch)
+{
+    TSR_TRY(check_write(dev, "kv_write", kv, k, v, batch));
     if (tsr_ops_check_empty(k)) {
         return TSR_OK;
     }
     return dev->backend->kv_write(dev, kv, k, v, batch);
+}
+
+tsr_status tsr_rope_write(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor q, tsr_tensor k,
+                          tsr_tensor v, tsr_tensor angles, int first, tsr_rope_pairs pairs,
+                          const tsr_batch *batch)
+{
+    TSR_TRY(check_write(dev, "rope_write", kv, k, v, batch));
+    TSR_TRY(tsr_ops_check_rope(dev, q, angles, kv->layout->key_dim, first, pairs));
+    TSR_TRY(tsr_ops_check_rope(dev, k, angles, kv->layout->key_dim, first, pairs));
+    if (tsr_ops_check_empty(q) || tsr_ops_check_empty(k) || tsr_ops_check_empty(angles)) {
+        TSR_TRY(tsr_rope(dev, q, angles, kv->layout->key_dim, first, pairs));
+        TSR_TRY(tsr_rope(dev, k, angles, kv->layout->key_dim, first, pairs));
+        return tsr_kv_write(dev, kv, k, v, batch);
+    }
+    return dev->backend->rope_write(dev, kv, q, k, v, angles, first, pairs, batch);
 }
 
 /* What is asked of attention can be asked, and the heads are there. */

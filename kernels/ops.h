@@ -258,6 +258,7 @@ typedef struct tsr_batch {
                              e >= 0 is slot e of the device pool, e < 0 is slot ~e of the host
                              pool. Entries of blocks that no row sees are not read. */
     int64_t longest;      /* the largest first_pos + rows of any sequence, known on the host */
+    int64_t most_rows;    /* and the most rows of any sequence, or 0 where that is not known */
 } tsr_batch;
 
 /*
@@ -269,6 +270,14 @@ typedef struct tsr_batch {
  */
 TSR_MUST_CHECK tsr_status tsr_kv_write(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor k,
                                        tsr_tensor v, const tsr_batch *batch);
+
+/*
+ * tsr_rope of q and of k, and tsr_kv_write, at once: on a GPU one launch. Where it fails, q and k
+ * may have turned.
+ */
+TSR_MUST_CHECK tsr_status tsr_rope_write(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor q,
+                                         tsr_tensor k, tsr_tensor v, tsr_tensor angles, int first,
+                                         tsr_rope_pairs pairs, const tsr_batch *batch);
 
 /*
  * What attention computes. Zero (or an absent tensor) in a field leaves that part out.

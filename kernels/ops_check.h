@@ -33,6 +33,10 @@ TSR_MUST_CHECK tsr_status tsr_ops_check_optional(const tsr_device *dev, const ch
 TSR_MUST_CHECK tsr_status tsr_ops_check_weight(const tsr_device *dev, const char *op,
                                                const tsr_weight *w);
 
+/* What tsr_rope() asks of its operands. */
+TSR_MUST_CHECK tsr_status tsr_ops_check_rope(const tsr_device *dev, tsr_tensor x, tsr_tensor angles,
+                                             int head_dim, int first, tsr_rope_pairs pairs);
+
 #ifdef __cplusplus
 }
 #endif

@@ -199,8 +199,8 @@ tsr_status tsr_rope_angles(tsr_device *dev, tsr_tensor angles, tsr_tensor positi
     return dev->backend->rope_angles(dev, angles, positions, frequencies, scale);
 }
 
-tsr_status tsr_rope(tsr_device *dev, tsr_tensor x, tsr_tensor angles, int head_dim, int first,
-                    tsr_rope_pairs pairs)
+tsr_status tsr_ops_check_rope(const tsr_device *dev, tsr_tensor x, tsr_tensor angles, int head_dim,
+                              int first, tsr_rope_pairs pairs)
 {
     TSR_TRY(tsr_ops_check_tensor(dev, "rope", "x", x, TSR_DTYPE_F32, TSR_OPS_ANY, TSR_OPS_ANY));
     TSR_TRY(
@@ -213,6 +213,13 @@ tsr_status tsr_rope(tsr_device *dev, tsr_tensor x, tsr_tensor angles, int head_d
     if (pairs != TSR_ROPE_INTERLEAVED && pairs != TSR_ROPE_HALVES) {
         return tsr_fail(TSR_ERR_ARG, "rope: no pairs %d", (int)pairs);
     }
+    return TSR_OK;
+}
+
+tsr_status tsr_rope(tsr_device *dev, tsr_tensor x, tsr_tensor angles, int head_dim, int first,
+                    tsr_rope_pairs pairs)
+{
+    TSR_TRY(tsr_ops_check_rope(dev, x, angles, head_dim, first, pairs));
     if (tsr_ops_check_empty(x) || tsr_ops_check_empty(angles)) {
         return TSR_OK;
     }

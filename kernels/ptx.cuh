@@ -76,6 +76,24 @@ static __device__ __forceinline__ void tsr_load_matrices2_transposed(uint32_t ou
                  : "memory");
 }
 
+static __device__ __forceinline__ void tsr_load_matrices4_transposed(uint32_t out[4],
+                                                                     const void *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"(tsr_shared_address(row))
+                 : "memory");
+}
+
+/* 2^x to about two units in the last place; what is subnormal becomes 0. */
+static __device__ __forceinline__ float tsr_fast_exp2(float x)
+{
+    float y;
+
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* Begin to copy 16 bytes from device to shared memory, past the first-level cache; when not wanted,
  * zeros (the source must still be an address that may be read). */
 static __device__ __forceinline__ void tsr_copy16(void *shared, const void *global, bool is_wanted)

@@ -38,6 +38,27 @@ static __device__ __forceinline__ float tsr_e4m3(uint32_t bits)
     return (bits & 0x7F) == 0x7F ? NAN : scaled * 256.0F; // exponents are biased by 7, not 15
 }
 
+/* tsr_mma_f16() or tsr_mma_bf16(), by the type of an element. */
+static __device__ __forceinline__ void tsr_multiply_halves(float d[4], const uint32_t a[4],
+                                                           const uint32_t b[2], __half)
+{
+    tsr_mma_f16(d, a, b);
+}
+static __device__ __forceinline__ void tsr_multiply_halves(float d[4], const uint32_t a[4],
+                                                           const uint32_t b[2], __nv_bfloat16)
+{
+    tsr_mma_bf16(d, a, b);
+}
+
+/* Two e4m3 codes as halves, 256 times smaller; what is NaN stays so. */
+static __device__ __forceinline__ uint32_t tsr_two_e4m3(uint32_t low, uint32_t high)
+{
+    const uint32_t both = low | high << 16;
+    const uint32_t is_nan = ((both & 0x007F007FU) + 0x00010001U) & 0x00800080U;
+
+    return (both & 0x00800080U) << 8 | (both & 0x007F007FU) << 7 | is_nan << 7;
+}
+
 /* The sixteen values of IQ4_NL, and those of doubled e2m1, a byte each. */
 static __device__ __forceinline__ int tsr_code_value(tsr_format format, uint32_t q)
 {
@@ -91,6 +112,34 @@ static __device__ __forceinline__ float tsr_tile_element(const char *tile, int r
         return tsr_float_at(tile + 256 + 4 * r) * (float)q + tsr_float_at(tile + 320 + 4 * r);
     }
     return tsr_float_at(tile + 256 + 4 * r) * (float)tsr_code_value(F, q);
+}
+
+/* Four entries of a table of sixteen bytes, by the low halves of q's bytes. */
+static __device__ __forceinline__ uint32_t tsr_look_up(const uint32_t table[4], uint32_t q)
+{
+    const uint32_t by_pairs = (q | q >> 4) & 0x00FF00FFU;
+    const uint32_t selectors = (by_pairs | by_pairs >> 8) & 0x7777U;
+    const uint32_t is_upper = (q >> 3 & 0x01010101U) * 0xFFU;
+    const uint32_t lower = __byte_perm(table[0], table[1], selectors);
+    const uint32_t upper = __byte_perm(table[2], table[3], selectors);
+
+    return (lower & ~is_upper) | (upper & is_upper);
+}
+
+/* What four codes of four bits mean, a signed byte each; d and m aside. */
+template <tsr_format F> static __device__ __forceinline__ uint32_t tsr_nibble_codes(uint32_t q)
+{
+    if (F == TSR_FORMAT_NL4) {
+        const uint32_t nl4[4] = {0xBFAD9881U, 0xF6EADDCFU, 0x26190D01U, 0x71594535U};
+
+        return tsr_look_up(nl4, q);
+    }
+    if (F == TSR_FORMAT_FP4) {
+        const uint32_t fp4[4] = {0x03020100U, 0x0C080604U, 0xFDFEFF00U, 0xF4F8FAFCU};
+
+        return tsr_look_up(fp4, q);
+    }
+    return q;
 }
 
 /* Calls `call<FORMAT>` for a format that is known only when running. */

@@ -99,7 +99,8 @@ static void print_head(const tsr_engine *engine, const machine *m)
 
     tsr_out_print("%s | %s | %s | %s\n", facts.name, tsr_session_crew(engine).text, stats.device,
                   stats.comm);
-    tsr_out_print("this machine, measured now: reads %.1f GB/s, computes %.1f Gop/s\n\n",
+    tsr_out_print("%s: reads %.1f GB/s, computes %.1f Gop/s\n\n",
+                  stats.on_gpu ? "these GPUs, by their clocks" : "this machine, measured now",
                   m->read_bytes_per_s / 1e9, 2.0 * m->macs_per_s / 1e9);
     tsr_out_print("%-10s %5s %8s %10s   %-10s %16s %7s %8s\n", "what", "batch", "context",
                   "tokens/s", "limit", "reached", "share", "host");

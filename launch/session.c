@@ -40,6 +40,10 @@ static const tsr_args_option options_table[] = {
      "threads of each rank (default: the host's cores divided among its ranks)"},
     {"--device", "D", TSR_ARGS_CHOICE, FIELD(device), 0, 0, "auto|cpu|cuda",
      "where the arithmetic is done (default auto: on GPUs if every rank has one)"},
+    {"--deterministic", NULL, TSR_ARGS_FLAG, FIELD(deterministic), 0, 0, NULL,
+     "on GPUs: the same tokens whatever else is computed beside them and on any number of ranks, "
+     "as "
+     "on CPUs, for some of the speed"},
     {"--activations", "T", TSR_ARGS_CHOICE, FIELD(activations), 0, 0, "int8|f32",
      "numbers that meet quantised weights: int8 is fast, f32 is exact (default int8)"},
     {"--max-batch-tokens", "N", TSR_ARGS_INTEGER, FIELD(max_batch_tokens), 1, 65536, NULL,
@@ -50,6 +54,9 @@ static const tsr_args_option options_table[] = {
      "prompts that wait at most; one more is refused; 0: any number (default 0)"},
     {"--no-prefix-cache", NULL, TSR_ARGS_FLAG, FIELD(no_prefix_cache), 0, 0, NULL,
      "compute every prompt whole, also where the cache still has its beginning"},
+    {"--no-graphs", NULL, TSR_ARGS_FLAG, FIELD(no_graphs), 0, 0, NULL,
+     "on GPUs: launch every kernel of every step by itself, instead of replaying what was "
+     "recorded"},
     {"--preempt", "HOW", TSR_ARGS_CHOICE, FIELD(preempt), 0, 0, "auto|swap|recompute",
      "the cache of a sequence that has to wait for memory: kept in slower memory, computed again, "
      "or "
@@ -90,11 +97,13 @@ static tsr_engine_options engine_options(const tsr_session_options *options)
             options->block_tokens != NULL ? (int)strtol(options->block_tokens, NULL, 10) : 0,
         .n_threads = (int)options->n_threads,
         .device = options->device,
+        .deterministic = options->deterministic,
         .activations = options->activations,
         .max_batch_tokens = (int)options->max_batch_tokens,
         .max_sequences = (int)options->max_sequences,
         .max_queue = (int)options->max_queue,
         .no_prefix_cache = options->no_prefix_cache,
+        .no_graphs = options->no_graphs,
         .preempt = options->preempt,
         .target_itl_ms = options->target_itl_ms,
         .drain_s = options->drain_s,

@@ -37,6 +37,7 @@ typedef struct tsr_session_options {
     const char *block_tokens;
     int64_t n_threads;
     const char *device;
+    bool deterministic;
     const char *activations;
     const char *dtype;
     const char *quantize;
@@ -44,6 +45,7 @@ typedef struct tsr_session_options {
     int64_t max_sequences;
     int64_t max_queue;
     bool no_prefix_cache;
+    bool no_graphs;
     const char *preempt;
     double target_itl_ms;
     double drain_s; /* no option of the group, as is the next */

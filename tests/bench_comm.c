@@ -39,7 +39,7 @@ int main(void)
     tsr_world *world = NULL;
 
     if (tsr_world_open(&world) != TSR_OK ||
-        tsr_comm_create_way(&comm, world, MOST, TSR_COMM_SHARED) != TSR_OK) {
+        tsr_comm_create_way(&comm, world, NULL, MOST, TSR_COMM_SHARED) != TSR_OK) {
         fprintf(stderr, "%s\n", tsr_status_message());
         return 1;
     }

@@ -56,7 +56,7 @@ static void check_way(tsr_comm_way way, size_t largest)
     tsr_comm *comm = NULL;
 
     assert_non_null(values);
-    assert_int_equal(tsr_comm_create_way(&comm, world, largest, way), TSR_OK);
+    assert_int_equal(tsr_comm_create_way(&comm, world, NULL, largest, way), TSR_OK);
     for (int round = 0; round < 6; round++) {
         for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
             check_sums(comm, values, counts[i], round);
@@ -100,7 +100,7 @@ static void check_parts(tsr_comm_way way)
     tsr_comm *comm = NULL;
     int n_parts;
 
-    assert_int_equal(tsr_comm_create_way(&comm, world, LARGEST, way), TSR_OK);
+    assert_int_equal(tsr_comm_create_way(&comm, world, NULL, LARGEST, way), TSR_OK);
     for (int round = 0; round < 200; round++) {
         const size_t n = counts[(size_t)round % (sizeof(counts) / sizeof(counts[0]))];
         double *own = tsr_comm_part(comm);
@@ -147,7 +147,7 @@ static void ranks_that_come_at_different_times_get_their_own_rounds_sums(void **
     double values[65];
 
     (void)state;
-    assert_int_equal(tsr_comm_create(&comm, world, 64), TSR_OK);
+    assert_int_equal(tsr_comm_create(&comm, world, NULL, 64), TSR_OK);
     for (int round = 0; round < 1000; round++) {
         // Every rank is late in its own rounds, so that the others run ahead as far as they can.
         for (volatile int i = 0; round % 7 == tsr_world_rank(world) && i < 3000;) {
@@ -165,8 +165,8 @@ static void two_comms_live_side_by_side(void **state)
     double values[101];
 
     (void)state;
-    assert_int_equal(tsr_comm_create(&first, world, 100), TSR_OK);
-    assert_int_equal(tsr_comm_create(&second, world, 100), TSR_OK);
+    assert_int_equal(tsr_comm_create(&first, world, NULL, 100), TSR_OK);
+    assert_int_equal(tsr_comm_create(&second, world, NULL, 100), TSR_OK);
     for (int round = 0; round < 100; round++) {
         check_sums(first, values, 100, round);
         check_sums(second, values, 50, round);
@@ -180,7 +180,7 @@ static void a_comm_says_how_it_works(void **state)
     tsr_comm *comm = NULL;
 
     (void)state;
-    assert_int_equal(tsr_comm_create(&comm, world, 1), TSR_OK);
+    assert_int_equal(tsr_comm_create(&comm, world, NULL, 1), TSR_OK);
     assert_string_equal(tsr_comm_describe(comm),
                         tsr_world_size(world) == 1 ? "one rank" : "shared memory");
     tsr_comm_destroy(comm);
@@ -191,7 +191,7 @@ static tsr_status create_and_destroy(void *ctx)
     tsr_comm *comm = NULL;
 
     (void)ctx;
-    TSR_TRY(tsr_comm_create(&comm, world, 64));
+    TSR_TRY(tsr_comm_create(&comm, world, NULL, 64));
     tsr_comm_destroy(comm);
     return TSR_OK;
 }
@@ -206,7 +206,7 @@ static void running_out_of_memory_leaks_nothing_and_leaves_nobody_waiting(void *
     if (tsr_world_rank(world) == tsr_world_size(world) - 1) {
         tsr_alloc_fail_nth(1);
     }
-    assert_int_equal(tsr_comm_create(&comm, world, 64), TSR_ERR_NOMEM);
+    assert_int_equal(tsr_comm_create(&comm, world, NULL, 64), TSR_ERR_NOMEM);
     tsr_alloc_fail_nth(0);
     assert_null(comm);
 }

@@ -94,6 +94,8 @@ static tsr_status add_options(tsr_job_words *w, const tsr_engine_options *o)
     TSR_TRY(add_text(w, "--preempt", o->preempt));
     (void)snprintf(real, sizeof(real), "%.17g", o->target_itl_ms);
     TSR_TRY(add_text(w, "--target-itl", o->target_itl_ms > 0 ? real : NULL));
+    TSR_TRY(o->deterministic ? add(w, "--deterministic") : TSR_OK);
+    TSR_TRY(o->no_graphs ? add(w, "--no-graphs") : TSR_OK);
     return o->no_prefix_cache ? add(w, "--no-prefix-cache") : TSR_OK;
 }
 

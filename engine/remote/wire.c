@@ -6,7 +6,7 @@
 // Whatever is added to one of these has to be passed below, and TSR_WIRE_VERSION goes up.
 _Static_assert(sizeof(tsr_generation) == 224, "a generation has other fields than are passed here");
 _Static_assert(sizeof(tsr_event) == 192, "an event has other fields than are passed here");
-_Static_assert(sizeof(tsr_engine_stats) == 168, "stats have other fields than are passed here");
+_Static_assert(sizeof(tsr_engine_stats) == 176, "stats have other fields than are passed here");
 _Static_assert(sizeof(tsr_memory_stats) == 216, "memory has other fields than are passed here");
 
 /* ---- frames ---------------------------------------------------------------------------------- */
@@ -379,6 +379,7 @@ void tsr_wire_stats(tsr_wire *w, tsr_engine_stats *s)
     pass_doubles(w, doubles, sizeof(doubles) / sizeof(doubles[0]));
     tsr_wire_text(w, &s->device, NULL);
     tsr_wire_text(w, &s->comm, NULL);
+    tsr_wire_bool(w, &s->on_gpu);
 }
 
 static void pass_tiers(tsr_wire *w, int64_t *counts)

@@ -172,6 +172,71 @@ static __global__ void copy_left_behind(uint32_t *out, const uint32_t *in, bool 
     }
 }
 
+/* Each thread has waited for its own copies, and nobody for the others'. */
+static __global__ void matrices_of_other_threads(uint32_t *out, const uint32_t *in, bool planted)
+{
+    __shared__ uint4 rows[N / 4];
+    uint32_t got[4];
+
+    if (threadIdx.x < N / 4) {
+        tsr_copy16(&rows[N / 4 - 1 - threadIdx.x], &((const uint4 *)in)[threadIdx.x], true);
+    }
+    tsr_copies_end_group();
+    tsr_copies_wait<0>();
+    if (!planted) {
+        __syncthreads();
+    }
+    tsr_load_matrices4_transposed(got, &rows[threadIdx.x % (N / 4)]);
+    out[threadIdx.x] = got[0] ^ got[1] ^ got[2] ^ got[3];
+}
+
+/* The next tile is asked for while others still read the last one. */
+static __global__ void copy_over_matrices(uint32_t *out, const uint32_t *in, bool planted)
+{
+    __shared__ uint4 rows[N];
+    uint32_t got[4];
+    uint32_t sum = 0;
+
+    for (int stage = 0; stage < 2; stage++) {
+        tsr_copy16(&rows[threadIdx.x], &((const uint4 *)in)[threadIdx.x % (N / 4)], true);
+        tsr_copies_end_group();
+        tsr_copies_wait<0>();
+        __syncthreads();
+        tsr_load_matrices4(got, &rows[N - 1 - threadIdx.x]);
+        sum += got[0] + got[1] + got[2] + got[3];
+        if (!planted) {
+            __syncthreads();
+        }
+    }
+    out[threadIdx.x] = sum;
+}
+
+static __global__ void matrix_row_misaligned(uint32_t *out, const uint32_t *in, bool planted)
+{
+    __shared__ __align__(16) uint32_t rows[N + 4];
+    uint32_t got[2];
+
+    rows[threadIdx.x] = in[threadIdx.x];
+    if (threadIdx.x < 4) {
+        rows[N + threadIdx.x] = 0;
+    }
+    __syncthreads();
+    tsr_load_matrices2(got, &rows[threadIdx.x % 32 * 4 + (planted ? 1 : 0)]);
+    out[threadIdx.x] = got[0] + got[1];
+}
+
+static __global__ void half_a_warp_multiplies(uint32_t *out, const uint32_t *in, bool planted)
+{
+    const uint32_t a[4] = {in[threadIdx.x], 0, 0, 0};
+    const uint32_t b[2] = {in[threadIdx.x], 0};
+    float sums[4] = {0, 0, 0, 0};
+
+    if (!planted || threadIdx.x % 32 < 16) {
+        tsr_mma_bf16(sums, a, b);
+    }
+    out[threadIdx.x] = __float_as_uint(sums[0]);
+}
+
 static __global__ void misaligned_vector(uint32_t *out, const uint32_t *in, bool planted)
 {
     const uint4 *at = (const uint4 *)(in + (planted ? 1 : 0));
@@ -272,6 +337,10 @@ LAUNCH(shared_unwritten, 1, N, 0)
 LAUNCH(copy_not_waited, 1, N, 0)
 LAUNCH(copy_waited_too_little, 1, N, 0)
 LAUNCH(copy_left_behind, 1, N, 0)
+LAUNCH(matrices_of_other_threads, 1, N, 0)
+LAUNCH(copy_over_matrices, 1, N, 0)
+LAUNCH(matrix_row_misaligned, 1, N, 0)
+LAUNCH(half_a_warp_multiplies, 1, N, 0)
 LAUNCH(misaligned_vector, 1, N, 0)
 LAUNCH(global_overrun, 1, N, 0)
 LAUNCH(blocks_share_a_word, 4, N / 4, 0)

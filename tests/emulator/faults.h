@@ -29,6 +29,10 @@ extern "C" {
     X(copy_not_waited)               \
     X(copy_waited_too_little)        \
     X(copy_left_behind)              \
+    X(matrices_of_other_threads)     \
+    X(copy_over_matrices)            \
+    X(matrix_row_misaligned)         \
+    X(half_a_warp_multiplies)        \
     X(misaligned_vector)             \
     X(global_overrun)                \
     X(blocks_share_a_word)           \

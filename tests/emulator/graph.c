@@ -111,9 +111,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
 
 cudaError_t cudaEventQuery(cudaEvent_t event)
 {
-    return !event->is_recorded || event->need.stream->n_ended >= event->need.number
-               ? cudaSuccess
-               : cudaErrorNotReady;
+    return !event->is_recorded || stream_has_passed(event->need) ? cudaSuccess : cudaErrorNotReady;
 }
 
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t first, cudaEvent_t second)

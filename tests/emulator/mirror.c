@@ -12,6 +12,7 @@
 
 #include "base/alloc.h"
 #include "kernels/backend.h"
+#include "tests/emulator/mirror.h"
 #include "tests/emulator/simt.h"
 
 tsr_status __real_tsr_device_open(tsr_device **out, const tsr_device_options *options);
@@ -33,6 +34,14 @@ typedef struct copy {
     char *before; /* what the host's held when the op was called */
     bool is_result;
 } copy;
+
+/* EMULATOR_FAST: whether the GPU is one that need not give the CPU's bits. */
+bool mirror_is_fast(void)
+{
+    const char *wanted = getenv("EMULATOR_FAST");
+
+    return wanted != NULL && strcmp(wanted, "1") == 0;
+}
 
 static tsr_device *gpu;
 static const tsr_backend *host_backend;
@@ -404,6 +413,21 @@ static tsr_status kv_write(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor k,
     RUN_TWICE(dev, tsr_kv_write(gpu, &view, keys, values, &rows));
 }
 
+static tsr_status rope_write(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor q, tsr_tensor k,
+                             tsr_tensor v, tsr_tensor angles, int first, tsr_rope_pairs pairs,
+                             const tsr_batch *batch)
+{
+    ON_PLAIN_C(rope_write, dev, kv, q, k, v, angles, first, pairs, batch);
+    const tsr_kv_view view = put_kv(kv, batch, true);
+    const tsr_tensor queries = put_window(q, true);
+    const tsr_tensor keys = put_window(k, true);
+    const tsr_tensor values = put_window(v, false);
+    const tsr_tensor turns = put_window(angles, false);
+    const tsr_batch rows = put_batch(batch);
+
+    RUN_TWICE(dev, tsr_rope_write(gpu, &view, queries, keys, values, turns, first, pairs, &rows));
+}
+
 static tsr_status attention(tsr_device *dev, tsr_tensor out, tsr_tensor q, const tsr_kv_view *kv,
                             const tsr_batch *batch, const tsr_attention_shape *shape)
 {
@@ -412,8 +436,11 @@ static tsr_status attention(tsr_device *dev, tsr_tensor out, tsr_tensor q, const
     const tsr_tensor to = put_window(out, true);
     const tsr_tensor queries = put_window(q, false);
     const tsr_batch rows = put_batch(batch);
+    tsr_attention_shape asked = *shape;
 
-    RUN_TWICE(dev, tsr_attention(gpu, to, queries, &view, &rows, shape));
+    asked.slopes = put_window(shape->slopes, false);
+    asked.sinks = put_window(shape->sinks, false);
+    RUN_TWICE(dev, tsr_attention(gpu, to, queries, &view, &rows, &asked));
 }
 
 static tsr_status gather_rows(tsr_device *dev, tsr_tensor out, tsr_tensor x, tsr_tensor rows)
@@ -469,7 +496,8 @@ size_t __wrap_tsr_ops_scratch_bytes(tsr_device_kind kind, int n_threads,
 
 tsr_status __wrap_tsr_device_open(tsr_device **out, const tsr_device_options *options)
 {
-    static const tsr_device_options first_gpu = {.kind = TSR_DEVICE_CUDA, .n_threads = 1};
+    const tsr_device_options first_gpu = {
+        .kind = TSR_DEVICE_CUDA, .n_threads = 1, .deterministic = !mirror_is_fast()};
     static tsr_backend mirrored;
 
     TSR_TRY(__real_tsr_device_open(out, options));
@@ -498,6 +526,7 @@ tsr_status __wrap_tsr_device_open(tsr_device **out, const tsr_device_options *op
     mirrored.rope_angles = rope_angles;
     mirrored.rope = rope;
     mirrored.kv_write = kv_write;
+    mirrored.rope_write = rope_write;
     mirrored.attention = attention;
     mirrored.gather_rows = gather_rows;
     mirrored.adjust_logits = adjust_logits;

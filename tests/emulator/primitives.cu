@@ -136,6 +136,23 @@ static __global__ void multiplied_by_matrices(float *d, const uint16_t *a, const
     }
 }
 
+/* Four matrices of 8 x 8 halves, each turned over its diagonal, by registers. */
+static __global__ void transposed(uint32_t *out, const uint16_t *in)
+{
+    __shared__ __align__(16) uint16_t rows[4 * 64];
+    const int lane = threadIdx.x;
+    uint32_t part[4];
+
+    for (int i = lane; i < 256; i += 32) {
+        rows[i] = in[i];
+    }
+    __syncwarp();
+    tsr_load_matrices4_transposed(part, &rows[lane * 8]);
+    for (int r = 0; r < 4; r++) {
+        out[lane * 4 + r] = part[r];
+    }
+}
+
 /* D = A B: A [16, 32] row by row, B [32, 8] column by column, bytes. */
 static __global__ void multiplied_bytes(int32_t *d, const int8_t *a, const int8_t *b)
 {
@@ -178,6 +195,8 @@ static __global__ void converted(float *out, const float *in, int n)
         out[7 * n + i] = __uint_as_float((__float_as_uint(x) ^ 0x80000000U));
         out[8 * n + i] = (float)__dp4a((int)0x80FF7F01, (int)0x02030405, (int)x);
         out[9 * n + i] = rintf(x);
+        out[10 * n + i] = tsr_fast_exp2(x);
+        out[11 * n + i] = (float)__ffs(__float_as_int(x));
     }
 }
 
@@ -220,6 +239,10 @@ void run_multiplied(float *d, const uint16_t *a, const uint16_t *b, const float 
 void run_multiplied_by_matrices(float *d, const uint16_t *a, const uint16_t *b, cudaStream_t stream)
 {
     multiplied_by_matrices<<<1, 32, 0, stream>>>(d, a, b);
+}
+void run_transposed(uint32_t *out, const uint16_t *in, cudaStream_t stream)
+{
+    transposed<<<1, 32, 0, stream>>>(out, in);
 }
 void run_multiplied_bytes(int32_t *d, const int8_t *a, const int8_t *b, cudaStream_t stream)
 {

@@ -24,7 +24,9 @@ void run_multiplied(float *d, const uint16_t *a, const uint16_t *b, const float 
 void run_multiplied_by_matrices(float *d, const uint16_t *a, const uint16_t *b,
                                 cudaStream_t stream);
 void run_multiplied_bytes(int32_t *d, const int8_t *a, const int8_t *b, cudaStream_t stream);
-void run_converted(float *out, const float *in, int n, cudaStream_t stream); /* out [10, n] */
+void run_transposed(uint32_t *out, const uint16_t *in,
+                    cudaStream_t stream); /* out [32, 4], in [4, 8, 8] */
+void run_converted(float *out, const float *in, int n, cudaStream_t stream); /* out [12, n] */
 
 #ifdef __cplusplus
 }

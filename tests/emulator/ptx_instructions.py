@@ -79,6 +79,8 @@ class Translator:
             return f"(({c_type}){number}{'ll' if number.startswith('-') else 'ull'})"
         if operand in self.kernel.shared:
             return f"(({c_type}){self.kernel.shared[operand]})"
+        if any(operand == name for name, _, _ in self.kernel.parameters):  # an address in their space
+            return f"(({c_type}){self.kernel.parameter_offset(operand)})"
         if operand not in self.registers:
             raise Unknown(f"operand {operand}")
         held = self.registers[operand]
@@ -168,7 +170,7 @@ class Translator:
         n_bytes = SIZE[kind] * width
         if space == "param" and is_load:
             base, offset = self.address(memory)
-            where = f"parameters + {self.kernel.parameter_offset(base)} + ({offset})"
+            where = f"parameters + {self.value(base, 'u64')} + ({offset})"
         elif space in ("shared", "global", "generic"):
             where = self.at(memory, space, n_bytes, "SIMT_READ" if is_load else "SIMT_WRITE")
         else:
@@ -489,6 +491,13 @@ class Translator:
         n_bits = SIZE[form[-1]] * 8
         a = self.value(ops[1], form[-1])
         return self.put(ops[0], "u32", f"{a} == 0 ? {n_bits} : (uint32_t)__builtin_clzll({a}) - {64 - n_bits}")
+
+    def op_bfind(self, form, ops):
+        if form[-1] != "u32":
+            raise Unknown("instruction bfind." + ".".join(form))
+        a = self.value(ops[1], "u32")
+        place = f"(uint32_t)__builtin_clz({a})" if "shiftamt" in form else f"31 - (uint32_t)__builtin_clz({a})"
+        return self.put(ops[0], "u32", f"{a} == 0 ? 0xFFFFFFFFu : {place}")
 
     def op_brev(self, form, ops):
         if form[-1] != "b32":

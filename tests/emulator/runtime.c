@@ -42,6 +42,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int device)
     out->sharedMemPerBlockOptin = SIMT_MAX_SHARED;
     out->maxThreadsPerBlock = SIMT_MAX_THREADS;
     out->warpSize = SIMT_LANES;
+    out->pciBusID = 1 + device;
     return cudaSuccess;
 }
 
@@ -62,6 +63,13 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
         return cudaSuccess;
     case cudaDevAttrComputeCapabilityMinor:
         *value = p.minor;
+        return cudaSuccess;
+    case cudaDevAttrMemoryClockRate:
+    case cudaDevAttrClockRate:
+        *value = 1000000; // kHz
+        return cudaSuccess;
+    case cudaDevAttrGlobalMemoryBusWidth:
+        *value = 64;
         return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
         *value = SIMT_MAX_SHARED;

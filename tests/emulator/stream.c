@@ -217,6 +217,25 @@ static void run_some(void)
     }
 }
 
+/* EMULATOR_COUNT: how much the program queued. */
+static uint64_t n_queued;
+static uint64_t n_graphs;
+
+static void tell_counts(void)
+{
+    (void)fprintf(stderr, "emulator: %llu works were queued, %llu of them graphs\n",
+                  (unsigned long long)n_queued, (unsigned long long)n_graphs);
+}
+
+static void count(const stream_work *work)
+{
+    if (n_queued == 0 && getenv("EMULATOR_COUNT") != NULL) {
+        (void)atexit(tell_counts);
+    }
+    n_queued++;
+    n_graphs += strcmp(work->name, "a graph") == 0;
+}
+
 void stream_add(cudaStream_t stream, stream_work *work)
 {
     cudaStream_t s = stream_of(stream);
@@ -235,6 +254,7 @@ void stream_add(cudaStream_t stream, stream_work *work)
         s->n_tails = 1;
         return;
     }
+    count(work);
     work->number = ++s->n_added;
     if (s->last == NULL) {
         s->first = work;
@@ -294,27 +314,45 @@ static double patience_s(void)
     return seconds != NULL ? atof(seconds) : 60;
 }
 
-static void wait_for(cudaStream_t s, uint64_t number)
+/* Run one of the works that work `number` of `s` needs; *stuck: one that may run but cannot end. */
+static bool advance(cudaStream_t s, uint64_t number, cudaStream_t *stuck)
 {
     uint64_t *wanted = stream_memory((size_t)n_streams, sizeof(*wanted));
+    const uint32_t first = simt_random();
+    bool has_moved = false;
+
+    *stuck = NULL;
+    mark_needed(s, number, wanted);
+    for (int i = 0; i < n_streams && !has_moved; i++) {
+        cudaStream_t candidate = streams[(first + (uint32_t)i) % (uint32_t)n_streams];
+
+        if (wanted[candidate->id] > 0 && may_run(candidate)) {
+            *stuck = candidate;
+            has_moved = run_first(candidate);
+        }
+    }
+    free(wanted);
+    return has_moved;
+}
+
+bool stream_has_passed(stream_need need)
+{
+    cudaStream_t stuck;
+
+    if (need.stream->n_ended < need.number) {
+        (void)advance(need.stream, need.number, &stuck);
+    }
+    return need.stream->n_ended >= need.number;
+}
+
+static void wait_for(cudaStream_t s, uint64_t number)
+{
     double last_move = now_s();
 
     while (s->n_ended < number) {
-        const uint32_t first = simt_random();
-        cudaStream_t stuck = NULL;
-        bool has_moved = false;
+        cudaStream_t stuck;
 
-        memset(wanted, 0, (size_t)n_streams * sizeof(*wanted));
-        mark_needed(s, number, wanted);
-        for (int i = 0; i < n_streams && !has_moved; i++) {
-            cudaStream_t candidate = streams[(first + (uint32_t)i) % (uint32_t)n_streams];
-
-            if (wanted[candidate->id] > 0 && may_run(candidate)) {
-                stuck = candidate;
-                has_moved = run_first(candidate);
-            }
-        }
-        if (has_moved) {
+        if (advance(s, number, &stuck)) {
             last_move = now_s();
         } else if (stuck == NULL) {
             stream_die("stream %d can never end: works wait for each other", s->id);
@@ -324,7 +362,6 @@ static void wait_for(cudaStream_t s, uint64_t number)
             (void)usleep(50);
         }
     }
-    free(wanted);
 }
 
 void stream_wait_until(stream_need need)
@@ -387,7 +424,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
     cudaStream_t s = stream_of(stream);
 
-    return s->n_ended >= s->n_added ? cudaSuccess : cudaErrorNotReady;
+    return stream_has_passed((stream_need){s, s->n_added}) ? cudaSuccess : cudaErrorNotReady;
 }
 
 cudaError_t cudaDeviceSynchronize(void)

@@ -43,6 +43,10 @@ cudaStream_t stream_number(int i);
 /* Run what must run until that work has ended. */
 void stream_wait_until(stream_need need);
 
+/* Has it ended? A program that asks again and again waits: each time one work of those that are
+ * needed is run. */
+bool stream_has_passed(stream_need need);
+
 void stream_work_free(stream_work *work);
 void *stream_memory(size_t n, size_t elem_bytes); /* zeroed; never NULL */
 int *stream_copy_ints(const int *ints, int n);

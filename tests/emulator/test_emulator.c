@@ -338,6 +338,35 @@ static void check_multiplied_bytes(void)
     assert_int_equal(cudaFree(on[2]), cudaSuccess);
 }
 
+static void check_transposed(void)
+{
+    uint16_t in[4 * 64];
+    uint32_t out[32 * 4];
+    void *on[2];
+
+    for (int i = 0; i < 4 * 64; i++) {
+        in[i] = (uint16_t)(1000 + i);
+    }
+    on[0] = on_device(NULL, sizeof(out));
+    on[1] = on_device(in, sizeof(in));
+    run_transposed(on[0], on[1], stream);
+    fetch(out, on[0], sizeof(out));
+    for (int lane = 0; lane < 32; lane++) {
+        for (int r = 0; r < 4; r++) { // rows 2 (lane % 4) and the next of matrix r, column lane / 4
+            const int low = 64 * r + lane % 4 * 2 * 8 + lane / 4;
+
+            assert_int_equal(out[lane * 4 + r], (uint32_t)in[low] | (uint32_t)in[low + 8] << 16);
+        }
+    }
+    assert_int_equal(cudaFree(on[1]), cudaSuccess);
+}
+
+static void matrices_are_turned_over_their_diagonals(void **state)
+{
+    (void)state;
+    in_all_orders(check_transposed);
+}
+
 static void matrices_of_bytes_are_multiplied(void **state)
 {
     (void)state;
@@ -356,7 +385,7 @@ static void functions_and_conversions_are_the_hosts(void **state)
     enum {
         N = sizeof(x) / sizeof(x[0])
     };
-    float got[10][N];
+    float got[12][N];
     float *in = on_device(x, sizeof(x));
     float *out = on_device(NULL, sizeof(got));
 
@@ -365,6 +394,7 @@ static void functions_and_conversions_are_the_hosts(void **state)
     fetch(got, out, sizeof(got));
     for (int i = 0; i < N; i++) {
         const int32_t whole = x[i] > 2e9F ? INT32_MAX : (int32_t)x[i];
+        int32_t bits;
 
         assert_true(got[0][i] == tsr_dtype_from_f16(tsr_dtype_to_f16(x[i])));
         assert_true(near(got[1][i], exp((double)x[i]), 3) || exp((double)x[i]) > 1e38);
@@ -380,6 +410,9 @@ static void functions_and_conversions_are_the_hosts(void **state)
         assert_true(got[8][i] == (float)(-128 * 2 - 1 * 3 + 127 * 4 + 1 * 5 + (int64_t)whole) ||
                     whole == INT32_MAX);
         assert_true(got[9][i] == rintf(x[i]));
+        assert_true(near(got[10][i], exp2((double)x[i]), 4) || exp2((double)x[i]) > 1e38);
+        memcpy(&bits, &x[i], sizeof(bits));
+        assert_true(got[11][i] == (float)__builtin_ffs(bits));
     }
     assert_int_equal(cudaFree(in), cudaSuccess);
 }
@@ -395,6 +428,7 @@ int main(void)
         cmocka_unit_test(asynchronous_copies_arrive_when_waited_for),
         cmocka_unit_test(matrices_of_halves_are_multiplied),
         cmocka_unit_test(matrices_of_bytes_are_multiplied),
+        cmocka_unit_test(matrices_are_turned_over_their_diagonals),
         cmocka_unit_test(functions_and_conversions_are_the_hosts),
     };
 

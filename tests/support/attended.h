@@ -70,7 +70,11 @@ void write_step(tsr_device *dev, const cache *c, const step *work);
 void write_past(tsr_device *dev, const cache *c, const step *work);
 tsr_tensor attend_step(tsr_device *dev, const cache *c, const step *work);
 
-/* Fails unless out is within `most` of the oracle. */
+/* How far from what is exact, or from the CPU's, a result may be: `exact`, but of a GPU that rounds
+ * otherwise what the type of the cache allows. */
+double attended_tolerance(tsr_kv_type type, double exact);
+
+/* Fails unless out is within `most` of the oracle, or what attended_tolerance() makes of it. */
 void compare_with_oracle(tsr_tensor out, const cache *c, const step *work, double most);
 tsr_device *open_for(const setting *s, int n_threads);
 

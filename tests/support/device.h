@@ -26,9 +26,12 @@ enum {
 /* Tests of ops run once more with the emulated GPU behind them (tests/emulator/mirror.c), where a
  * multiply-add takes as long as a thousand do here. */
 #ifdef TSR_TEST_EMULATED
+#include "tests/emulator/mirror.h"
 #define IS_EMULATED true
+#define IS_FAST mirror_is_fast() // and rounds otherwise than the CPU
 #else
 #define IS_EMULATED false
+#define IS_FAST false
 #endif
 
 /* True, in words, when TSR_ISA asks for what this machine lacks. */
@@ -140,6 +143,24 @@ static inline void free_window(tsr_tensor t)
         }
     }
     tsr_free(memory);
+}
+
+/* Fails unless the rows of f32 differ by at most `most` anywhere. */
+static inline void assert_near_rows(tsr_tensor a, tsr_tensor b, double most)
+{
+    assert_int_equal(a.n_rows, b.n_rows);
+    assert_int_equal(a.n_cols, b.n_cols);
+    for (int64_t r = 0; r < a.n_rows; r++) {
+        for (int64_t c = 0; c < a.n_cols; c++) {
+            const double got = (double)f32_row(a, r)[c];
+            const double expected = (double)f32_row(b, r)[c];
+
+            if (!(got - expected <= most && expected - got <= most)) {
+                fail_msg("row %lld, column %lld: %g, not %g", (long long)r, (long long)c, got,
+                         expected);
+            }
+        }
+    }
 }
 
 static inline void assert_same_rows(tsr_tensor a, tsr_tensor b)
