@@ -3,21 +3,13 @@
 #include "base/alloc.h"
 #include "launch/out.h"
 
-static int append(const char *bytes, size_t n_bytes, void *text)
-{
-    return tsr_text_append(text, bytes, n_bytes) == TSR_OK ? 0 : -1;
-}
-
 /* Takes value. */
 static tsr_status put_event(tsr_text *out, json_t *value)
 {
-    tsr_status st = value == NULL ? tsr_fail(TSR_ERR_NOMEM, "no memory for an event") : TSR_OK;
+    tsr_status st = tsr_text_append(out, "data: ", 6);
 
     if (st == TSR_OK) {
-        st = tsr_text_append(out, "data: ", 6);
-    }
-    if (st == TSR_OK && json_dump_callback(value, append, out, JSON_COMPACT) != 0) {
-        st = tsr_fail(TSR_ERR_NOMEM, "no memory for an event");
+        st = tsr_out_json_append(out, value);
     }
     json_decref(value);
     return st == TSR_OK ? tsr_text_append(out, "\n\n", 2) : st;
