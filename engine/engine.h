@@ -79,6 +79,9 @@ int tsr_leader_n_free_blocks(const tsr_leader *leader);
 int64_t tsr_leader_n_preempted(const tsr_leader *leader);
 double tsr_leader_block_fill(const tsr_leader *leader);
 
+/* owners [n_blocks]: the id of a generation that has the block, or -1. */
+void tsr_leader_owners(const tsr_leader *leader, int64_t *owners, int n_blocks);
+
 #ifdef __cplusplus
 }
 #endif

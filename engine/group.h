@@ -25,6 +25,7 @@ extern "C" {
 
 typedef struct tsr_group tsr_group;
 typedef struct tsr_search tsr_search; /* search.h */
+typedef struct tsr_pool tsr_pool;     /* pool.h */
 
 /* How far a text has been written: what decoding and the search for stop strings remember. */
 typedef struct tsr_writing {
@@ -51,8 +52,8 @@ typedef struct tsr_member {
     bool is_chosen;     /* and it is not in the sum yet */
     tsr_top_token *top; /* owned, [n_top]: of its place */
     int n_top_found;
-    tsr_text text;    /* decoded and not yet told: an unfinished character, or what may be the
-                         beginning of a stop string; all of it when told at the end */
+    tsr_text text; /* decoded and not yet told: an unfinished character, or what may be the
+                      beginning of a stop string; all of it when told at the end */
     tsr_token_stream stream;
     int64_t n_shown;  /* tokens of the request that were looked at */
     double sum;       /* of log-probabilities: of all tokens, the end token among them */
@@ -91,6 +92,7 @@ struct tsr_group {
     int64_t scored_ns;  /* when the last prompt position was told */
 
     tsr_search *search; /* owned; NULL: samples */
+    tsr_pool *pool;     /* owned; NULL: no embedding is wanted */
 };
 
 /* What a generation asks for, checked, and the request of member 0, not submitted yet. Errors: ARG,

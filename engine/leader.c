@@ -2,6 +2,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "engine/pool.h"
 #include "engine/search.h"
 #include "engine/tell.h"
 
@@ -201,6 +202,26 @@ int64_t tsr_leader_n_preempted(const tsr_leader *leader)
     return leader->n_preempted;
 }
 
+void tsr_leader_owners(const tsr_leader *leader, int64_t *owners, int n_blocks)
+{
+    for (int id = 0; id < n_blocks; id++) {
+        owners[id] = -1;
+    }
+    for (int i = 0; i < leader->table_size; i++) {
+        for (const tsr_group *g = leader->table[i]; g != NULL; g = g->next) {
+            for (int k = 0; k < g->n_members; k++) {
+                const tsr_request *r = g->members[k].request;
+
+                for (int b = 0; r != NULL && b < r->blocks.n_blocks; b++) {
+                    if (r->blocks.ids[b] >= 0) { // a window has passed by others
+                        owners[r->blocks.ids[b]] = g->id;
+                    }
+                }
+            }
+        }
+    }
+}
+
 /* ---- what comes ------------------------------------------------------------------------------ */
 
 tsr_status tsr_engine_submit(tsr_engine *e, const tsr_generation *wish, int64_t *id)
@@ -288,6 +309,7 @@ static tsr_status lead_step(tsr_engine *e)
         }
         TSR_TRY(tsr_choose_row(e, &findings, w, s));
     }
+    TSR_TRY(tsr_pool_rows(e));
     return e->step.may_ask ? tsr_turn_ask(e, -1) : TSR_OK;
 }
 

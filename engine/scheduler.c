@@ -370,7 +370,7 @@ void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t 
         s->n_held_tokens += r->n_cached;
         s->n_held_positions += (int64_t)r->blocks.n_blocks * s->options.block_tokens;
         tsr_scheduler_prefix_grow(s, r);
-        if (r->score && r->n_scored < r->n_prompt && r->n_cached > r->n_scored) {
+        if (tsr_request_reads_all(r) && r->n_cached > r->n_scored) {
             r->n_scored = r->n_cached < r->n_prompt ? r->n_cached : r->n_prompt;
         }
         if (s->cancelled[seq]) {

@@ -186,17 +186,17 @@ typedef struct tsr_engine_options {
     int n_threads;              /* of each rank; 0: the host's cores divided among its ranks */
     const char *device; /* "cpu", "cuda" (a GPU a rank, by its number on the host) or "auto": GPUs
                            if every rank has one; NULL: auto */
-    const char *activations;    /* over quantised weights: "int8" or "f32"; NULL: int8 */
-    int max_batch_tokens;       /* rows a step; 0: 512 */
-    int max_sequences;          /* running at once; 0: 64 */
-    int max_queue;              /* waiting at once; 0: any number */
-    bool no_prefix_cache; /* keep nothing of a sequence that has ended for others that begin as
-                             it did */
-    const char *preempt;  /* the cache of a sequence that is put back for want of memory: "swap"
-                             keeps it in slower memory, "recompute" computes it again, "auto" takes
-                             what is faster; NULL: auto */
-    double target_itl_ms; /* how long a step may take while sequences generate: prompts are read
-                             in smaller pieces then; 0: twice what it takes without prompts */
+    const char *activations; /* over quantised weights: "int8" or "f32"; NULL: int8 */
+    int max_batch_tokens;    /* rows a step; 0: 512 */
+    int max_sequences;       /* running at once; 0: 64 */
+    int max_queue;           /* waiting at once; 0: any number */
+    bool no_prefix_cache;    /* keep nothing of a sequence that has ended for others that begin as
+                                it did */
+    const char *preempt;     /* the cache of a sequence that is put back for want of memory: "swap"
+                                keeps it in slower memory, "recompute" computes it again, "auto" takes
+                                what is faster; NULL: auto */
+    double target_itl_ms;    /* how long a step may take while sequences generate: prompts are read
+                                in smaller pieces then; 0: twice what it takes without prompts */
 } tsr_engine_options;
 
 /*
@@ -218,8 +218,9 @@ typedef enum tsr_event_kind {
     TSR_EVENT_SCORE,  /* of a scored prompt: position, token, logprob, best; with want_logprobs: top
                        */
     TSR_EVENT_LOGITS, /* asked for with want_logits: position, logits [n_vocab] */
-    TSR_EVENT_END,    /* the last one of a choice: text that was held back, reason, logprob, score,
-                         timings, last */
+    TSR_EVENT_EMBEDDING, /* asked for with pooling: embedding [dim of the model], of length 1 */
+    TSR_EVENT_END, /* the last one of a choice: text that was held back, reason, logprob, score,
+                      timings, last */
     TSR_EVENT_KIND_COUNT
 } tsr_event_kind;
 
@@ -253,6 +254,7 @@ typedef struct tsr_event {
     int n_top;
     int32_t best; /* the likeliest token after this position */
     const float *logits;
+    const float *embedding;
     const char *reason;      /* END: "stop" (an end token, a stop id or a stop string), "length",
                                  "cancelled", "deadline" or "error" */
     const char *message;     /* END with "error": why */
@@ -277,6 +279,14 @@ typedef enum tsr_stopping {
     TSR_STOPPING_NEVER, /* when what lives can do no better */
     TSR_STOPPING_COUNT
 } tsr_stopping;
+
+/* What is made of the hidden states of a prompt, as they are behind the last norm. */
+typedef enum tsr_pooling {
+    TSR_POOLING_NONE,
+    TSR_POOLING_MEAN, /* of all positions */
+    TSR_POOLING_LAST, /* that of the last one */
+    TSR_POOLING_COUNT
+} tsr_pooling;
 
 /*
  * A generation gives n answers, its choices, each with events of its own and an END; the END of the
@@ -329,8 +339,9 @@ typedef struct tsr_generation {
     bool want_logprobs; /* TOKEN and SCORE events say how likely tokens were */
     int n_top;          /* and the likeliest so many; at most TSR_MOST_TOP */
 
-    bool score;       /* a SCORE event for every prompt position */
-    bool want_logits; /* a LOGITS event for the last prompt position */
+    bool score;          /* a SCORE event for every prompt position */
+    bool want_logits;    /* a LOGITS event for the last prompt position */
+    tsr_pooling pooling; /* an EMBEDDING event for the prompt; max_tokens must be 0 */
     tsr_event_fn *on_event;
     void *ctx;
 } tsr_generation;
@@ -417,6 +428,16 @@ typedef struct tsr_memory_stats {
 
 /* Leader, between steps. ranks [n_ranks] is filled by all ranks. Errors: NOMEM, COMM. */
 TSR_API TSR_MUST_CHECK tsr_status tsr_engine_memory(tsr_engine *engine, tsr_memory_stats *ranks);
+
+/*
+ * Leader, between steps. Whose each block of the cache is, and where each rank has it.
+ *   owners  [n_blocks] the id of a generation, one of them where several share it; -1: nobody's,
+ *           free or kept for prompts that begin alike
+ *   places  [n_ranks * n_blocks] of rank r at r * n_blocks: bit t says that it has a copy in tier t
+ * Errors: NOMEM, COMM.
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_engine_blocks(tsr_engine *engine, int64_t *owners,
+                                                    uint8_t *places);
 
 /*
  * Leader; the engine must be idle. All ranks at once measure what their cores can do, for
