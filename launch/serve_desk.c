@@ -114,11 +114,6 @@ void tsr_job_unlock(tsr_job *job)
     (void)pthread_mutex_unlock(&job->lock);
 }
 
-const tsr_api_request *tsr_job_request(const tsr_job *job)
-{
-    return &job->request;
-}
-
 /* ---- the desk -------------------------------------------------------------------------------- */
 
 tsr_status tsr_desk_create(tsr_desk **out, const tsr_desk_options *options)
@@ -263,6 +258,7 @@ static void begin(tsr_desk *desk, tsr_engine *engine, tsr_job *job)
     }
     desk->running = job;
     desk->n_running++;
+    tsr_metrics_set(desk->options.metrics, TSR_GAUGE_RUNNING, desk->n_running);
 }
 
 static bool runs(const tsr_job *job)
@@ -286,6 +282,7 @@ static void end_job(tsr_desk *desk, tsr_job *job)
         job->next->previous = job->previous;
     }
     desk->n_running--;
+    tsr_metrics_set(desk->options.metrics, TSR_GAUGE_RUNNING, desk->n_running);
     tsr_metrics_note(desk->options.metrics, TSR_HISTOGRAM_REQUEST,
                      seconds_since(job->handed_in_ns));
     close_job(job);
@@ -322,7 +319,6 @@ static void tend(tsr_desk *desk, tsr_engine *engine)
             end_job(desk, job);
         }
     }
-    tsr_metrics_set(desk->options.metrics, TSR_GAUGE_RUNNING, desk->n_running);
 }
 
 /* What was handed in since; when there is nothing to do at all, waits a while for it. */
@@ -341,12 +337,12 @@ static void take_in(tsr_desk *desk, tsr_engine *engine)
     job = desk->first;
     desk->first = desk->last = NULL;
     desk->n_waiting = 0;
+    tsr_metrics_set(desk->options.metrics, TSR_GAUGE_WAITING, 0);
     (void)pthread_mutex_unlock(&desk->lock);
     for (; job != NULL; job = next) {
         next = job->next;
         begin(desk, engine, job);
     }
-    tsr_metrics_set(desk->options.metrics, TSR_GAUGE_WAITING, 0);
 }
 
 /* Nothing more is taken; whatever is left fails. */

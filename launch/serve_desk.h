@@ -57,9 +57,6 @@ void tsr_job_let_go(tsr_job *job);
 const tsr_api_answer *tsr_job_lock(tsr_job *job);
 void tsr_job_unlock(tsr_job *job);
 
-/* Constant while the job lives. */
-const tsr_api_request *tsr_job_request(const tsr_job *job);
-
 /* ---- the engine's side -------------------------------------------------------------------------
  */
 
