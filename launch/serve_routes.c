@@ -100,6 +100,11 @@ static enum MHD_Result complete_text(tsr_visit *v)
     return complete(v, TSR_API_COMPLETION);
 }
 
+static enum MHD_Result embed(tsr_visit *v)
+{
+    return complete(v, TSR_API_EMBEDDING);
+}
+
 static json_t *model_object(const tsr_http *h)
 {
     return json_pack("{s:s, s:s, s:I, s:s, s:I}", "id", h->options.name, "object", "model",
@@ -201,6 +206,7 @@ typedef struct route {
 static const route routes[] = {
     {"POST", "/v1/chat/completions", complete_chat, false},
     {"POST", "/v1/completions", complete_text, false},
+    {"POST", "/v1/embeddings", embed, false},
     {"GET", "/v1/models", list_models, false},
     {"POST", "/tokenize", tokenize, false},
     {"POST", "/detokenize", detokenize, false},

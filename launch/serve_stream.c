@@ -50,14 +50,24 @@ static json_t *delta_of(const tsr_api_answer *a, const char *text, size_t n_byte
     return a->request->kind == TSR_API_CHAT ? json_pack("{s:o}", "content", value) : value;
 }
 
+/* A call comes as a whole. */
+static json_t *delta_of_call(const json_t *calls, size_t i)
+{
+    json_t *call = json_pack("{s:I}", "index", (json_int_t)i);
+
+    (void)!json_object_update(call, json_array_get(calls, i));
+    return json_pack("{s:[o]}", "tool_calls", call);
+}
+
 static tsr_status write_choice(tsr_stream_cursor *at, const tsr_api_answer *a, int choice,
                                tsr_text *out)
 {
     const tsr_api_choice *c = &a->choices[choice];
     const bool chat = a->request->kind == TSR_API_CHAT;
     const bool more = c->text.n_bytes > at->n_bytes || c->likely.n_tokens > at->n_likely;
+    const bool calls = json_array_size(c->calls.found) > at->n_calls;
 
-    if (!at->has_begun && (more || c->reason[0] != '\0')) {
+    if (!at->has_begun && (more || calls || c->reason[0] != '\0')) {
         at->has_begun = true;
         if (chat) {
             TSR_TRY(put_choice(out, a, choice,
@@ -77,6 +87,9 @@ static tsr_status write_choice(tsr_stream_cursor *at, const tsr_api_answer *a, i
                            logprobs, NULL));
         at->n_bytes = c->text.n_bytes;
         at->n_likely = c->likely.n_tokens;
+    }
+    for (; at->n_calls < json_array_size(c->calls.found); at->n_calls++) {
+        TSR_TRY(put_choice(out, a, choice, delta_of_call(c->calls.found, at->n_calls), NULL, NULL));
     }
     if (c->reason[0] != '\0' && !at->has_ended && !a->failed) {
         at->has_ended = true;
