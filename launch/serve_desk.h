@@ -14,6 +14,7 @@
 
 #include "launch/api_answer.h"
 #include "launch/serve_metrics.h"
+#include "launch/serve_picture.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -25,6 +26,7 @@ typedef struct tsr_job tsr_job;
 typedef struct tsr_desk_options {
     int max_waiting;      /* jobs handed in and not begun; 0: any number */
     tsr_metrics *metrics; /* borrowed */
+    tsr_picture *picture; /* borrowed */
 } tsr_desk_options;
 
 /* Errors: NOMEM. */
@@ -49,6 +51,9 @@ TSR_MUST_CHECK tsr_status tsr_job_create(tsr_job **out, tsr_api_request *request
 
 /* Errors: FULL (too many wait), CANCELLED (the engine takes nothing more). */
 TSR_MUST_CHECK tsr_status tsr_desk_hand_in(tsr_desk *desk, tsr_job *job);
+
+/* Is there an engine at work, for what is handed in? Any thread. */
+bool tsr_desk_is_up(tsr_desk *desk);
 
 /* The client's side has no more use for it. */
 void tsr_job_let_go(tsr_job *job);

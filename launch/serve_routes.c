@@ -5,8 +5,10 @@
 #include <time.h>
 
 #include "base/alloc.h"
+#include "launch/api_prompt.h"
 #include "launch/out.h"
 #include "launch/serve_net.h"
+#include "launch/serve_page.h"
 
 /* ---- what is asked for ----------------------------------------------------------------------- */
 
@@ -118,27 +120,38 @@ static enum MHD_Result list_models(tsr_visit *v)
         v, MHD_HTTP_OK, json_pack("{s:s, s:[o]}", "object", "list", "data", model_object(v->http)));
 }
 
+/* {"prompt": TEXT}, or {"messages": [...]} with or without tools, as of a request. */
 static enum MHD_Result tokenize(tsr_visit *v)
 {
+    const tsr_http_options *o = &v->http->options;
     json_t *body = read_body(v);
-    const json_t *text = json_object_get(body, "prompt");
+    tsr_api_error error = {.status = 0};
+    const tsr_api_body b = {body, o->model, o->context, &error};
+    tsr_api_request request = {.kind = TSR_API_COMPLETION};
     enum MHD_Result done;
-    int32_t *ids = NULL;
-    int64_t n_ids = 0;
+    tsr_status st;
 
-    text = text != NULL ? text : json_object_get(body, "text");
-    if (!json_is_string(text)) {
-        done = tsr_visit_refuse(v, 400, "the body must be {\"prompt\": TEXT}");
-    } else if (tsr_model_prompt_ids(v->http->options.model, json_string_value(text),
-                                    json_string_length(text), &ids, &n_ids) != TSR_OK) {
-        done = tsr_visit_refuse(v, 500, tsr_tessera_message());
+    if (!json_is_object(body)) {
+        tsr_api_error_set(&error, 400, "", "the body must be {\"prompt\": TEXT}");
+        st = TSR_ERR_ARG;
+    } else if (json_object_get(body, "messages") != NULL) {
+        st = tsr_api_prompt_read_messages(&b, &request);
+    } else if (!json_is_string(tsr_api_value_of(&b, "prompt"))) {
+        st = tsr_api_value_refuse(&b, "prompt", "a text");
+    } else {
+        st = tsr_api_prompt_read(&b, &request);
+    }
+    if (st != TSR_OK) {
+        done = tsr_visit_send_error(v, &error);
     } else {
         done = tsr_visit_send_json(
             v, MHD_HTTP_OK,
-            json_pack("{s:o, s:I, s:I}", "tokens", tsr_out_json_ids(ids, n_ids), "count",
-                      (json_int_t)n_ids, "max_model_len", (json_int_t)v->http->options.context));
+            json_pack("{s:o, s:I, s:I}", "tokens",
+                      tsr_out_json_ids(request.prompts[0].ids, request.prompts[0].n_ids), "count",
+                      (json_int_t)request.prompts[0].n_ids, "max_model_len",
+                      (json_int_t)o->context));
     }
-    tsr_tessera_free(ids);
+    tsr_api_request_clear(&request);
     json_decref(body);
     return done;
 }
@@ -176,9 +189,14 @@ static enum MHD_Result detokenize(tsr_visit *v)
     return done;
 }
 
+/* Red while there is no engine at work: it is being started again, or ending. */
 static enum MHD_Result tell_health(tsr_visit *v)
 {
-    return tsr_visit_send_json(v, MHD_HTTP_OK, json_pack("{s:s}", "status", "ok"));
+    const bool is_up = tsr_desk_is_up(v->http->options.desk);
+
+    return tsr_visit_send_json(
+        v, is_up ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE,
+        json_pack("{s:s}", "status", is_up ? "ok" : "the engine is not at work"));
 }
 
 static enum MHD_Result tell_metrics(tsr_visit *v)
@@ -186,12 +204,31 @@ static enum MHD_Result tell_metrics(tsr_visit *v)
     tsr_text text = {0};
     enum MHD_Result done = MHD_NO;
 
-    if (tsr_metrics_write(v->http->options.metrics, &text) == TSR_OK) {
+    if (tsr_metrics_write(v->http->options.metrics, &text) == TSR_OK &&
+        tsr_picture_write(v->http->options.picture, &text) == TSR_OK) {
         done =
             tsr_visit_send(v, MHD_HTTP_OK, "text/plain; version=0.0.4", text.bytes, text.n_bytes);
     }
     tsr_text_clear(&text);
     return done;
+}
+
+static enum MHD_Result tell_status(tsr_visit *v)
+{
+    const tsr_http_options *o = &v->http->options;
+    json_t *object = tsr_picture_object(o->picture);
+    json_t *metrics = tsr_metrics_object(o->metrics);
+    json_t *server = json_pack("{s:s, s:s, s:b, s:I}", "model", o->name, "version",
+                               tsr_tessera_version(), "up", tsr_desk_is_up(o->desk), "uptime_s",
+                               (json_int_t)(time(NULL) - v->http->opened_s));
+
+    if (json_object_update(object, metrics) != 0 || json_object_update(object, server) != 0) {
+        json_decref(object);
+        object = NULL;
+    }
+    json_decref(metrics);
+    json_decref(server);
+    return tsr_visit_send_json(v, MHD_HTTP_OK, object);
 }
 
 /* ---- requests -------------------------------------------------------------------------------- */
@@ -213,6 +250,7 @@ static const route routes[] = {
     {"GET", "/health", tell_health, true},
     {"GET", "/ready", tell_health, true},
     {"GET", "/metrics", tell_metrics, true},
+    {"GET", "/status", tell_status, false},
 };
 
 static bool has_key(const tsr_visit *v)
@@ -232,45 +270,61 @@ static bool has_key(const tsr_visit *v)
     return found || o->n_keys == 0;
 }
 
-/* NULL: *status says why. */
-static const route *find_route(const char *method, const char *path, int *status)
+/* NULL: there is none, or (*allowed is not NULL) it has another method. */
+static const route *find_route(const char *method, const char *path, const char **allowed)
 {
-    *status = MHD_HTTP_NOT_FOUND;
+    *allowed = NULL;
     for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
         if (strcmp(routes[i].path, path) == 0) {
             if (strcmp(routes[i].method, method) == 0) {
                 return &routes[i];
             }
-            *status = MHD_HTTP_METHOD_NOT_ALLOWED;
+            *allowed = routes[i].method;
         }
     }
     return NULL;
 }
 
-enum MHD_Result tsr_routes_answer(tsr_visit *v, const char *method, const char *path)
+/* What stands under paths that are not in the table: the page's files, and models by name. */
+static enum MHD_Result answer_other(tsr_visit *v, bool is_get, const char *path)
 {
     static const char models[] = "/v1/models/";
+    const tsr_page_file *file = tsr_page_find(path);
+    const bool is_model = strncmp(path, models, sizeof(models) - 1) == 0;
+
+    if ((file != NULL || is_model) && !is_get) {
+        v->allowed = MHD_HTTP_METHOD_GET;
+        return tsr_visit_refuse(v, MHD_HTTP_METHOD_NOT_ALLOWED, "that path has another method");
+    }
+    if (file != NULL) {
+        return tsr_visit_send(v, MHD_HTTP_OK, file->type, (const char *)file->bytes, file->n_bytes);
+    }
+    if (!is_model) {
+        return tsr_visit_refuse(v, MHD_HTTP_NOT_FOUND, "there is no such path here");
+    }
+    return is_this_model(v->http, path + sizeof(models) - 1)
+               ? tsr_visit_send_json(v, MHD_HTTP_OK, model_object(v->http))
+               : tsr_visit_refuse(v, MHD_HTTP_NOT_FOUND, "there is no such model here");
+}
+
+enum MHD_Result tsr_routes_answer(tsr_visit *v, const char *method, const char *path)
+{
+    const bool is_get =
+        strcmp(method, MHD_HTTP_METHOD_GET) == 0 || strcmp(method, MHD_HTTP_METHOD_HEAD) == 0;
     const route *found;
-    int status;
 
     if (strcmp(method, MHD_HTTP_METHOD_OPTIONS) == 0) {
         return tsr_visit_send(v, MHD_HTTP_NO_CONTENT, "text/plain", "", 0);
     }
-    found = find_route(strcmp(method, MHD_HTTP_METHOD_HEAD) == 0 ? MHD_HTTP_METHOD_GET : method,
-                       path, &status);
-    if ((found == NULL || !found->is_open) && !has_key(v)) {
+    found = find_route(is_get ? MHD_HTTP_METHOD_GET : method, path, &v->allowed);
+    if ((found == NULL ? tsr_page_find(path) == NULL : !found->is_open) && !has_key(v)) {
         return tsr_visit_refuse(v, MHD_HTTP_UNAUTHORIZED,
                                 "a key is wanted: Authorization: Bearer KEY");
     }
     if (found != NULL) {
         return found->answer(v);
     }
-    if (strncmp(path, models, sizeof(models) - 1) == 0) {
-        return is_this_model(v->http, path + sizeof(models) - 1)
-                   ? tsr_visit_send_json(v, MHD_HTTP_OK, model_object(v->http))
-                   : tsr_visit_refuse(v, MHD_HTTP_NOT_FOUND, "there is no such model here");
-    }
-    return tsr_visit_refuse(v, status,
-                            status == MHD_HTTP_NOT_FOUND ? "there is no such path here"
-                                                         : "that path has another method");
+    return v->allowed != NULL
+               ? tsr_visit_refuse(v, MHD_HTTP_METHOD_NOT_ALLOWED, "that path has another method")
+               : answer_other(v, is_get, path);
 }

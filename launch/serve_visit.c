@@ -14,6 +14,40 @@ enum {
 
 /* ---- answers --------------------------------------------------------------------------------- */
 
+static void add_headers(const tsr_visit *v, struct MHD_Response *response, int status,
+                        const char *type)
+{
+    const char *cors = v->http->options.cors;
+    const struct {
+        bool wanted;
+        const char *name;
+        const char *value;
+    } headers[] = {
+        {true, MHD_HTTP_HEADER_CONTENT_TYPE, type},
+        {true, "X-Content-Type-Options", "nosniff"},
+        {true, MHD_HTTP_HEADER_CACHE_CONTROL, "no-cache"},
+        {strncmp(type, "text/html", 9) == 0, "Content-Security-Policy",
+         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+         "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"},
+        {status == MHD_HTTP_UNAUTHORIZED, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer"},
+        {status == MHD_HTTP_METHOD_NOT_ALLOWED && v->allowed != NULL, MHD_HTTP_HEADER_ALLOW,
+         v->allowed},
+        {status == MHD_HTTP_TOO_MANY_REQUESTS || status == MHD_HTTP_SERVICE_UNAVAILABLE,
+         MHD_HTTP_HEADER_RETRY_AFTER, "1"},
+        {cors != NULL, "Access-Control-Allow-Origin", cors},
+        {cors != NULL && status == MHD_HTTP_NO_CONTENT, "Access-Control-Allow-Headers",
+         "Authorization, Content-Type"},
+        {cors != NULL && status == MHD_HTTP_NO_CONTENT, "Access-Control-Allow-Methods",
+         "GET, POST, OPTIONS"},
+    };
+
+    for (size_t i = 0; i < sizeof(headers) / sizeof(headers[0]); i++) {
+        if (headers[i].wanted) {
+            (void)MHD_add_response_header(response, headers[i].name, headers[i].value);
+        }
+    }
+}
+
 enum MHD_Result tsr_visit_send(tsr_visit *v, int status, const char *type, const char *text,
                                size_t n_bytes)
 {
@@ -24,13 +58,7 @@ enum MHD_Result tsr_visit_send(tsr_visit *v, int status, const char *type, const
     if (response == NULL) {
         return MHD_NO;
     }
-    (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
-    if (v->http->options.cors != NULL) {
-        (void)MHD_add_response_header(response, "Access-Control-Allow-Origin",
-                                      v->http->options.cors);
-        (void)MHD_add_response_header(response, "Access-Control-Allow-Headers",
-                                      "Authorization, Content-Type");
-    }
+    add_headers(v, response, status, type);
     done = MHD_queue_response(v->connection, (unsigned)status, response);
     MHD_destroy_response(response);
     return done;
@@ -140,12 +168,7 @@ enum MHD_Result tsr_visit_send_stream(tsr_visit *v)
     if (response == NULL) {
         return MHD_NO;
     }
-    (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, "text/event-stream");
-    (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-cache");
-    if (v->http->options.cors != NULL) {
-        (void)MHD_add_response_header(response, "Access-Control-Allow-Origin",
-                                      v->http->options.cors);
-    }
+    add_headers(v, response, MHD_HTTP_OK, "text/event-stream");
     done = MHD_queue_response(v->connection, MHD_HTTP_OK, response);
     MHD_destroy_response(response);
     return done;

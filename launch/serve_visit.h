@@ -34,6 +34,7 @@ typedef struct tsr_visit {
     tsr_stream stream;
     tsr_text out; /* of the stream: what the library has not taken yet is [taken, end) */
     size_t taken;
+    const char *allowed; /* the methods of a path that has no other; NULL: not to be told */
 } tsr_visit;
 
 /* An answer; its bytes are copied. */
