@@ -152,10 +152,22 @@ static const char *known_role(const json_t *message)
     return role != NULL && strcmp(role, "developer") == 0 ? "system" : NULL;
 }
 
+/* A call that the model has made: {"id", "type", "function": {"name", "arguments"}}. */
+static bool is_call(const json_t *call)
+{
+    const json_t *function = json_object_get(call, "function");
+    const char *type = json_string_value(json_object_get(call, "type"));
+
+    return json_is_string(json_object_get(call, "id")) && type != NULL &&
+           strcmp(type, "function") == 0 && json_is_string(json_object_get(function, "name")) &&
+           json_is_string(json_object_get(function, "arguments"));
+}
+
 /* Templates want the arguments of a call as they are, the interface gives them as text. */
-static json_t *plain_calls(const json_t *calls)
+static tsr_status take_calls(const tsr_api_body *r, const json_t *calls, json_t *plain)
 {
     json_t *copy = json_deep_copy(calls);
+    tsr_status st = TSR_OK;
     json_t *call;
     size_t i;
 
@@ -163,36 +175,49 @@ static json_t *plain_calls(const json_t *calls)
     {
         json_t *function = json_object_get(call, "function");
         const json_t *text = json_object_get(function, "arguments");
-        json_t *arguments =
-            json_loadb(json_is_string(text) ? json_string_value(text) : "",
-                       json_string_length(text), JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, NULL);
+        json_t *arguments = NULL;
 
+        if (!is_call(call)) {
+            st = tsr_api_value_refuse(r, MESSAGES, "a list of messages, their calls of functions");
+            break;
+        }
+        arguments = json_loadb(json_string_value(text), json_string_length(text),
+                               JSON_REJECT_DUPLICATES, NULL);
         if (json_is_object(arguments)) {
             (void)!json_object_set(function, "arguments", arguments);
         }
         json_decref(arguments);
     }
-    return copy;
+    if (st == TSR_OK && json_array_size(copy) > 0) {
+        (void)!json_object_set(plain, "tool_calls", copy);
+    }
+    json_decref(copy);
+    return st;
 }
 
-/* A message as templates know them; takes text. */
-static json_t *plain_message(const json_t *message, const char *role, json_t *text)
+/* What a message has besides its role and content. */
+static tsr_status take_rest(const tsr_api_body *r, const json_t *message, json_t *plain)
 {
-    static const char *const others[] = {"name", "tool_call_id"};
+    static const char *const texts[] = {"name", "tool_call_id"};
     const json_t *calls = json_object_get(message, "tool_calls");
-    json_t *plain = json_pack("{s:s, s:o}", "role", role, "content", text);
 
-    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
-        json_t *value = json_object_get(message, others[i]);
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        json_t *value = json_object_get(message, texts[i]);
 
-        if (json_is_string(value)) {
-            (void)!json_object_set(plain, others[i], value);
+        if (value != NULL && !json_is_null(value)) {
+            if (!json_is_string(value)) {
+                return tsr_api_value_refuse(r, MESSAGES,
+                                            "a list of messages, their names and ids texts");
+            }
+            (void)!json_object_set(plain, texts[i], value);
         }
     }
-    if (json_array_size(calls) > 0) {
-        (void)!json_object_set_new(plain, "tool_calls", plain_calls(calls));
+    if (calls == NULL || json_is_null(calls)) {
+        return TSR_OK;
     }
-    return plain;
+    return json_is_array(calls)
+               ? take_calls(r, calls, plain)
+               : tsr_api_value_refuse(r, MESSAGES, "a list of messages, their calls lists");
 }
 
 static tsr_status take_messages(const tsr_api_body *r, json_t *out)
@@ -208,6 +233,7 @@ static tsr_status take_messages(const tsr_api_body *r, json_t *out)
     {
         const char *role = known_role(message);
         json_t *text = NULL;
+        json_t *plain;
 
         if (role == NULL) {
             return tsr_api_value_refuse(r, MESSAGES,
@@ -215,9 +241,11 @@ static tsr_status take_messages(const tsr_api_body *r, json_t *out)
                                         "assistant or tool");
         }
         TSR_TRY(take_content(r, message, &text));
-        if (json_array_append_new(out, plain_message(message, role, text)) != 0) {
+        plain = json_pack("{s:s, s:o}", "role", role, "content", text);
+        if (json_array_append_new(out, plain) != 0) {
             return tsr_api_value_no_memory(r);
         }
+        TSR_TRY(take_rest(r, message, plain));
     }
     return TSR_OK;
 }

@@ -234,12 +234,14 @@ static tsr_status read_logprobs(const tsr_api_body *r, tsr_api_request *q)
 static tsr_status read_stream(const tsr_api_body *r, tsr_api_request *q)
 {
     const json_t *options = tsr_api_value_of(r, "stream_options");
+    const json_t *usage = json_object_get(options, "include_usage");
 
     TSR_TRY(tsr_api_value_bool(r, "stream", &q->stream));
-    if (options != NULL && !json_is_object(options)) {
-        return tsr_api_value_refuse(r, "stream_options", "an object");
+    if (options != NULL && (!json_is_object(options) ||
+                            (usage != NULL && !json_is_boolean(usage) && !json_is_null(usage)))) {
+        return tsr_api_value_refuse(r, "stream_options", "{\"include_usage\": true or false}");
     }
-    q->stream_usage = json_is_true(json_object_get(options, "include_usage"));
+    q->stream_usage = json_is_true(usage);
     if (q->kind == TSR_API_COMPLETION) {
         TSR_TRY(tsr_api_value_bool(r, "echo", &q->echo));
     }

@@ -6,59 +6,22 @@ it says so and ends with 77. With TESSERA_SHOT=FILE.png and TESSERA_MODEL it tak
 """
 import json
 import os
-import re
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import unittest
-import urllib.request
 
 from support import browser
+from support.server import Server, free_port
 
-TESSERA = os.environ["TESSERA"]
 TINY_GGUF = os.environ["TINY_GGUF"]
-MPIRUN = [os.environ["MPIEXEC"], "--oversubscribe", "--bind-to", "none", "-n"]
 WAIT_S = 100
 RANKS = 2
 
 FOLDER = tempfile.TemporaryDirectory(prefix="tessera-page-")
 MODEL = os.path.join(FOLDER.name, "tiny.gguf")
-
-
-class Server:
-    def __init__(self, model, port, *words):
-        self.job = subprocess.Popen(MPIRUN + [str(RANKS), TESSERA, "serve", "--model", model, "--port", str(port), *words],
-                                    stderr=subprocess.PIPE)
-        while True:
-            line = self.job.stderr.readline().decode()
-            if not line:
-                raise RuntimeError("the server has ended")
-            found = re.search(r"http://127\.0\.0\.1:(\d+)/v1", line)
-            if found:
-                self.port = int(found.group(1))
-                break
-        self.reader = threading.Thread(target=self.job.stderr.read)
-        self.reader.start()
-
-    def post(self, path, body):
-        request = urllib.request.Request("http://127.0.0.1:%d%s" % (self.port, path), json.dumps(body).encode())
-        with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
-            return json.load(answer)
-
-    def end(self):
-        self.job.send_signal(signal.SIGTERM)
-        self.job.wait(WAIT_S)
-        self.reader.join()
-        self.job.stderr.close()
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as link:
-        return link.getsockname()[1]
 
 
 def say(page, text, most):
@@ -73,7 +36,7 @@ class Page(unittest.TestCase):
         subprocess.run([TINY_GGUF, "yarn", "1", MODEL], check=True, timeout=WAIT_S)
         cls.port = free_port()
         cls.words = ["--served-model-name", "tiny", "--kv-memory", "1M", "--kv-host", "1M"]
-        cls.server = Server(MODEL, cls.port, *cls.words)
+        cls.server = Server(MODEL, *cls.words, ranks=RANKS, port=cls.port)
         cls.page = browser.Browser(browser.find())
 
     @classmethod
@@ -146,13 +109,13 @@ class Page(unittest.TestCase):
         type(self).server.end()
         self.page.wait("document.getElementById('state').dataset.state === 'down'")
         self.page.wait("document.querySelector('.answer .note.bad button') !== null")
-        type(self).server = Server(MODEL, self.port, *self.words)
+        type(self).server = Server(MODEL, *self.words, ranks=RANKS, port=self.port)
         self.page.wait("document.getElementById('state').dataset.state === 'up'")
         self.page.value("document.getElementById('most').value = 5; document.querySelector('.note.bad button').click()")
         self.page.wait("document.querySelector('.answer:not(.open) .note')?.textContent.includes('5 tokens')")
 
     def test_5_a_key_is_asked_for(self):
-        server = Server(MODEL, 0, "--api-key", "secret")
+        server = Server(MODEL, "--api-key", "secret")
         try:
             self.page.open("http://127.0.0.1:%d/" % server.port)
             self.page.wait("document.getElementById('key-form')?.hidden === false")
@@ -166,7 +129,7 @@ class Page(unittest.TestCase):
 
 def shoot(path):
     """A picture for the documents, with the model that TESSERA_MODEL names."""
-    server = Server(os.environ["TESSERA_MODEL"], 0, "--ctx", "2048", "--kv-memory", "12M", "--kv-host", "16M")
+    server = Server(os.environ["TESSERA_MODEL"], "--ctx", "2048", "--kv-memory", "12M", "--kv-host", "16M", ranks=RANKS)
     page = browser.Browser(browser.find())
     page.screen(1280, 860)
     page.open("http://127.0.0.1:%d/" % server.port)
