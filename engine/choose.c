@@ -5,14 +5,9 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "engine/leader.h"
+#include "engine/row_sort.h"
 #include "engine/search.h"
 #include "engine/tell.h"
-
-/* A token of a row and its logit. */
-typedef struct scored {
-    float logit;
-    int32_t id;
-} scored;
 
 /* ---- what is asked for -------------------------------------------------------------------------
  */
@@ -267,49 +262,25 @@ static void note_top(const tsr_engine *e, tsr_member *m, const raw_row *raw)
 /* ---- the next token ----------------------------------------------------------------------------
  */
 
-static int by_falling_logit(const void *left, const void *right)
-{
-    const scored *a = left;
-    const scored *b = right;
-
-    if (a->logit != b->logit) {
-        return a->logit > b->logit ? -1 : 1;
-    }
-    return a->id < b->id ? -1 : 1;
-}
-
-/* The whole row as candidates, changed as it is asked and sorted. Rare: only when a row's
- * candidates could not decide. */
-static tsr_status sort_whole_row(tsr_engine *e, int wanted)
+/* The whole row as candidates, changed as it is asked and sorted: when a row's candidates could not
+ * decide. */
+static void sort_whole_row(tsr_engine *e, int wanted)
 {
     const size_t n = (size_t)tsr_model_config(e->model)->shape.n_vocab;
     const tsr_step *step = &e->step;
-    scored *row = tsr_alloc(n, sizeof(*row));
+    tsr_leader *leader = e->leader;
 
-    if (row == NULL) {
-        return tsr_fail(TSR_ERR_NOMEM, "no memory to sort %zu logits", n);
-    }
-    for (size_t i = 0; i < n; i++) {
-        row[i] = (scored){e->whole_row[i], (int32_t)i};
-    }
+    memcpy(leader->changed_row, e->whole_row, n * sizeof(*leader->changed_row));
     for (int a = 0; a < step->n_adjusted; a++) {
         for (int i = step->adjust_start[a];
              step->adjusted[a] == wanted && i < step->adjust_start[a + 1]; i++) {
-            scored *at = &row[step->entry_ids[i]];
+            float *at = &leader->changed_row[step->entry_ids[i]];
 
-            at->logit = tsr_adjust_apply(at->logit, step->entry_factors[i], step->entry_adds[i]);
+            *at = tsr_adjust_apply(*at, step->entry_factors[i], step->entry_adds[i]);
         }
     }
-    for (size_t i = 0; i < n; i++) {
-        row[i].logit = isnan(row[i].logit) ? -INFINITY : row[i].logit;
-    }
-    qsort(row, n, sizeof(*row), by_falling_logit);
-    for (size_t i = 0; i < n; i++) {
-        e->leader->candidate_ids[i] = row[i].id;
-        e->leader->candidate_logits[i] = row[i].logit;
-    }
-    tsr_free(row);
-    return TSR_OK;
+    tsr_row_sort(leader->candidate_ids, leader->candidate_logits, leader->changed_row, n,
+                 leader->sort_work);
 }
 
 /* The best of a wanted row as it is sampled, in the leader's arrays. */
@@ -334,7 +305,7 @@ static tsr_status pick(tsr_engine *e, int wanted, const tsr_sampling *sampling, 
 {
     if (tsr_sampler_pick(sampling, position, candidates, token) != TSR_SAMPLER_DECIDED) {
         TSR_TRY(tsr_turn_ask(e, wanted));
-        TSR_TRY(sort_whole_row(e, wanted));
+        sort_whole_row(e, wanted);
         candidates->n = (int)tsr_model_config(e->model)->shape.n_vocab;
         candidates->all = true;
         (void)tsr_sampler_pick(sampling, position, candidates, token);

@@ -121,6 +121,7 @@ size_t tsr_leader_table_bytes(const tsr_settings *settings, const tsr_config *co
 
     return (size_t)config->shape.n_vocab *
                (sizeof(*leader->candidate_ids) + sizeof(*leader->candidate_logits) +
+                sizeof(*leader->changed_row) + 2 * sizeof(*leader->sort_work) +
                 sizeof(*e->whole_row)) +
            2 * most_units(&config->shape, n_ranks) * sizeof(*leader->masses) +
            tsr_scheduler_table_bytes(&options);
@@ -143,11 +144,14 @@ tsr_status tsr_leader_create(tsr_leader **out, const tsr_engine *e)
     TSR_TRY_GOTO(st, fail, tsr_scheduler_create(&leader->scheduler, &options));
     leader->candidate_ids = tsr_alloc(n_vocab, sizeof(*leader->candidate_ids));
     leader->candidate_logits = tsr_alloc(n_vocab, sizeof(*leader->candidate_logits));
+    leader->changed_row = tsr_alloc(n_vocab, sizeof(*leader->changed_row));
+    leader->sort_work = tsr_alloc(2 * n_vocab, sizeof(*leader->sort_work));
     leader->masses = tsr_alloc(2 * n_units, sizeof(*leader->masses));
     leader->cursor = tsr_alloc(n_ranks, sizeof(*leader->cursor));
     leader->next = tsr_alloc((size_t)e->settings.max_sequences, sizeof(*leader->next));
     if (leader->candidate_ids == NULL || leader->candidate_logits == NULL ||
-        leader->masses == NULL || leader->cursor == NULL || leader->next == NULL) {
+        leader->changed_row == NULL || leader->sort_work == NULL || leader->masses == NULL ||
+        leader->cursor == NULL || leader->next == NULL) {
         st = tsr_fail(TSR_ERR_NOMEM, "no memory for the leader's tables");
         goto fail;
     }
@@ -182,6 +186,8 @@ void tsr_leader_destroy(tsr_leader *leader)
     tsr_free(leader->next);
     tsr_free(leader->cursor);
     tsr_free(leader->masses);
+    tsr_free(leader->sort_work);
+    tsr_free(leader->changed_row);
     tsr_free(leader->candidate_logits);
     tsr_free(leader->candidate_ids);
     tsr_free(leader);

@@ -22,6 +22,8 @@ struct tsr_leader {
     tsr_scheduler *scheduler;
     int32_t *candidate_ids;  /* [n_vocab] */
     float *candidate_logits; /* [n_vocab] */
+    float *changed_row;      /* [n_vocab] of a whole row that was asked for */
+    uint64_t *sort_work;     /* [2 * n_vocab] */
     float *masses;           /* [2 * all units] */
     int *cursor;             /* [n_ranks] */
     int32_t *next;           /* [max_seqs] */

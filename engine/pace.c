@@ -5,7 +5,8 @@ enum {
     OUT_OF_ALL = 4 // times what was to be expected
 };
 
-static const double KEEP = 0.9;    // what a plain step counts for one later
+static const double STRETCH = 1.8; // of the usual time, where no other is wanted
+static const double KEEP = 0.9;    // what a plain step counts for one of any kind later
 static const double HOLD = 1e-3;   // how strongly the costs stay where they were
 static const double GAIN_UP = 0.5; // of one step with prompts in the average: rows that cost more
 static const double GAIN_DOWN = 0.25; // and less
@@ -16,17 +17,27 @@ static double at_least_0(double x)
     return x > 0 ? x : 0;
 }
 
+/* One step later, plain ones count for less: sequences grow and machines change meanwhile. */
+static void fade(tsr_pace *pace)
+{
+    for (int i = 0; i < 3; i++) {
+        pace->squares[i] *= KEEP;
+    }
+    pace->products[0] *= KEEP;
+    pace->products[1] *= KEEP;
+}
+
 /* A step without prompts: the two costs that fit it and those before it best. */
 static void note_plain(tsr_pace *pace, double n, double us)
 {
     const double weight = 1.0 / (us * us); // so that it is the relative error that counts
     double hold, s00, s11, p0, p1, det;
 
-    pace->squares[0] = KEEP * pace->squares[0] + weight;
-    pace->squares[1] = KEEP * pace->squares[1] + weight * n;
-    pace->squares[2] = KEEP * pace->squares[2] + weight * n * n;
-    pace->products[0] = KEEP * pace->products[0] + weight * us;
-    pace->products[1] = KEEP * pace->products[1] + weight * us * n;
+    pace->squares[0] += weight;
+    pace->squares[1] += weight * n;
+    pace->squares[2] += weight * n * n;
+    pace->products[0] += weight * us;
+    pace->products[1] += weight * us * n;
 
     hold = HOLD * (pace->squares[0] + pace->squares[2]);
     s00 = pace->squares[0] + hold;
@@ -68,6 +79,7 @@ void tsr_pace_note(tsr_pace *pace, int n_decoding, int n_prompt_rows, double us)
         us = us < most ? us : most;
     }
     us = us > 1.0 ? us : 1.0;
+    fade(pace);
     if (n_prompt_rows > 0) {
         note_rows(pace, n_decoding, n_prompt_rows, us);
     } else {
@@ -83,7 +95,7 @@ double tsr_pace_guess(const tsr_pace *pace, int n_decoding, int n_prompt_rows)
 int tsr_pace_prompt_rows(const tsr_pace *pace, int n_decoding, int budget, double target_us)
 {
     const double usual_us = tsr_pace_guess(pace, n_decoding, 0);
-    const double spare_us = (target_us > 0 ? target_us : 2 * usual_us) - usual_us;
+    const double spare_us = (target_us > 0 ? target_us : STRETCH * usual_us) - usual_us;
     double rows = budget;
 
     if (n_decoding == 0 || (pace->n_plain == 0 && pace->reach <= 0)) {

@@ -29,6 +29,9 @@ struct tsr_runner {
     tsr_memory_report said;
     float *row;        /* [own vocabulary] on the host; owned */
     tsr_tensor wanted; /* i32 [1, n_wanted] of the step run last, on the device */
+    tsr_tensor logits; /* of its rows from first_kept on, while they are as the model gave them;
+                          else none */
+    int first_kept;
 
     /* The changes to this rank's logits of some rows; all owned and grown when more are met. */
     int32_t *changes_host; /* [5 * changes_room]: rows, ids, factors, adds, what was before */
@@ -561,6 +564,8 @@ tsr_status tsr_runner_run(tsr_runner *runner, const tsr_step *step, tsr_findings
         c.raw = c.raw_end;
         c.adjusted = c.adjusted_end;
         TSR_TRY(find_best(runner, step, &in, findings, &c));
+        runner->first_kept = c.first;
+        runner->logits = tsr_tensor_rows(c.logits, c.adjusted == c.adjusted_end ? c.n : 0);
     }
     runner->wanted = in.wanted;
     return tsr_device_sync(runner->parts.dev);
@@ -568,9 +573,15 @@ tsr_status tsr_runner_run(tsr_runner *runner, const tsr_step *step, tsr_findings
 
 tsr_status tsr_runner_row(tsr_runner *runner, int i, const float **logits)
 {
-    tsr_tensor row;
+    const int kept = i - runner->first_kept;
+    tsr_tensor row = runner->logits;
 
-    TSR_TRY(tsr_decoder_logits(runner->decoder, &row, columns(runner->wanted, i, 1)));
+    if (kept >= 0 && kept < runner->logits.n_rows) {
+        row.data = (float *)row.data + kept * row.stride;
+    } else {
+        runner->logits.n_rows = 0; // this takes their place
+        TSR_TRY(tsr_decoder_logits(runner->decoder, &row, columns(runner->wanted, i, 1)));
+    }
     TSR_TRY(tsr_device_download(runner->parts.dev, runner->row, row.data,
                                 (size_t)row.n_cols * sizeof(float)));
     *logits = runner->row;

@@ -35,7 +35,7 @@ typedef struct tsr_settings {
     int max_batch_tokens;
     int max_sequences;
     int max_queue;         /* 0: any number */
-    int64_t target_itl_us; /* 0: twice a step without prompts */
+    int64_t target_itl_us; /* 0: 1.8 times a step without prompts */
 } tsr_settings;
 
 /*

@@ -196,7 +196,7 @@ typedef struct tsr_engine_options {
                                 keeps it in slower memory, "recompute" computes it again, "auto" takes
                                 what is faster; NULL: auto */
     double target_itl_ms;    /* how long a step may take while sequences generate: prompts are read
-                                in smaller pieces then; 0: twice what it takes without prompts */
+                                in smaller pieces then; 0: 1.8 times what it takes without prompts */
 } tsr_engine_options;
 
 /*

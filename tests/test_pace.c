@@ -38,8 +38,8 @@ static void the_costs_of_a_machine_without_corners_are_found(void **state)
     }
     assert_true(tsr_pace_guess(&pace, 3, 40) > 6300 * 0.98);
     assert_true(tsr_pace_guess(&pace, 3, 40) < 6300 * 1.02);
-    // 4000 + 200 without prompts: as much again is worth 84 rows; to 6 ms there are 36.
-    assert_in_range(tsr_pace_prompt_rows(&pace, 2, 500, 0), 82, 86);
+    // 4000 + 200 without prompts: 0.8 of that is worth 67 rows; to 6 ms there are 36.
+    assert_in_range(tsr_pace_prompt_rows(&pace, 2, 500, 0), 65, 69);
     assert_in_range(tsr_pace_prompt_rows(&pace, 2, 500, 6000), 34, 38);
     assert_int_equal(tsr_pace_prompt_rows(&pace, 2, 30, 0), 30);
     assert_int_equal(tsr_pace_prompt_rows(&pace, 2, 500, 1000), TSR_PACE_LEAST_ROWS);
@@ -58,7 +58,7 @@ static void what_was_learnt_of_prompts_outlasts_a_long_time_without_them(void **
     for (int i = 0; i < 5000; i++) {
         tsr_pace_note(&pace, 1, 0, 4000 + i * 0.4); // the context grows
     }
-    assert_in_range(tsr_pace_prompt_rows(&pace, 1, 500, 0), 90, 130); // of 6 ms
+    assert_in_range(tsr_pace_prompt_rows(&pace, 1, 500, 0), 72, 104); // of 6 ms
 }
 
 static void one_step_out_of_all_proportion_changes_little(void **state)
@@ -74,6 +74,26 @@ static void one_step_out_of_all_proportion_changes_little(void **state)
     before = tsr_pace_prompt_rows(&pace, 4, 500, 0);
     tsr_pace_note(&pace, 4, 0, 3e6);
     assert_in_range(tsr_pace_prompt_rows(&pace, 4, 500, 0), before * 3 / 4, before * 5 / 4);
+}
+
+/* Others come to use the cores: it is not the rows that cost more. */
+static void a_machine_that_becomes_slower_keeps_its_pace(void **state)
+{
+    tsr_pace pace = {0};
+
+    (void)state;
+    for (int i = 0; i < 400; i++) {
+        const double slower = i < 100 ? 1 : 3;
+        const int n_rows = tsr_pace_prompt_rows(&pace, 4, 500, 0);
+
+        tsr_pace_note(&pace, 4, n_rows, slower * (4000 + 50 * n_rows));
+        if (i >= 100) {
+            assert_true(n_rows < 2 * 64);
+        }
+        if (i >= 200 && n_rows > 0) {
+            assert_true(n_rows > 64 / 2); // 0.8 of 4000 is worth 64 of them, on either machine
+        }
+    }
 }
 
 static void rows_that_cost_nothing_are_followed_by_twice_as_many_at_most(void **state)
@@ -233,6 +253,7 @@ int main(void)
         cmocka_unit_test(the_costs_of_a_machine_without_corners_are_found),
         cmocka_unit_test(what_was_learnt_of_prompts_outlasts_a_long_time_without_them),
         cmocka_unit_test(one_step_out_of_all_proportion_changes_little),
+        cmocka_unit_test(a_machine_that_becomes_slower_keeps_its_pace),
         cmocka_unit_test(rows_that_cost_nothing_are_followed_by_twice_as_many_at_most),
         cmocka_unit_test(now_and_then_a_step_goes_without_prompts),
         cmocka_unit_test(a_long_prompt_never_stalls_the_others),
