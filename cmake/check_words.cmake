@@ -5,7 +5,7 @@ set(n_bad 0)
 set(n_files 0)
 
 file(GLOB files ${SOURCE}/base/*.[ch] ${SOURCE}/kernels/*.[ch] ${SOURCE}/kernels/*.cu ${SOURCE}/parallel/*.[ch]
-     ${SOURCE}/kv/*.[ch] ${SOURCE}/engine/*.[ch] ${SOURCE}/engine/text/*.[ch] ${SOURCE}/engine/jinja/*.[ch] ${SOURCE}/launch/*.[ch])
+     ${SOURCE}/kv/*.[ch] ${SOURCE}/engine/*.[ch] ${SOURCE}/engine/text/*.[ch] ${SOURCE}/engine/jinja/*.[ch] ${SOURCE}/engine/remote/*.[ch] ${SOURCE}/launch/*.[ch])
 set(stripped_dir ${OUT}/words)
 file(REMOVE_RECURSE ${stripped_dir})
 foreach(file IN LISTS files)
@@ -62,7 +62,7 @@ word("pcre2_"                                                 engine/)
 word("utf8proc_"                                              engine/text/ engine/jinja/jcase.c)
 word("json_[a-z]"                                             engine/ launch/)
 word("((^|[^A-Z_])EL_[A-Z]|histedit)"                         launch/line_editor.c)
-word("(socket|listen|accept) *\\("                            launch/)
+word("(^|[^a-z_])(socket|listen|accept|accept4) *\\("           launch/ engine/remote/link)
 
 if(n_bad GREATER 0 OR n_files EQUAL 0)
   message(FATAL_ERROR "${n_bad} words stand in the wrong room (${n_files} files read)")

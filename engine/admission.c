@@ -43,11 +43,11 @@ tsr_status tsr_admission_check_request(const tsr_scheduler_options *o, const tsr
     const int n_usable = tsr_admission_most_blocks(o);
 
     TSR_TRY(tsr_sampler_check(&r->sampling));
-    if (r->n_prompt > o->context) {
+    if (r->n_tokens > o->context) {
         return tsr_fail(TSR_ERR_ARG, "the prompt has %lld tokens, the context is %lld",
-                        (long long)r->n_prompt, (long long)o->context);
+                        (long long)r->n_tokens, (long long)o->context);
     }
-    for (int64_t i = 0; i < r->n_prompt; i++) {
+    for (int64_t i = 0; i < r->n_tokens; i++) {
         if (r->tokens[i] < 0 || r->tokens[i] >= o->n_vocab) {
             return tsr_fail(TSR_ERR_ARG, "token %lld of the prompt is %d, not in [0, %d)",
                             (long long)i, (int)r->tokens[i], o->n_vocab);

@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "engine/remote/remote.h"
 
 /* ---- making ------------------------------------------------------------------------------------
  */
@@ -65,6 +66,7 @@ tsr_status tsr_engine_create(tsr_engine **out, tsr_world *world, const tsr_engin
         return tsr_fail(TSR_ERR_NOMEM, "no memory for an engine");
     }
     e->world = world;
+    e->drain_ns = (int64_t)(options->drain_s * 1e9);
     if (world == NULL) {
         TSR_TRY_GOTO(st, fail, tsr_world_open(&e->world));
         e->owns_world = true;
@@ -96,6 +98,12 @@ void tsr_engine_destroy(tsr_engine *e)
     if (e == NULL) {
         return;
     }
+    if (e->remote != NULL) {
+        tsr_remote_destroy(e->remote);
+        tsr_model_close(e->model);
+        tsr_free(e);
+        return;
+    }
     if (!e->stopped && tsr_world_is_leader(e->world) && tsr_engine_stop(e) != TSR_OK) {
         tsr_log_error("the followers could not be told to end: %s", tsr_status_message());
     }
@@ -116,7 +124,12 @@ void tsr_engine_destroy(tsr_engine *e)
 
 bool tsr_engine_is_leader(const tsr_engine *e)
 {
-    return tsr_world_is_leader(e->world);
+    return e->remote != NULL || tsr_world_is_leader(e->world);
+}
+
+bool tsr_engine_is_serving(const tsr_engine *e)
+{
+    return e->remote == NULL || tsr_remote_is_serving(e->remote);
 }
 
 const tsr_model *tsr_engine_model(const tsr_engine *e)
@@ -150,7 +163,7 @@ static uint64_t token_bytes(const tsr_engine *e)
                                                           config->shape.n_vocab, config->shape.dim);
 }
 
-tsr_engine_stats tsr_engine_describe(const tsr_engine *e)
+static tsr_engine_stats describe_rank(const tsr_engine *e)
 {
     const tsr_config *config = tsr_model_config(e->model);
     const tsr_shard_shape *shape = &config->shape;
@@ -184,6 +197,11 @@ tsr_engine_stats tsr_engine_describe(const tsr_engine *e)
         .step_s = (double)e->step_ns / 1e9,
         .host_s = (double)(e->step_ns - e->ranks_ns) / 1e9,
     };
+}
+
+tsr_engine_stats tsr_engine_describe(const tsr_engine *e)
+{
+    return e->remote != NULL ? tsr_remote_describe(e->remote) : describe_rank(e);
 }
 
 tsr_status tsr_engine_device_at(int i, tsr_engine_device *out)

@@ -19,8 +19,11 @@ extern "C" {
 #endif
 
 typedef struct tsr_leader tsr_leader; /* leader.c */
+typedef struct tsr_remote tsr_remote; /* remote/remote.h */
 
 struct tsr_engine {
+    tsr_remote *remote; /* of a client: besides the model and, if it has one, the world there is
+                           nothing else then; NULL: a rank */
     tsr_world *world;
     bool owns_world;
     tsr_settings settings;
@@ -42,6 +45,8 @@ struct tsr_engine {
     int64_t sent_ns;  /* when the last step was */
     double load_s;
     bool stopped; /* the leader has sent END, a follower has seen it */
+    int64_t drain_ns;
+    int64_t asked_ns; /* since when a signal asks to end; 0: none does */
 
     /* What comes back to the leader; NULL on followers. */
     int32_t *gathered; /* every rank's findings, end to end */

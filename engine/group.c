@@ -53,6 +53,12 @@ static tsr_status check(const tsr_generation *wish)
         return tsr_fail(TSR_ERR_ARG, "%d answers of %d beams%s", wish->n, wish->beams,
                         wish->best_of > 0 ? "; best_of is of samples" : "");
     }
+    if (wish->n_so_far < 0 ||
+        (wish->n_so_far > 0 && (wish->n > 1 || wish->best_of > 1 || wish->beams > 0 ||
+                                wish->score || wish->want_logits))) {
+        return tsr_fail(TSR_ERR_ARG, "only a single sample can go on from %lld tokens",
+                        (long long)wish->n_so_far);
+    }
     if (wish->beams > 0 && wish->temperature != 0) {
         return tsr_fail(TSR_ERR_ARG, "beams are not sampled: the temperature must be 0, not %g",
                         (double)wish->temperature);
@@ -143,7 +149,11 @@ static tsr_status make_first(const tsr_engine *e, tsr_group *g, const tsr_genera
         r->deadline_ns = r->submitted_ns + (int64_t)(wish->deadline_s * 1e9);
     }
     r->keep_stop = wish->include_stop;
+    for (int64_t i = 0; i < wish->n_so_far; i++) {
+        TSR_TRY(tsr_request_append(r, wish->so_far[i]));
+    }
     m->n_shown = r->n_prompt;
+    m->sum = wish->so_far_logprob;
     TSR_TRY(tsr_request_stop_at(r, wish->stop_ids, wish->n_stop_ids,
                                 (int)tsr_model_config(e->model)->shape.n_vocab));
     return make_adjust(e, &m->adjust, wish);

@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "engine/pool.h"
+#include "engine/remote/remote.h"
 #include "engine/search.h"
 #include "engine/tell.h"
 
@@ -236,9 +237,15 @@ tsr_status tsr_engine_submit(tsr_engine *e, const tsr_generation *wish, int64_t 
     tsr_group *g = NULL;
     tsr_status st = TSR_OK;
 
+    if (e->remote != NULL) {
+        return tsr_remote_submit(e->remote, wish, id);
+    }
     TSR_TRY(tsr_group_create(&g, e, wish));
     TSR_TRY_GOTO(st, fail, reserve(leader));
     TSR_TRY_GOTO(st, fail, tsr_scheduler_submit(leader->scheduler, g->members[0].request));
+    if (tsr_tell_begin(e, &g->members[0])) {
+        tsr_scheduler_stop(leader->scheduler, g->members[0].request);
+    }
     g->n_requests = 1;
     keep(leader, g);
     *id = leader->next_id++;
@@ -251,8 +258,13 @@ fail:
 
 void tsr_engine_cancel(tsr_engine *e, int64_t id)
 {
-    tsr_group *g = *bucket_of(e->leader, id);
+    tsr_group *g;
 
+    if (e->remote != NULL) {
+        tsr_remote_cancel(e->remote, id);
+        return;
+    }
+    g = *bucket_of(e->leader, id);
     while (g != NULL && g->id != id) {
         g = g->next;
     }
@@ -319,14 +331,27 @@ static tsr_status lead_step(tsr_engine *e)
     return e->step.may_ask ? tsr_turn_ask(e, -1) : TSR_OK;
 }
 
+/* Has a signal asked to end, and is the time over in which what is under way could be finished? */
+static bool must_end(tsr_engine *e, int64_t now)
+{
+    if (e->world == NULL || !tsr_world_asked_to_end(e->world)) {
+        return false;
+    }
+    e->asked_ns = e->asked_ns != 0 ? e->asked_ns : now;
+    return now - e->asked_ns >= e->drain_ns;
+}
+
 tsr_status tsr_engine_step(tsr_engine *e, bool *busy)
 {
     const int64_t began = tsr_clock_ns();
     int64_t done = began;
     tsr_status st;
 
-    if (tsr_world_asked_to_end(e->world)) {
+    if (must_end(e, began)) {
         return tsr_fail(TSR_ERR_CANCELLED, "asked to end by a signal");
+    }
+    if (e->remote != NULL) {
+        return tsr_remote_step(e->remote, busy);
     }
     if (tsr_scheduler_plan(e->leader->scheduler, &e->step, began)) {
         for (int s = 0; s < e->step.n_seqs; s++) {

@@ -145,7 +145,6 @@ tsr_status tsr_scheduler_take_on(tsr_scheduler *s, tsr_request *r, int n_waiting
 
 tsr_status tsr_scheduler_submit(tsr_scheduler *s, tsr_request *r)
 {
-    assert(r->n_tokens == r->n_prompt);
     TSR_TRY(tsr_scheduler_take_on(s, r, s->waiting.n_items));
     tsr_scheduler_wait(s, r);
     return TSR_OK;

@@ -110,10 +110,10 @@ tsr_step_limits tsr_scheduler_step_limits(const tsr_scheduler *scheduler);
 
 /*
  * Queue a request; the scheduler holds it until it has ENDED and been handed out by
- * tsr_scheduler_take_ended(). Its submitted_ns, deadline_ns and priority are set. Errors: ARG
- * (prompt longer than the context, a token, the sampling or the priority out of range), UNSUPPORTED
- * (the prompt could never fit the pool: says what would), FULL (options.max_queue wait already),
- * NOMEM.
+ * tsr_scheduler_take_ended(). Its submitted_ns, deadline_ns and priority are set; it may have
+ * tokens behind its prompt, as one that was put back has. Errors: ARG (prompt longer than the
+ * context, a token, the sampling or the priority out of range), UNSUPPORTED (the prompt could never
+ * fit the pool: says what would), FULL (options.max_queue wait already), NOMEM.
  */
 TSR_MUST_CHECK tsr_status tsr_scheduler_submit(tsr_scheduler *scheduler, tsr_request *request);
 

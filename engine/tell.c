@@ -141,6 +141,21 @@ void tsr_tell_tokens(tsr_engine *e, tsr_member *m)
     }
 }
 
+bool tsr_tell_begin(const tsr_engine *e, tsr_member *m)
+{
+    const tsr_request *r = m->request;
+    bool ends = false;
+
+    while (m->n_shown < r->n_tokens && !ends) {
+        const int32_t token = r->tokens[m->n_shown++];
+
+        drop_first(&m->text, put_token(e, m->group, &m->text, &m->writing, token,
+                                       m->n_shown - r->n_prompt, &ends));
+        ends = ends || tsr_request_stops_at(r, token);
+    }
+    return ends;
+}
+
 /* ---- ends ------------------------------------------------------------------------------------ */
 
 static double seconds(int64_t from_ns, int64_t to_ns)

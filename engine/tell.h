@@ -21,6 +21,10 @@ void tsr_tell(const tsr_group *group, tsr_event *event);
 void tsr_tell_decode(const tsr_tokenizer *tokenizer, tsr_writing *writing, tsr_text *text,
                      int32_t token);
 
+/* The tokens that a sample begins with, which were told before. True: its text, or a stop id among
+ * them, is its end. */
+bool tsr_tell_begin(const tsr_engine *e, tsr_member *member);
+
 /* Tokens that a sample has got since: their text is searched for stop strings, which may end it. */
 void tsr_tell_tokens(tsr_engine *e, tsr_member *member);
 

@@ -197,6 +197,8 @@ typedef struct tsr_engine_options {
                                 what is faster; NULL: auto */
     double target_itl_ms;    /* how long a step may take while sequences generate: prompts are read
                                 in smaller pieces then; 0: 1.8 times what it takes without prompts */
+    double drain_s; /* when a signal has asked to end, steps go on for so long, so that what is
+                       under way can be finished; 0: not at all */
 } tsr_engine_options;
 
 /*
@@ -255,10 +257,12 @@ typedef struct tsr_event {
     int32_t best; /* the likeliest token after this position */
     const float *logits;
     const float *embedding;
-    const char *reason;      /* END: "stop" (an end token, a stop id or a stop string), "length",
-                                 "cancelled", "deadline" or "error" */
-    const char *message;     /* END with "error": why */
-    int64_t n_prompt;        /* END, as are the following */
+    const char *reason;  /* END: "stop" (an end token, a stop id or a stop string), "length",
+                             "cancelled", "deadline" or "error" */
+    const char *message; /* END with "error": why */
+    tsr_status status; /* END with "error" of a client's engine: what tsr_engine_submit() would have
+                          said to the ranks' leader; else OK */
+    int64_t n_prompt;  /* END, as are the following */
     int64_t n_cached_tokens; /* of the prompt: what was in the cache already and was not computed */
     int64_t n_generated;
     double first_token_s; /* from submit to the first token; 0 if there was none */
@@ -342,6 +346,13 @@ typedef struct tsr_generation {
     bool score;          /* a SCORE event for every prompt position */
     bool want_logits;    /* a LOGITS event for the last prompt position */
     tsr_pooling pooling; /* an EMBEDDING event for the prompt; max_tokens must be 0 */
+
+    /* An answer that goes on where an equal generation, of one sample and neither scored nor asked
+     * for logits, was cut off: what it had so far, which no event tells again. All else is as it
+     * would have been; n_generated and logprob of the END count from the beginning. */
+    const int32_t *so_far; /* [n_so_far] ids of its TOKEN events, copied */
+    int64_t n_so_far;
+    double so_far_logprob; /* with want_logprobs: their sum */
     tsr_event_fn *on_event;
     void *ctx;
 } tsr_generation;
@@ -390,6 +401,8 @@ typedef struct tsr_engine_stats {
     double step_s;     /* leader: of all steps */
     double host_s;     /* of these what the leader alone was busy with, while the ranks waited:
                           planning, packing, sampling, events */
+    int n_restarts;    /* client: how often the ranks were lost and came back, */
+    double away_s;     /* and how long that took, the last time */
 } tsr_engine_stats;
 TSR_API tsr_engine_stats tsr_engine_describe(const tsr_engine *engine);
 
@@ -446,6 +459,57 @@ TSR_API TSR_MUST_CHECK tsr_status tsr_engine_blocks(tsr_engine *engine, int64_t 
  */
 TSR_API TSR_MUST_CHECK tsr_status tsr_engine_measure(tsr_engine *engine, double *read_bytes_per_s,
                                                      double *macs_per_s);
+
+/* ---- an engine in processes of its own ---------------------------------------------------------
+ *
+ * A program that is no rank drives an engine by the same calls: tsr_engine_submit(), _cancel(),
+ * _step(), _describe(), _memory(), _model(), _destroy(); it is the leader to itself, and never
+ * follows. The ranks are a job of `tessera engine`, whose leader talks with it over a Unix socket
+ * that only the same user may use. What is different then:
+ *
+ *   lost ranks   When a rank dies or is stopped, the job is ended and started again. Generations
+ *                wait and go on where they were: no event comes twice, and tokens are those of an
+ *                engine that was never lost. tsr_engine_step() says COMM when it gives up: the
+ * ranks were lost five times in a row before anything came of it. a step       passes on what has
+ * come, and waits some milliseconds for it. submitting   fails at once only for what the client
+ * itself sees; what the leader refuses ends with "error", and event.status says why. stats and
+ * memory are as they were told last, at most a second or so ago. measuring    is UNSUPPORTED.
+ *
+ * Ranks that a program has started end with it, however it ends. Start them from a thread that
+ * lives as long as they are to: the kernel ends them with it.
+ */
+
+/* {0} with a model and ranks is a good start. */
+typedef struct tsr_launch_options {
+    tsr_engine_options engine;
+    int n_ranks;
+    const char *launcher; /* words before "-n N"; NULL: "mpirun" */
+    const char *program;  /* this library's command; NULL: "tessera", found as the shell does */
+    const char *socket;   /* where others may join; NULL: in a folder of its own in /tmp */
+} tsr_launch_options;
+
+/*
+ * Starts the ranks; returns when they serve, or have failed to. world  borrowed: signals that it
+ * notes are noted by steps as they are on ranks; NULL: by none. Errors: ARG, IO, FORMAT,
+ * UNSUPPORTED, NOMEM, COMM (the ranks ended; what they said is on stderr), CANCELLED.
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_engine_launch(tsr_engine **out, tsr_world *world,
+                                                    const tsr_launch_options *options);
+
+/* Joins one that serves at a socket. When its ranks are lost, it waits a minute for others there.
+ * Errors: ARG, IO, FORMAT, COMM (nobody serves there), NOMEM. */
+TSR_API TSR_MUST_CHECK tsr_status tsr_engine_join(tsr_engine **out, const char *socket);
+
+/* Are the ranks there? Always, but for a client whose ranks are lost and not back yet. */
+TSR_API bool tsr_engine_is_serving(const tsr_engine *engine);
+
+/*
+ * Leader of ranks, while the others follow: serves clients at a socket, until a signal asks to end
+ * or, if a client started this job, that one has gone. model_path: the model's, which clients open
+ * too, for its tokenizer. Errors: ARG, IO, COMM (another serves there), NOMEM, CANCELLED.
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_engine_host(tsr_engine *engine, const char *socket,
+                                                  const char *model_path);
 
 /* ---- a plan ------------------------------------------------------------------------------------
  */

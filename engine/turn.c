@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "engine/remote/remote.h"
 #include "engine/memory_report.h"
 #include "kernels/machine.h"
 #include "parallel/fault.h"
@@ -229,7 +230,7 @@ static tsr_status follow_one(tsr_engine *e)
 
 tsr_status tsr_engine_follow(tsr_engine *e)
 {
-    if (tsr_world_is_leader(e->world)) {
+    if (tsr_engine_is_leader(e)) {
         return tsr_fail(TSR_ERR_ARG, "the leader leads; it does not follow");
     }
     while (!e->stopped) {
@@ -257,6 +258,9 @@ tsr_status tsr_engine_stop(tsr_engine *e)
 
 tsr_status tsr_engine_measure(tsr_engine *e, double *read_bytes_per_s, double *macs_per_s)
 {
+    if (e->remote != NULL) {
+        return tsr_fail(TSR_ERR_UNSUPPORTED, "ranks measure themselves where they are no servers");
+    }
     tsr_step_reset(&e->step);
     e->step.kind = TSR_STEP_MEASURE;
     TSR_TRY(share_step(e));
@@ -265,6 +269,9 @@ tsr_status tsr_engine_measure(tsr_engine *e, double *read_bytes_per_s, double *m
 
 tsr_status tsr_engine_memory(tsr_engine *e, tsr_memory_stats *ranks)
 {
+    if (e->remote != NULL) {
+        return tsr_remote_memory(e->remote, ranks);
+    }
     tsr_step_reset(&e->step);
     e->step.kind = TSR_STEP_MEMORY;
     TSR_TRY(share_step(e));

@@ -70,7 +70,7 @@ static void note_end(tsr_api_answer *a, tsr_api_choice *c, const tsr_event *even
     c->n_generated = event->n_generated;
     a->n_cached += event->choice == 0 ? event->n_cached_tokens : 0;
     if (!is_usual) {
-        fail(a, strcmp(event->reason, "deadline") == 0 ? 408 : 500,
+        fail(a, strcmp(event->reason, "deadline") == 0 ? 408 : tsr_api_error_status(event->status),
              event->message != NULL && event->message[0] != '\0' ? event->message : event->reason);
     }
 }

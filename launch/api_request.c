@@ -23,6 +23,21 @@ void tsr_api_error_set(tsr_api_error *error, int status, const char *param, cons
     va_end(args);
 }
 
+int tsr_api_error_status(tsr_status status)
+{
+    switch (status) {
+    case TSR_ERR_ARG:
+    case TSR_ERR_UNSUPPORTED:
+        return 400;
+    case TSR_ERR_FULL:
+        return 429;
+    case TSR_ERR_CANCELLED:
+        return 503;
+    default:
+        return 500;
+    }
+}
+
 json_t *tsr_api_error_object(const tsr_api_error *error)
 {
     const char *code = error->status == 401 ? "invalid_api_key"

@@ -81,6 +81,9 @@ TSR_MUST_CHECK tsr_status tsr_api_request_read(tsr_api_request *out, tsr_api_kin
                                                tsr_api_error *error);
 void tsr_api_request_clear(tsr_api_request *request); /* fine on {0} */
 
+/* The status of HTTP for what an engine says to a request. */
+int tsr_api_error_status(tsr_status status);
+
 /* {"error": {"message", "type", "param", "code"}}; NULL when memory is short. */
 json_t *tsr_api_error_object(const tsr_api_error *error);
 

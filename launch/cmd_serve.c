@@ -11,6 +11,7 @@
 
 enum {
     DEFAULT_PORT = 8000,
+    DEFAULT_DRAIN_S = 30,
     DEFAULT_MAX_BODY = 8 << 20,
     MOST_KEYS = 1024,
     FLUSH_US = 200000 // for what clients have not read yet when it ends
@@ -28,6 +29,10 @@ typedef struct serve_options {
     int64_t max_connections;
     int64_t idle_s;
     const char *name;
+    double drain_s;
+    int64_t n_ranks;
+    const char *launcher;
+    const char *engine_socket;
     tsr_session_options session;
 } serve_options;
 
@@ -56,6 +61,18 @@ static const tsr_args_option options_table[] = {
      "a connection on which nothing moves is closed after S seconds (default 60)"},
     {"--served-model-name", "NAME", TSR_ARGS_TEXT, FIELD(name), 0, 0, NULL,
      "how the model is called in requests and answers (default: its file's name)"},
+    {"--drain-timeout", "S", TSR_ARGS_REAL, FIELD(drain_s), 0, 86400, NULL,
+     "asked to end by a signal, it takes nothing more and finishes what is under way for so long "
+     "at "
+     "most (default 30; under mpirun, that has a limit of its own)"},
+    {"--tensor-parallel-size", "N", TSR_ARGS_INTEGER, FIELD(n_ranks), 1, 4096, NULL,
+     "start N ranks as a job of their own and look after them: when one is lost, all are started "
+     "again and requests go on where they were (default: this process is the rank, or one of those "
+     "under mpirun or srun)"},
+    {"--launcher", "WORDS", TSR_ARGS_TEXT, FIELD(launcher), 0, 0, NULL,
+     "what starts them, with its options: '-n N' comes behind (default mpirun)"},
+    {"--engine-socket", "PATH", TSR_ARGS_TEXT, FIELD(engine_socket), 0, 0, NULL,
+     "where other programs of this user may join that engine (default: in a folder of its own)"},
 };
 
 typedef struct server {
@@ -189,13 +206,17 @@ int tsr_cmd_serve_run(const tsr_call *call)
         .n_groups = 2,
         .examples =
             "  tessera serve --model model.gguf\n"
-            "  mpirun -n 2 tessera serve --model model.gguf --port 8080 --api-key-file "
-            "keys\n"
+            "  tessera serve --model model.gguf --tensor-parallel-size 2 --port 8080\n"
+            "  mpirun -n 2 tessera serve --model model.gguf --api-key-file keys\n"
             "  curl localhost:8000/v1/completions -d '{\"prompt\": \"Once upon a time\"}'\n",
     };
-    serve_options options = {
-        .host = "127.0.0.1", .port = DEFAULT_PORT, .max_connections = 1000, .idle_s = 60};
+    serve_options options = {.host = "127.0.0.1",
+                             .port = DEFAULT_PORT,
+                             .max_connections = 1000,
+                             .idle_s = 60,
+                             .drain_s = DEFAULT_DRAIN_S};
     server s = {.options = &options};
+    tsr_session_job job;
     int exit_status;
     tsr_status st;
 
@@ -204,7 +225,14 @@ int tsr_cmd_serve_run(const tsr_call *call)
     }
     if (options.session.model == NULL) {
         exit_status = tsr_call_usage(call, "which model? --model M is missing");
+    } else if (options.n_ranks == 0 &&
+               (options.launcher != NULL || options.engine_socket != NULL)) {
+        exit_status = tsr_call_usage(call, "--launcher and --engine-socket are for ranks that "
+                                           "--tensor-parallel-size starts");
     } else {
+        job = (tsr_session_job){(int)options.n_ranks, options.launcher, options.engine_socket};
+        options.session.job = options.n_ranks > 0 ? &job : NULL;
+        options.session.drain_s = options.drain_s;
         st = call->speaks ? prepare(&s) : TSR_OK;
         st = tsr_session_run(call, &options.session, st, lead, &s);
         exit_status = tsr_call_end(call, st);

@@ -44,6 +44,7 @@ int tsr_call_end(const tsr_call *call, tsr_status st);
 
 int tsr_cmd_generate_run(const tsr_call *call);
 int tsr_cmd_chat_run(const tsr_call *call);
+int tsr_cmd_engine_run(const tsr_call *call);
 int tsr_cmd_serve_run(const tsr_call *call);
 int tsr_cmd_tokenize_run(const tsr_call *call);
 int tsr_cmd_detokenize_run(const tsr_call *call);

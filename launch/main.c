@@ -19,6 +19,7 @@ static const tsr_command commands[] = {
     {"generate", "continue a prompt, or answer it (--chat)", true, tsr_cmd_generate_run},
     {"chat", "talk with the model", true, tsr_cmd_chat_run},
     {"serve", "OpenAI's HTTP interface", true, tsr_cmd_serve_run},
+    {"engine", "the model at the service of programs on this machine", true, tsr_cmd_engine_run},
     {"batch", "answer a file of requests", true, tsr_cmd_batch_run},
     {"tokenize", "text on stdin to token ids", false, tsr_cmd_tokenize_run},
     {"detokenize", "token ids on stdin to text", false, tsr_cmd_detokenize_run},

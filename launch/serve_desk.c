@@ -3,6 +3,7 @@
 #include "launch/serve_desk.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <time.h>
 
 #include "base/alloc.h"
@@ -10,8 +11,8 @@
 #include "launch/signals.h"
 
 enum {
-    IDLE_MS = 200, // between two looks whether a signal has asked to end
-    LOOK_MS = 10   // between two looks whether clients are still there
+    IDLE_MS = 50, // between two looks whether a signal has asked to end, or the ranks are lost
+    LOOK_MS = 10  // between two looks whether clients are still there
 };
 
 /* One prompt's generation. */
@@ -47,8 +48,8 @@ struct tsr_desk {
     tsr_job *first; // guarded: handed in, oldest first
     tsr_job *last;
     int n_waiting;
-    bool is_up;     // guarded
     bool is_closed; // guarded
+    atomic_int state;
 
     tsr_job *running; // the engine's side only
     int n_running;
@@ -178,6 +179,11 @@ tsr_status tsr_desk_hand_in(tsr_desk *desk, tsr_job *job)
     return st;
 }
 
+tsr_desk_state tsr_desk_is(const tsr_desk *desk)
+{
+    return (tsr_desk_state)atomic_load(&desk->state);
+}
+
 /* ---- the engine's side ----------------------------------------------------------------------- */
 
 static double seconds_since(int64_t ns)
@@ -271,7 +277,7 @@ static void begin(tsr_desk *desk, tsr_engine *engine, tsr_job *job)
         st = tsr_engine_submit(engine, &g, &job->tickets[p].id);
         job->tickets[p].runs = st == TSR_OK;
         if (st != TSR_OK) {
-            fail_job(job, st == TSR_ERR_NOMEM ? 500 : 400, tsr_tessera_message());
+            fail_job(job, tsr_api_error_status(st), tsr_tessera_message());
             break;
         }
         tsr_metrics_add(desk->options.metrics, TSR_COUNTER_PROMPT_TOKENS, g.n_prompt);
@@ -371,16 +377,23 @@ static void take_in(tsr_desk *desk, tsr_engine *engine)
     }
 }
 
-/* Nothing more is taken; whatever is left fails. */
+/* Nothing more is taken; what was handed in already is under way. */
+static void close_desk(tsr_desk *desk)
+{
+    atomic_store(&desk->state, TSR_DESK_ENDING);
+    (void)pthread_mutex_lock(&desk->lock);
+    desk->is_closed = true;
+    (void)pthread_mutex_unlock(&desk->lock);
+}
+
+/* Whatever is left fails. */
 static void shut(tsr_desk *desk)
 {
     tsr_job *job;
 
-    (void)pthread_mutex_lock(&desk->lock);
-    desk->is_closed = true;
+    close_desk(desk);
     job = desk->first;
     desk->first = desk->last = NULL;
-    (void)pthread_mutex_unlock(&desk->lock);
     while (job != NULL) {
         tsr_job *next = job->next;
 
@@ -395,38 +408,23 @@ static void shut(tsr_desk *desk)
     }
 }
 
-static void set_up(tsr_desk *desk, bool is_up)
-{
-    (void)pthread_mutex_lock(&desk->lock);
-    desk->is_up = is_up;
-    (void)pthread_mutex_unlock(&desk->lock);
-}
-
-bool tsr_desk_is_up(tsr_desk *desk)
-{
-    bool is_up;
-
-    (void)pthread_mutex_lock(&desk->lock);
-    is_up = desk->is_up;
-    (void)pthread_mutex_unlock(&desk->lock);
-    return is_up;
-}
-
 tsr_status tsr_desk_serve(tsr_desk *desk, tsr_engine *engine)
 {
     tsr_status st = TSR_OK;
     bool busy;
 
-    set_up(desk, true);
-    while (st == TSR_OK && !tsr_signals_asked()) {
-        tsr_picture_look(desk->options.picture, engine, desk->running != NULL);
+    while (st == TSR_OK && !(tsr_signals_asked() && desk->running == NULL)) {
+        if (tsr_signals_asked()) {
+            close_desk(desk);
+        } else {
+            atomic_store(&desk->state,
+                         tsr_engine_is_serving(engine) ? TSR_DESK_SERVING : TSR_DESK_LOST);
+        }
         take_in(desk, engine);
         tend(desk, engine);
-        if (desk->running != NULL) {
-            st = tsr_engine_step(engine, &busy);
-        }
+        tsr_picture_look(desk->options.picture, engine, desk->running != NULL);
+        st = tsr_engine_step(engine, &busy);
     }
-    set_up(desk, false);
     shut(desk);
     return st;
 }

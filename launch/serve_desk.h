@@ -29,6 +29,14 @@ typedef struct tsr_desk_options {
     tsr_picture *picture; /* borrowed */
 } tsr_desk_options;
 
+/* How it stands with the engine. */
+typedef enum tsr_desk_state {
+    TSR_DESK_SERVING,
+    TSR_DESK_LOST,   /* its ranks are lost, and not back yet: what is handed in waits */
+    TSR_DESK_ENDING, /* nothing more is taken; what is under way is finished */
+    TSR_DESK_STATE_COUNT
+} tsr_desk_state;
+
 /* Errors: NOMEM. */
 TSR_MUST_CHECK tsr_status tsr_desk_create(tsr_desk **out, const tsr_desk_options *options);
 void tsr_desk_destroy(tsr_desk *desk); /* no job is left; NULL is fine */
@@ -52,11 +60,10 @@ TSR_MUST_CHECK tsr_status tsr_job_create(tsr_job **out, tsr_api_request *request
 /* Errors: FULL (too many wait), CANCELLED (the engine takes nothing more). */
 TSR_MUST_CHECK tsr_status tsr_desk_hand_in(tsr_desk *desk, tsr_job *job);
 
-/* Is there an engine at work, for what is handed in? Any thread. */
-bool tsr_desk_is_up(tsr_desk *desk);
-
 /* The client's side has no more use for it. */
 void tsr_job_let_go(tsr_job *job);
+
+tsr_desk_state tsr_desk_is(const tsr_desk *desk);
 
 /* Looks at the answer while nobody changes it. */
 const tsr_api_answer *tsr_job_lock(tsr_job *job);
@@ -65,8 +72,9 @@ void tsr_job_unlock(tsr_job *job);
 /* ---- the engine's side -------------------------------------------------------------------------
  */
 
-/* Runs until it is told to stop or asked to end by a signal: what is handed in is answered. The
- * jobs that are left then fail in words. Errors: those of tsr_engine_step(). */
+/* Answers what is handed in until a signal asks to end: then what is under way is finished as far
+ * as the engine goes on (tsr_engine_options.drain_s), and what is left after that fails in words.
+ * Errors: those of tsr_engine_step(). */
 TSR_MUST_CHECK tsr_status tsr_desk_serve(tsr_desk *desk, tsr_engine *engine);
 
 #ifdef __cplusplus

@@ -44,11 +44,7 @@ static tsr_status make_job(tsr_visit *v, tsr_api_request *request, tsr_api_error
         st = tsr_desk_hand_in(o->desk, v->job);
     }
     if (st != TSR_OK) {
-        tsr_api_error_set(error,
-                          st == TSR_ERR_FULL        ? 429
-                          : st == TSR_ERR_CANCELLED ? 503
-                                                    : 500,
-                          "", "%s", tsr_status_message());
+        tsr_api_error_set(error, tsr_api_error_status(st), "", "%s", tsr_status_message());
         if (v->job != NULL) {
             tsr_job_let_go(v->job);
             v->job = NULL;
@@ -189,14 +185,26 @@ static enum MHD_Result detokenize(tsr_visit *v)
     return done;
 }
 
-/* Red while there is no engine at work: it is being started again, or ending. */
+/* Are all ranks there? */
 static enum MHD_Result tell_health(tsr_visit *v)
 {
-    const bool is_up = tsr_desk_is_up(v->http->options.desk);
+    const bool is_lost = tsr_desk_is(v->http->options.desk) == TSR_DESK_LOST;
+
+    return tsr_visit_send_json(v, is_lost ? MHD_HTTP_SERVICE_UNAVAILABLE : MHD_HTTP_OK,
+                               json_pack("{s:s}", "status", is_lost ? "lost" : "ok"));
+}
+
+static const char *const states[TSR_DESK_STATE_COUNT] = {
+    [TSR_DESK_SERVING] = "ok", [TSR_DESK_LOST] = "lost", [TSR_DESK_ENDING] = "ending"};
+
+/* Would a request be taken and begun? */
+static enum MHD_Result tell_ready(tsr_visit *v)
+{
+    const tsr_desk_state state = tsr_desk_is(v->http->options.desk);
 
     return tsr_visit_send_json(
-        v, is_up ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE,
-        json_pack("{s:s}", "status", is_up ? "ok" : "the engine is not at work"));
+        v, state == TSR_DESK_SERVING ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE,
+        json_pack("{s:s}", "status", states[state]));
 }
 
 static enum MHD_Result tell_metrics(tsr_visit *v)
@@ -218,8 +226,8 @@ static enum MHD_Result tell_status(tsr_visit *v)
     const tsr_http_options *o = &v->http->options;
     json_t *object = tsr_picture_object(o->picture);
     json_t *metrics = tsr_metrics_object(o->metrics);
-    json_t *server = json_pack("{s:s, s:s, s:b, s:I}", "model", o->name, "version",
-                               tsr_tessera_version(), "up", tsr_desk_is_up(o->desk), "uptime_s",
+    json_t *server = json_pack("{s:s, s:s, s:s, s:I}", "model", o->name, "version",
+                               tsr_tessera_version(), "state", states[tsr_desk_is(o->desk)], "uptime_s",
                                (json_int_t)(time(NULL) - v->http->opened_s));
 
     if (json_object_update(object, metrics) != 0 || json_object_update(object, server) != 0) {
@@ -248,7 +256,7 @@ static const route routes[] = {
     {"POST", "/tokenize", tokenize, false},
     {"POST", "/detokenize", detokenize, false},
     {"GET", "/health", tell_health, true},
-    {"GET", "/ready", tell_health, true},
+    {"GET", "/ready", tell_ready, true},
     {"GET", "/metrics", tell_metrics, true},
     {"GET", "/status", tell_status, false},
 };

@@ -1,9 +1,12 @@
 #include "launch/session.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/env.h"
 #include "base/log.h"
 #include "launch/memory_words.h"
 
@@ -94,6 +97,7 @@ static tsr_engine_options engine_options(const tsr_session_options *options)
         .no_prefix_cache = options->no_prefix_cache,
         .preempt = options->preempt,
         .target_itl_ms = options->target_itl_ms,
+        .drain_s = options->drain_s,
     };
 }
 
@@ -118,6 +122,28 @@ static tsr_status lead_and_stop(tsr_engine *engine, const tsr_session_options *o
     return tsr_engine_stop(engine);
 }
 
+/* Errors: those of tsr_engine_launch(), and UNSUPPORTED. */
+static tsr_status launch(tsr_engine **out, const tsr_call *call, const tsr_session_job *job,
+                         const tsr_engine_options *chosen)
+{
+    char program[PATH_MAX];
+    const ssize_t n_bytes = readlink("/proc/self/exe", program, sizeof(program) - 1);
+    const tsr_launch_options options = {.engine = *chosen,
+                                        .n_ranks = job->n_ranks,
+                                        .launcher = job->launcher,
+                                        .program = n_bytes > 0 ? program : NULL,
+                                        .socket = job->socket};
+
+    if (tsr_env_under_mpi()) {
+        return tsr_fail(TSR_ERR_UNSUPPORTED, "the ranks are there already: started under mpirun or "
+                                             "srun, it starts none itself");
+    }
+    if (n_bytes > 0) {
+        program[n_bytes] = '\0';
+    }
+    return tsr_engine_launch(out, call->world, &options);
+}
+
 tsr_status tsr_session_run(const tsr_call *call, const tsr_session_options *options,
                            tsr_status ready, tsr_status (*lead)(tsr_engine *engine, void *ctx),
                            void *ctx)
@@ -130,7 +156,11 @@ tsr_status tsr_session_run(const tsr_call *call, const tsr_session_options *opti
         tsr_log_set_level(TSR_LOG_ERROR);
     }
     TSR_TRY(tsr_world_agree(call->world, ready));
-    TSR_TRY(tsr_engine_create(&engine, call->world, &chosen));
+    if (options->job != NULL) {
+        TSR_TRY(launch(&engine, call, options->job, &chosen));
+    } else {
+        TSR_TRY(tsr_engine_create(&engine, call->world, &chosen));
+    }
     if (tsr_engine_is_leader(engine)) {
         st = lead_and_stop(engine, options, lead, ctx);
     } else {

@@ -20,6 +20,13 @@ extern "C" {
  * watches. */
 #define TSR_SESSION_UNHURRIED_MS 1e6
 
+/* Ranks that are other processes, started and looked after by this one. */
+typedef struct tsr_session_job {
+    int n_ranks;
+    const char *launcher; /* NULL, as is the next: see tsr_launch_options */
+    const char *socket;
+} tsr_session_job;
+
 typedef struct tsr_session_options {
     const char *model;
     int64_t context;
@@ -39,6 +46,8 @@ typedef struct tsr_session_options {
     bool no_prefix_cache;
     const char *preempt;
     double target_itl_ms;
+    double drain_s; /* no option of the group, as is the next */
+    const tsr_session_job *job;
     bool quiet;
     bool verbose;
 } tsr_session_options;
@@ -49,7 +58,8 @@ tsr_args_group tsr_session_group(size_t at);
 /*
  * Opens the engine on all ranks, lets the leader carry out `lead` while the others follow, and
  * closes it. `ready` is what this rank has to say about the preparations that came before: if any
- * rank failed, none goes on. Returns this rank's status; when lead() failed, its own.
+ * rank failed, none goes on. Returns this rank's status; when lead() failed, its own. With a job,
+ * this process is no rank: the engine is a client's.
  */
 TSR_MUST_CHECK tsr_status tsr_session_run(const tsr_call *call, const tsr_session_options *options,
                                           tsr_status ready,

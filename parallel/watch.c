@@ -11,6 +11,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "parallel/launcher.h"
 
 enum {
     LOOK_MS = 100,
@@ -101,30 +102,6 @@ bool tsr_watch_claim(tsr_watch *watch)
 
 // ---- the others ---------------------------------------------------------------------------------
 
-/* The kernel's letter for the state of a process; 0 when there is no such process. */
-static char process_state(int pid)
-{
-    char path[32];
-    char text[512];
-    const char *behind_name;
-    FILE *file;
-    size_t n_read;
-
-    if (kill(pid, 0) != 0 && errno == ESRCH) {
-        return 0;
-    }
-    (void)snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-    file = fopen(path, "r");
-    if (file == NULL) {
-        return kill(pid, 0) != 0 && errno == ESRCH ? '\0' : '?';
-    }
-    n_read = fread(text, 1, sizeof(text) - 1, file);
-    (void)fclose(file);
-    text[n_read] = '\0';
-    behind_name = strrchr(text, ')'); // the name in front may hold anything, brackets too
-    return behind_name != NULL && behind_name[1] == ' ' ? behind_name[2] : '?';
-}
-
 static fate look_at(const tsr_watch_cell *cell, struct tsr_watch_seen *seen, bool on_time,
                     bool closely)
 {
@@ -137,7 +114,7 @@ static fate look_at(const tsr_watch_cell *cell, struct tsr_watch_seen *seen, boo
     }
     if (!seen->met || seen->n_beats != n_beats) {
         if (!seen->met) {
-            seen->visible = process_state(pid) != 0;
+            seen->visible = tsr_launcher_process_state(pid) != 0;
         }
         *seen = (struct tsr_watch_seen){.n_beats = n_beats, .met = true, .visible = seen->visible};
     } else if (on_time) {
@@ -146,7 +123,7 @@ static fate look_at(const tsr_watch_cell *cell, struct tsr_watch_seen *seen, boo
     if ((!closely && seen->n_quiet < QUIET_LOOKS) || !seen->visible) {
         return seen->n_quiet >= SILENT_LOOKS ? SILENT : ALIVE;
     }
-    state = process_state(pid);
+    state = tsr_launcher_process_state(pid);
     if (state == 0 || state == 'Z' || state == 'X') {
         // It may have finished since the mark was read: only one that did not is lost.
         return atomic_load(&cell->finished) != 0 ? ALIVE : GONE;
@@ -187,7 +164,7 @@ static bool others_run(const tsr_watch *watch, bool kill_them)
             atomic_load(&cell->finished) != 0) {
             continue;
         }
-        state = process_state(pid);
+        state = tsr_launcher_process_state(pid);
         if (state != 0 && state != 'Z' && state != 'X') {
             any = true;
             if (kill_them) {

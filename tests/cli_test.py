@@ -20,7 +20,7 @@ WAIT_S = 100
 
 FOLDER = tempfile.TemporaryDirectory(prefix="tessera-cli-")
 MODEL = os.path.join(FOLDER.name, "tiny.gguf")
-COMMANDS = ("generate", "chat", "tokenize", "detokenize", "perplexity", "bench", "inspect", "batch", "serve", "plan")
+COMMANDS = ("generate", "chat", "tokenize", "detokenize", "perplexity", "bench", "inspect", "batch", "serve", "engine", "plan")
 
 
 def setUpModule():

@@ -59,6 +59,13 @@ class Server:
         text = self.ask("GET", "/metrics")[1].decode()
         return float(re.search(r"(?m)^%s (\S+)$" % name, text).group(1))
 
+    def wait_for(self, name, wanted):
+        """Until a metric is what it will be sooner or later."""
+        end = time.monotonic() + WAIT_S
+        while self.metric(name) != wanted:
+            assert time.monotonic() < end, "%s is not %g" % (name, wanted)
+            time.sleep(0.01)
+
     def end(self):
         self.job.send_signal(signal.SIGTERM)
         status = self.job.wait(WAIT_S)
@@ -77,6 +84,10 @@ def tearDownModule():
 def body(i=0, **more):
     return {"model": "tiny", "prompt": [1 + (i * 7 + k) % 60 for k in range(3 + i % 9)], "max_tokens": 12,
             "ignore_eos": True, "seed": i, **more}
+
+
+# More work than is done before a test has done what it wants to do meanwhile.
+LONG = body(prompt=[[1 + i, 2, 3] for i in range(64)], max_tokens=500, n=16, temperature=1)
 
 
 def events(text):
@@ -186,26 +197,17 @@ class Serving(unittest.TestCase):
         self.assertEqual(self.server.ask("GET", "/v1/models/other")[0], 404)
         self.assertEqual(json.loads(self.server.ask("GET", "/health")[1]), {"status": "ok"})
 
-    def wait_for(self, name, wanted):
-        """Until a metric is what it will be sooner or later."""
-        end = time.monotonic() + WAIT_S
-        while self.server.metric(name) != wanted:
-            self.assertLess(time.monotonic(), end, "%s is not %g" % (name, wanted))
-            time.sleep(0.01)
-
     def test_a_client_that_goes_away_frees_its_request(self):
-        # More work than can be done before the client is gone: 64 prompts, 16 answers of each, as long as the context.
-        request = body(prompt=[[1 + i, 2, 3] for i in range(64)], max_tokens=500, n=16, temperature=1)
         for stream in (False, True):
             before = self.server.metric("tessera_requests_cancelled_total")
-            data = json.dumps(dict(request, stream=stream)).encode()
+            data = json.dumps(dict(LONG, stream=stream)).encode()
             link = socket.create_connection(("127.0.0.1", self.server.port))
             link.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
-            self.wait_for("tessera_requests_running", 1)
+            self.server.wait_for("tessera_requests_running", 1)
             if stream:
                 link.recv(200)
             link.close()
-            self.wait_for("tessera_requests_running", 0)
+            self.server.wait_for("tessera_requests_running", 0)
             self.assertEqual(self.server.metric("tessera_requests_cancelled_total"), before + 1)
 
     def test_slow_and_silent_clients_hold_up_nobody(self):
@@ -264,13 +266,26 @@ class Ways(unittest.TestCase):
             server.end()
 
     def test_a_signal_ends_it_and_clients_hear_of_it(self):
-        server = Server()
+        server = Server("--drain-timeout", "0")
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            waits = pool.submit(server.post, "/v1/completions", body(max_tokens=100000, n=8, temperature=1))
-            while server.metric("tessera_requests_running") == 0:
-                time.sleep(0.01)
+            waits = pool.submit(server.post, "/v1/completions", LONG)
+            server.wait_for("tessera_requests_running", 1)
             self.assertEqual(server.end(), 143)
             self.assertEqual(waits.result()[0], 503)
+
+    def test_a_signal_lets_it_finish_and_take_nothing_more(self):
+        server = Server()
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            waits = pool.submit(server.post, "/v1/completions", dict(LONG, max_tokens=60))
+            server.wait_for("tessera_requests_running", 1)
+            server.job.send_signal(signal.SIGTERM)
+            while server.ask("GET", "/ready")[0] == 200:
+                time.sleep(0.01)
+            self.assertEqual(server.ask("GET", "/health")[0], 200)
+            self.assertEqual(server.post("/v1/completions", body())[0], 503)
+            self.assertEqual(waits.result()[0], 200)
+            self.assertEqual(server.job.wait(WAIT_S), 143)
+            server.job.stderr.close()
 
     def test_mistakes_are_told_before_anything_is_loaded(self):
         for pattern, words in (("--host wants an address", ["--host", "nowhere"]), ("cannot be", ["--api-key-file", "/none"]),

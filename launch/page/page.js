@@ -355,8 +355,8 @@ async function look() {
     looks.push({ at: performance.now(), status });
     if (looks.length > MEMORY) looks.shift();
     show(status);
-    if (status.up) setState("up", "at work");
-    else setState("down", "the engine is being restarted");
+    if (status.state === "ok") setState("up", "at work");
+    else setState("down", status.state === "lost" ? "the engine is being restarted" : "the server is ending");
   } catch (fault) {
     setState("down", $("key-form").hidden ? "waiting for the server" : "a key is wanted");
   }
