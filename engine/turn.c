@@ -280,6 +280,9 @@ tsr_status tsr_engine_memory(tsr_engine *e, tsr_memory_stats *ranks)
 
 tsr_status tsr_engine_blocks(tsr_engine *e, int64_t *owners, uint8_t *places)
 {
+    if (e->remote != NULL) {
+        return tsr_remote_blocks(e->remote, owners, places);
+    }
     tsr_leader_owners(e->leader, owners, e->settings.n_blocks);
     tsr_step_reset(&e->step);
     e->step.kind = TSR_STEP_BLOCKS;

@@ -108,8 +108,8 @@ void tsr_picture_look(tsr_picture *p, tsr_engine *engine, bool busy)
 
     (void)pthread_mutex_lock(&p->lock);
     is_watched = p->watched_ns > 0 && now_ns - p->watched_ns < WATCH_NS;
-    is_due = !p->has_looked || (now_ns - p->looked_ns > LOOK_NS &&
-                                (busy || !p->is_settled || (is_watched && p->now.owners == NULL)));
+    is_due = !p->has_looked ||
+             (now_ns - p->looked_ns > LOOK_NS && (busy || !p->is_settled || is_watched));
     (void)pthread_mutex_unlock(&p->lock);
     if (!is_due) {
         return;

@@ -227,8 +227,8 @@ static enum MHD_Result tell_status(tsr_visit *v)
     json_t *object = tsr_picture_object(o->picture);
     json_t *metrics = tsr_metrics_object(o->metrics);
     json_t *server = json_pack("{s:s, s:s, s:s, s:I}", "model", o->name, "version",
-                               tsr_tessera_version(), "state", states[tsr_desk_is(o->desk)], "uptime_s",
-                               (json_int_t)(time(NULL) - v->http->opened_s));
+                               tsr_tessera_version(), "state", states[tsr_desk_is(o->desk)],
+                               "uptime_s", (json_int_t)(time(NULL) - v->http->opened_s));
 
     if (json_object_update(object, metrics) != 0 || json_object_update(object, server) != 0) {
         json_decref(object);
