@@ -6,6 +6,7 @@ it says so and ends with 77. With TESSERA_SHOT=FILE.png and TESSERA_MODEL it tak
 """
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ import time
 import unittest
 
 from support import browser
-from support.server import Server, free_port
+from support.server import Server, children, free_port
 
 TINY_GGUF = os.environ["TINY_GGUF"]
 WAIT_S = 100
@@ -45,9 +46,9 @@ class Page(unittest.TestCase):
         cls.server.end()
         FOLDER.cleanup()
 
-    def open(self):
+    def open(self, port=None):
         self.page.screen(1280, 800)
-        self.page.open("http://127.0.0.1:%d/" % self.port)
+        self.page.open("http://127.0.0.1:%d/" % (port or self.port))
         self.page.wait("document.getElementById('state')?.dataset.state === 'up'")
         # A random model may end its answer at any token: ours is not to.
         self.page.value("(() => { const plain = window.fetch; window.fetch = (path, o) => plain(path, o.body ?"
@@ -114,7 +115,23 @@ class Page(unittest.TestCase):
         self.page.value("document.getElementById('most').value = 5; document.querySelector('.note.bad button').click()")
         self.page.wait("document.querySelector('.answer:not(.open) .note')?.textContent.includes('5 tokens')")
 
-    def test_5_a_key_is_asked_for(self):
+    def test_5_an_answer_goes_on_when_a_rank_is_killed(self):
+        server = Server(MODEL, "--tensor-parallel-size", str(RANKS), "--launcher", "mpirun --oversubscribe --bind-to none")
+        try:
+            self.open(server.port)
+            say(self.page, "Go on for long", 1900)
+            self.page.wait("document.querySelector('.answer.open p')?.textContent.length > 20")
+            ranks = [pid for launcher in children(server.job.pid) for pid in children(launcher)]
+            self.assertEqual(len(ranks), RANKS)
+            os.kill(ranks[-1], signal.SIGKILL)
+            self.page.wait("document.getElementById('state').textContent === 'the engine is being restarted'")
+            self.page.wait("document.getElementById('state').dataset.state === 'up'")
+            self.page.wait("document.querySelector('.answer:not(.open) .note')?.textContent.startsWith('1900 tokens')")
+            self.page.wait("Number(document.querySelector('.blocks').dataset.blocks) > 0")
+        finally:
+            server.end()
+
+    def test_6_a_key_is_asked_for(self):
         server = Server(MODEL, "--api-key", "secret")
         try:
             self.page.open("http://127.0.0.1:%d/" % server.port)

@@ -17,6 +17,20 @@ def free_port():
         return link.getsockname()[1]
 
 
+def children(pid):
+    """The processes that a process has started and that live."""
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            with open("/proc/%s/stat" % name, encoding="ascii", errors="replace") as file:
+                state, parent = file.read().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if parent == str(pid) and state not in "ZX":
+            found.append(int(name))
+    return sorted(found)
+
+
 class Server:
     def __init__(self, model, *words, ranks=0, port=0):
         launcher = MPIRUN + [str(ranks)] if ranks else []
