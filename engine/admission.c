@@ -18,6 +18,13 @@ tsr_status tsr_admission_check_options(const tsr_scheduler_options *o)
                         "scheduler: %d blocks on the device and %d of the host, of %d in all",
                         o->n_device_blocks, o->n_host_blocks, o->n_blocks);
     }
+    if (o->groups.n < 0 || o->groups.n > TSR_BLOCK_MOST_GROUPS ||
+        (o->n_device_blocks > 0 && o->n_device_blocks / 2 < o->groups.n)) {
+        return tsr_fail(TSR_ERR_ARG,
+                        "scheduler: %d groups of layers; at most %d are possible, and half of the "
+                        "device's blocks, %d in all",
+                        o->groups.n, TSR_BLOCK_MOST_GROUPS, o->n_device_blocks);
+    }
     if (o->context < 1 || o->context > INT32_MAX - o->block_tokens) {
         return tsr_fail(TSR_ERR_ARG, "scheduler: a context of %lld positions",
                         (long long)o->context);
@@ -31,15 +38,47 @@ tsr_status tsr_admission_check_options(const tsr_scheduler_options *o)
     return TSR_OK;
 }
 
+tsr_block_groups tsr_admission_groups(const tsr_scheduler_options *o)
+{
+    tsr_block_groups groups = o->groups;
+
+    if (groups.n == 0) {
+        groups.n = 1;
+        groups.behind[0] = INT32_MAX;
+    }
+    groups.block_tokens = o->block_tokens;
+    return groups;
+}
+
 int tsr_admission_most_blocks(const tsr_scheduler_options *o)
 {
     return o->n_device_blocks > 0 ? o->n_device_blocks + o->n_host_blocks : o->n_blocks;
 }
 
+/* The longest sequence that so many blocks hold. */
+static int64_t most_tokens(const tsr_scheduler_options *o, int n_blocks)
+{
+    const tsr_block_groups groups = tsr_admission_groups(o);
+    int64_t low = 0;
+    int64_t high = tsr_block_table_blocks_for(o->context, o->block_tokens); // columns
+
+    while (low < high) {
+        const int64_t middle = low + (high - low + 1) / 2;
+
+        if (tsr_block_groups_most(&groups, middle * o->block_tokens, 0) <= n_blocks) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    return low * o->block_tokens;
+}
+
 tsr_status tsr_admission_check_request(const tsr_scheduler_options *o, const tsr_request *r,
                                        int n_waiting)
 {
-    const int64_t n_blocks = tsr_block_table_blocks_for(r->n_prompt, o->block_tokens);
+    const tsr_block_groups groups = tsr_admission_groups(o);
+    const int64_t n_blocks = tsr_block_groups_most(&groups, r->n_prompt, 0);
     const int n_usable = tsr_admission_most_blocks(o);
 
     TSR_TRY(tsr_sampler_check(&r->sampling));
@@ -62,7 +101,7 @@ tsr_status tsr_admission_check_request(const tsr_scheduler_options *o, const tsr
                         "the prompt of %lld tokens takes %lld cache blocks and there are %d: at "
                         "most %lld tokens fit",
                         (long long)r->n_prompt, (long long)n_blocks, n_usable,
-                        (long long)n_usable * o->block_tokens);
+                        (long long)most_tokens(o, n_usable));
     }
     if (o->max_queue > 0 && n_waiting >= o->max_queue) {
         return tsr_fail(TSR_ERR_FULL, "%d requests wait already, the queue takes %d", n_waiting,

@@ -16,6 +16,9 @@ extern "C" {
 /* Errors: ARG. */
 TSR_MUST_CHECK tsr_status tsr_admission_check_options(const tsr_scheduler_options *options);
 
+/* options->groups, complete. */
+tsr_block_groups tsr_admission_groups(const tsr_scheduler_options *options);
+
 /* How many blocks a running sequence can have: those that rows can read. */
 int tsr_admission_most_blocks(const tsr_scheduler_options *options);
 

@@ -18,9 +18,10 @@ static int64_t position_of(const tsr_engine *e, int wanted, int s)
     return e->step.first_pos[s] + (e->step.wanted[wanted] - e->step.row_start[s]);
 }
 
-static bool is_sampled(const tsr_engine *e, const tsr_request *request, int64_t position, int s)
+/* Does a wanted row of sequence s give its next token? */
+static bool is_sampled(const tsr_engine *e, int wanted, int s)
 {
-    return position == request->n_tokens - 1 && tsr_scheduler_samples(e->leader->scheduler, s);
+    return e->leader->samples[s] && e->step.wanted[wanted] == e->step.row_start[s + 1] - 1;
 }
 
 static bool is_scored(const tsr_request *request, int64_t position)
@@ -55,11 +56,11 @@ static bool wants_logprobs(const tsr_group *g, bool sampled, bool scores)
 
 static tsr_status prepare_row(tsr_engine *e, int wanted, int s)
 {
-    const tsr_request *request = tsr_scheduler_request_of(e->leader->scheduler, s);
+    const tsr_request *request = e->leader->requests[s];
     const tsr_member *m = request->user;
     const tsr_group *g = m->group;
     const int64_t position = position_of(e, wanted, s);
-    const bool sampled = is_sampled(e, request, position, s);
+    const bool sampled = is_sampled(e, wanted, s);
     const bool scores = is_scored(request, position);
     tsr_step *step = &e->step;
     int n_changes = 0;
@@ -88,7 +89,7 @@ tsr_status tsr_choose_prepare(tsr_engine *e)
     int s;
 
     for (s = 0; s < step->n_seqs; s++) { // beams want more candidates than a sampler
-        const tsr_member *m = tsr_scheduler_request_of(e->leader->scheduler, s)->user;
+        const tsr_member *m = e->leader->requests[s]->user;
         const tsr_search *search = m->group->search;
 
         if (search != NULL && search->n_offers > step->n_best) {
@@ -313,12 +314,20 @@ static tsr_status pick(tsr_engine *e, int wanted, const tsr_sampling *sampling, 
     return TSR_OK;
 }
 
+/* Does a token that was chosen end an answer? */
+static bool ends(const tsr_engine *e, const tsr_request *r, int32_t token)
+{
+    return tsr_request_stops_at(r, token) ||
+           (!r->ignore_end && tsr_leader_token_ends(e->model, token));
+}
+
 /*
- * The next token of a member, or, where a prompt ends, the first of every sample: all are picked
- * from this row, by their own seeds. How likely they are is looked up when all are: that uses the
- * leader's arrays again.
+ * The next token of a member, which will have that position, or, where a prompt ends, the first of
+ * every sample: all are picked from this row, by their own seeds. How likely they are is looked up
+ * when all are: that uses the leader's arrays again.
  */
-static tsr_status sample(tsr_engine *e, const tsr_findings *f, int wanted, tsr_member *m)
+static tsr_status sample(tsr_engine *e, const tsr_findings *f, int wanted, tsr_member *m,
+                         int64_t position)
 {
     tsr_group *g = m->group;
     const tsr_request *r = m->request;
@@ -331,8 +340,9 @@ static tsr_status sample(tsr_engine *e, const tsr_findings *f, int wanted, tsr_m
         tsr_sampling sampling = r->sampling;
 
         sampling.seed = g->is_forked ? sampling.seed : tsr_sampler_seed_of(sampling.seed, i);
-        TSR_TRY(pick(e, wanted, &sampling, r->n_tokens, &candidates, &g->members[i].next));
+        TSR_TRY(pick(e, wanted, &sampling, position, &candidates, &g->members[i].next));
         g->members[i].is_chosen = true;
+        g->members[i].is_complete = ends(e, r, g->members[i].next);
     }
     if (wants_logprobs(g, true, false)) {
         const bool asked = candidates.all && !had_all;
@@ -398,7 +408,7 @@ static void tell_score(tsr_engine *e, const tsr_findings *f, int wanted, tsr_mem
 
 tsr_status tsr_choose_row(tsr_engine *e, const tsr_findings *f, int wanted, int s)
 {
-    tsr_request *request = tsr_scheduler_request_of(e->leader->scheduler, s);
+    tsr_request *request = e->leader->requests[s];
     tsr_member *m = request->user;
     tsr_group *g = m->group;
     const int64_t position = position_of(e, wanted, s);
@@ -413,13 +423,13 @@ tsr_status tsr_choose_row(tsr_engine *e, const tsr_findings *f, int wanted, int 
     if (is_scored(request, position)) {
         tell_score(e, f, wanted, m, position);
     }
-    if (!is_sampled(e, request, position, s)) {
+    if (!is_sampled(e, wanted, s)) {
         return TSR_OK;
     }
     if (g->search != NULL) {
         offer(e, f, wanted, m);
-    } else {
-        TSR_TRY(sample(e, f, wanted, m));
+    } else if (!m->is_complete) {
+        TSR_TRY(sample(e, f, wanted, m, position + 1));
     }
     g->is_held = tsr_group_holds(g);
     e->leader->next[s] = g->is_held ? TSR_SCHEDULER_HOLD : m->next;

@@ -113,6 +113,7 @@ tsr_status tsr_config_finish(tsr_config *c)
                             (double)layer->scale);
         }
     }
+    TSR_TRY(tsr_config_groups_find(c));
     return tsr_shard_check(s);
 }
 

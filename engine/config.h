@@ -28,18 +28,21 @@ typedef enum tsr_norm_kind {
 
 /* What may differ from layer to layer. */
 typedef struct tsr_layer_config {
-    bool makes_kv;  /* has keys and values of its own */
-    int kv_layer;   /* which of the cache's layers it reads */
-    int rope;       /* which of config->ropes turns its queries and keys; -1: none does */
-    bool experts;   /* a mixture of experts in the place of the feed-forward */
-    int64_t window; /* the last so many positions are seen; 0: all */
-    int64_t stride; /* > 0: of the positions further than `local` only each stride-th */
+    bool makes_kv;   /* has keys and values of its own */
+    int kv_layer;    /* which of the cache's layers it reads */
+    int group;       /* of that: whose blocks it is in, */
+    int group_layer; /* and which layer of such a block it is */
+    int rope;        /* which of config->ropes turns its queries and keys; -1: none does */
+    bool experts;    /* a mixture of experts in the place of the feed-forward */
+    int64_t window;  /* the last so many positions are seen; 0: all */
+    int64_t stride;  /* > 0: of the positions further than `local` only each stride-th */
     int64_t local;
     float scale; /* of queries times keys */
 } tsr_layer_config;
 
 enum {
-    TSR_CONFIG_ROPES = 2
+    TSR_CONFIG_ROPES = 2,
+    TSR_CONFIG_GROUPS = 8 /* at most */
 };
 
 /* One bit a role. */
@@ -48,15 +51,18 @@ enum {
 typedef struct tsr_config {
     const tsr_family *family;
     int n_layers;
-    int n_kv_layers;          /* layers of the cache */
-    tsr_layer_config *layers; /* [n_layers]; owned */
-    tsr_shard_shape shape;    /* heads, dims, vocabulary */
-    int64_t context;          /* positions the model was made for */
-    tsr_packing packing;      /* of its linear weights */
-    uint64_t roles;           /* TSR_ROLE_BIT of each weight that it has */
-    uint64_t biases;          /* of each whose weight has a bias */
-    bool biases_as_found;     /* a GGUF file says it by having them: `biases` does not; a folder
-                                 may have more than `biases` */
+    int n_kv_layers;                  /* layers of the cache */
+    int n_groups;                     /* that these form, by how far back they are seen */
+    int64_t reach[TSR_CONFIG_GROUPS]; /* of each: the last so many positions; 0: all */
+    int group_layers;                 /* that a block has room for: some groups may have fewer */
+    tsr_layer_config *layers;         /* [n_layers]; owned */
+    tsr_shard_shape shape;            /* heads, dims, vocabulary */
+    int64_t context;                  /* positions the model was made for */
+    tsr_packing packing;              /* of its linear weights */
+    uint64_t roles;                   /* TSR_ROLE_BIT of each weight that it has */
+    uint64_t biases;                  /* of each whose weight has a bias */
+    bool biases_as_found; /* a GGUF file says it by having them: `biases` does not; a folder
+                             may have more than `biases` */
 
     tsr_norm_kind norm;
     float norm_eps;

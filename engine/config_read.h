@@ -24,6 +24,10 @@ TSR_MUST_CHECK tsr_status tsr_config_begin(tsr_config *config, const tsr_family 
 /* Everything was read: what follows from it, and whether it makes sense. */
 TSR_MUST_CHECK tsr_status tsr_config_finish(tsr_config *config);
 
+/* The layers of the cache get their groups: c->n_groups and what follows from how far back they are
+ * seen. Errors: NOMEM. */
+TSR_MUST_CHECK tsr_status tsr_config_groups_find(tsr_config *config);
+
 /* What was made before a failure is the caller's to clear. */
 TSR_MUST_CHECK tsr_status tsr_config_read_hf(tsr_config *config, const tsr_checkpoint *checkpoint);
 TSR_MUST_CHECK tsr_status tsr_config_read_gguf(tsr_config *config, const tsr_gguf *gguf);

@@ -54,8 +54,9 @@ typedef struct tsr_decoder_spans {
 } tsr_decoder_spans;
 
 /*
- * Run all layers over a batch; keys and values go into the cache. The rows' hidden states stay
- * until the next call. tokens, positions  i32 [1, n_rows]
+ * Run all layers over a batch (its tables aside, which the cache has for each group of layers);
+ * keys and values go into the cache. The rows' hidden states stay until the next call. tokens,
+ * positions  i32 [1, n_rows]
  */
 TSR_MUST_CHECK tsr_status tsr_decoder_forward(tsr_decoder *decoder, tsr_tensor tokens,
                                               tsr_tensor positions, const tsr_batch *batch,

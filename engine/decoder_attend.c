@@ -181,15 +181,18 @@ tsr_status tsr_decoder_attend(tsr_decoder *d, const tsr_decoder_room *room, int 
 {
     const tsr_layer_weights *w = &d->parts.weights->layers[layer];
     const tsr_config *config = d->parts.config;
-    const tsr_kv_view kv = tsr_kv_store_view(d->parts.kv, config->layers[layer].kv_layer);
+    const tsr_layer_config *l = &config->layers[layer];
+    const tsr_kv_view kv = tsr_kv_store_view(d->parts.kv, l->group_layer);
     const tsr_attention_shape shape = shape_of(d, room, layer);
     const bool latent = config->kv_low > 0;
     tsr_product out = {.weight = &w->o.weight};
+    tsr_batch own = *batch; // through the tables of the layer's group
 
-    TSR_TRY(latent ? project_latent(d, room, layer, &kv, batch)
-                   : project(d, room, layer, &kv, batch));
+    own.tables = tsr_kv_store_tables(d->parts.kv, l->group);
+    TSR_TRY(latent ? project_latent(d, room, layer, &kv, &own)
+                   : project(d, room, layer, &kv, &own));
     TSR_TRY(tsr_attention(d->parts.dev, latent ? room->mixed_latent : room->mixed,
-                          latent ? room->q_latent : room->q, &kv, batch, &shape));
+                          latent ? room->q_latent : room->q, &kv, &own, &shape));
     if (latent) {
         TSR_TRY(raise_values(d, room, layer));
     }

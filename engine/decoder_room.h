@@ -103,7 +103,8 @@ static inline tsr_tensor tsr_decoder_columns(tsr_tensor t, int64_t first, int64_
     return t;
 }
 
-/* This rank's part of what attention gives for room->normed, in tsr_decoder_own_part(). */
+/* This rank's part of what attention gives for room->normed, in tsr_decoder_own_part(). The batch's
+ * tables are found here. */
 TSR_MUST_CHECK tsr_status tsr_decoder_attend(tsr_decoder *d, const tsr_decoder_room *room,
                                              int layer, const tsr_batch *batch);
 

@@ -56,6 +56,29 @@ static tsr_status make_cache(tsr_engine *e)
     return tsr_world_is_leader(e->world) ? tsr_leader_create(&e->leader, e) : TSR_OK;
 }
 
+/* Weight bytes that one token's matrices read on all ranks. The embedding gives one row and does
+ * not count, unless it is the head too. */
+static uint64_t token_bytes(const tsr_engine *e)
+{
+    const tsr_config *config = tsr_model_config(e->model);
+    const tsr_checkpoint *checkpoint = tsr_model_checkpoint(e->model);
+    const int n_ranks = tsr_world_size(e->world);
+    uint64_t n_bytes = 0;
+
+    for (int rank = 0; rank < n_ranks; rank++) {
+        const tsr_shard shard = tsr_shard_of(&config->shape, rank, n_ranks);
+        size_t rank_bytes = 0;
+
+        if (tsr_weights_measure(&rank_bytes, checkpoint, config, &shard, e->settings.weights_as) ==
+            TSR_OK) {
+            n_bytes += rank_bytes;
+        }
+    }
+    return config->tied_head ? n_bytes
+                             : n_bytes - tsr_weight_bytes(e->weights.embed.weight.format,
+                                                          config->shape.n_vocab, config->shape.dim);
+}
+
 tsr_status tsr_engine_create(tsr_engine **out, tsr_world *world, const tsr_engine_options *options)
 {
     const int64_t began = tsr_clock_ns();
@@ -81,6 +104,7 @@ tsr_status tsr_engine_create(tsr_engine **out, tsr_world *world, const tsr_engin
                                  (size_t)e->settings.max_batch_tokens *
                                      (size_t)tsr_model_config(e->model)->shape.dim));
     TSR_TRY_GOTO(st, fail, tsr_world_agree(e->world, make_cache(e)));
+    e->token_bytes = token_bytes(e);
     e->load_s = (double)(tsr_clock_ns() - began) / 1e9;
     e->stopped = tsr_world_size(e->world) == 1;
     tsr_world_note(e->world, "waiting for work", -1);
@@ -140,29 +164,6 @@ const tsr_model *tsr_engine_model(const tsr_engine *e)
 /* ---- what it is and can do ---------------------------------------------------------------------
  */
 
-/* Weight bytes that one token's matrices read on all ranks. The embedding gives one row and does
- * not count, unless it is the head too. */
-static uint64_t token_bytes(const tsr_engine *e)
-{
-    const tsr_config *config = tsr_model_config(e->model);
-    const tsr_checkpoint *checkpoint = tsr_model_checkpoint(e->model);
-    const int n_ranks = tsr_world_size(e->world);
-    uint64_t n_bytes = 0;
-
-    for (int rank = 0; rank < n_ranks; rank++) {
-        const tsr_shard shard = tsr_shard_of(&config->shape, rank, n_ranks);
-        size_t rank_bytes = 0;
-
-        if (tsr_weights_measure(&rank_bytes, checkpoint, config, &shard, e->settings.weights_as) ==
-            TSR_OK) {
-            n_bytes += rank_bytes;
-        }
-    }
-    return config->tied_head ? n_bytes
-                             : n_bytes - tsr_weight_bytes(e->weights.embed.weight.format,
-                                                          config->shape.n_vocab, config->shape.dim);
-}
-
 static tsr_engine_stats describe_rank(const tsr_engine *e)
 {
     const tsr_config *config = tsr_model_config(e->model);
@@ -187,10 +188,11 @@ static tsr_engine_stats describe_rank(const tsr_engine *e)
         .n_lower_blocks = e->settings.room.n_host + e->settings.room.n_disk,
         .n_blocks_free = e->leader == NULL ? 0 : tsr_leader_n_free_blocks(e->leader),
         .context = e->settings.context,
-        .token_bytes = token_bytes(e),
+        .token_bytes = e->token_bytes,
         .token_macs = (uint64_t)(config->n_layers * layer_macs),
         .head_macs = (uint64_t)(shape->n_vocab * shape->dim),
-        .kv_token_bytes = tsr_kv_layout_block_bytes(&whole) / (uint64_t)whole.block_tokens,
+        .kv_token_bytes = tsr_kv_layout_block_bytes(&whole) * (uint64_t)config->n_groups /
+                          (uint64_t)whole.block_tokens,
         .n_steps = e->n_steps,
         .n_preempted = e->leader == NULL ? 0 : tsr_leader_n_preempted(e->leader),
         .block_fill = e->leader == NULL ? 0 : tsr_leader_block_fill(e->leader),

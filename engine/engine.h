@@ -44,6 +44,7 @@ struct tsr_engine {
     int64_t ranks_ns; /* of these what passed from sending a step to having all findings */
     int64_t sent_ns;  /* when the last step was */
     double load_s;
+    uint64_t token_bytes; /* of weights that one token's matrices read on all ranks */
     bool stopped; /* the leader has sent END, a follower has seen it */
     int64_t drain_ns;
     int64_t asked_ns; /* since when a signal asks to end; 0: none does */
@@ -63,9 +64,13 @@ struct tsr_engine {
 TSR_MUST_CHECK tsr_status tsr_turn_prepare(tsr_engine *e);
 void tsr_turn_forget(tsr_engine *e);
 
-/* Leader: e->step reaches every rank and is carried out; findings of all ranks lie in e->gathered.
- * Follower: the same, with the step that arrives. */
-TSR_MUST_CHECK tsr_status tsr_turn_take(tsr_engine *e, tsr_findings *findings);
+/* Leader: e->step reaches every rank, which begin to carry it out. Follower: the same, with the
+ * step that arrives. */
+TSR_MUST_CHECK tsr_status tsr_turn_start(tsr_engine *e);
+
+/* It has been carried out; findings of all ranks lie in the leader's e->gathered. Not for the other
+ * kinds of steps. */
+TSR_MUST_CHECK tsr_status tsr_turn_finish(tsr_engine *e, tsr_findings *findings);
 
 /* Leader, in a step with may_ask: the whole row of logits of a wanted row, into e->whole_row;
  * wanted = -1 ends the questions. */
@@ -85,7 +90,7 @@ int64_t tsr_leader_n_preempted(const tsr_leader *leader);
 double tsr_leader_block_fill(const tsr_leader *leader);
 
 /* owners [n_blocks]: the id of a generation that has the block, or -1. */
-void tsr_leader_owners(const tsr_leader *leader, int64_t *owners, int n_blocks);
+void tsr_leader_owners(const tsr_engine *e, int64_t *owners);
 
 #ifdef __cplusplus
 }

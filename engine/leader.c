@@ -98,6 +98,7 @@ static tsr_scheduler_options scheduler_options(const tsr_settings *s, const tsr_
     return (tsr_scheduler_options){
         .max_batch_tokens = s->max_batch_tokens,
         .max_seqs = s->max_sequences,
+        .groups = tsr_settings_groups(s, config),
         .block_tokens = s->block_tokens,
         .n_blocks = s->n_blocks,
         .n_device_blocks = s->room.is_tiered ? s->room.n_device : 0,
@@ -150,11 +151,18 @@ tsr_status tsr_leader_create(tsr_leader **out, const tsr_engine *e)
     leader->masses = tsr_alloc(2 * n_units, sizeof(*leader->masses));
     leader->cursor = tsr_alloc(n_ranks, sizeof(*leader->cursor));
     leader->next = tsr_alloc((size_t)e->settings.max_sequences, sizeof(*leader->next));
+    leader->requests = tsr_alloc((size_t)e->settings.max_sequences, sizeof(tsr_request *));
+    leader->samples = tsr_alloc((size_t)e->settings.max_sequences, sizeof(*leader->samples));
     if (leader->candidate_ids == NULL || leader->candidate_logits == NULL ||
         leader->changed_row == NULL || leader->sort_work == NULL || leader->masses == NULL ||
-        leader->cursor == NULL || leader->next == NULL) {
+        leader->cursor == NULL || leader->next == NULL || leader->requests == NULL ||
+        leader->samples == NULL) {
         st = tsr_fail(TSR_ERR_NOMEM, "no memory for the leader's tables");
         goto fail;
+    }
+    leader->plans_ahead = e->settings.plans_ahead;
+    if (leader->plans_ahead) {
+        TSR_TRY_GOTO(st, fail, tsr_step_init(&leader->ahead, &e->step.limits));
     }
     leader->table = tsr_alloc(FIRST_TABLE, sizeof(tsr_group *));
     if (leader->table == NULL) {
@@ -184,6 +192,9 @@ void tsr_leader_destroy(tsr_leader *leader)
     }
     tsr_free(leader->table);
     tsr_free(leader->end_ids);
+    tsr_step_clear(&leader->ahead);
+    tsr_free(leader->samples);
+    tsr_free(leader->requests);
     tsr_free(leader->next);
     tsr_free(leader->cursor);
     tsr_free(leader->masses);
@@ -209,21 +220,27 @@ int64_t tsr_leader_n_preempted(const tsr_leader *leader)
     return leader->n_preempted;
 }
 
-void tsr_leader_owners(const tsr_leader *leader, int64_t *owners, int n_blocks)
+static void note_owner(const tsr_request *r, int n_groups, int64_t owner, int64_t *owners)
 {
-    for (int id = 0; id < n_blocks; id++) {
+    for (int i = 0; r != NULL && i < r->blocks.n_columns * n_groups; i++) {
+        if (r->blocks.ids[i] != TSR_BLOCK_NONE) {
+            owners[r->blocks.ids[i]] = owner;
+        }
+    }
+}
+
+void tsr_leader_owners(const tsr_engine *e, int64_t *owners)
+{
+    const tsr_leader *leader = e->leader;
+
+    for (int id = 0; id < e->settings.n_blocks; id++) {
         owners[id] = -1;
     }
     for (int i = 0; i < leader->table_size; i++) {
         for (const tsr_group *g = leader->table[i]; g != NULL; g = g->next) {
             for (int k = 0; k < g->n_members; k++) {
-                const tsr_request *r = g->members[k].request;
-
-                for (int b = 0; r != NULL && b < r->blocks.n_blocks; b++) {
-                    if (r->blocks.ids[b] >= 0) { // a window has passed by others
-                        owners[r->blocks.ids[b]] = g->id;
-                    }
-                }
+                note_owner(g->members[k].request, tsr_model_config(e->model)->n_groups, g->id,
+                           owners);
             }
         }
     }
@@ -282,7 +299,7 @@ bool tsr_leader_token_ends(void *ctx, int32_t token)
 
 static tsr_member *member_of(const tsr_engine *e, int s)
 {
-    return tsr_scheduler_request_of(e->leader->scheduler, s)->user;
+    return e->leader->requests[s]->user;
 }
 
 /* What the step has brought reaches whoever asked for it. */
@@ -315,25 +332,145 @@ static void tell_all(tsr_engine *e, int64_t now_ns)
     }
 }
 
-static tsr_status lead_step(tsr_engine *e)
+/* The step to run is in e->step. False: there is none now and nothing that ranks should hear of. */
+static bool plan(tsr_engine *e, int64_t now_ns)
 {
-    tsr_findings findings = {0};
+    tsr_leader *leader = e->leader;
+
+    if (leader->is_ahead) {
+        const tsr_step used = e->step;
+
+        e->step = leader->ahead;
+        leader->ahead = used;
+        leader->is_ahead = false;
+    } else if (!tsr_scheduler_plan(leader->scheduler, &e->step, now_ns)) {
+        e->step.n_seqs = 0;
+        return false;
+    }
+    for (int s = 0; s < e->step.n_seqs; s++) {
+        tsr_group *g;
+
+        leader->requests[s] = tsr_scheduler_request_of(leader->scheduler, s);
+        leader->samples[s] = tsr_scheduler_samples(leader->scheduler, s);
+        g = member_of(e, s)->group;
+        g->started_ns = g->started_ns == 0 ? now_ns : g->started_ns;
+        e->step.may_ask = e->step.may_ask || g->wants_logits;
+    }
+    return true;
+}
+
+/* Can the next step be planned without what this one brings? */
+static bool may_plan_ahead(const tsr_engine *e)
+{
+    bool may =
+        e->leader->plans_ahead && tsr_scheduler_may_plan_ahead(e->leader->scheduler, &e->step);
+
+    for (int s = 0; s < e->step.n_seqs && may; s++) {
+        const tsr_group *g = member_of(e, s)->group;
+
+        may = !tsr_group_holds(g) && !g->wants_logits && g->pool == NULL;
+    }
+    return may;
+}
+
+/* While the ranks run e->step: it counts as done, and the next is planned. */
+static void plan_ahead(tsr_engine *e)
+{
+    tsr_leader *leader = e->leader;
+    const int64_t now_ns = tsr_clock_ns();
+
+    for (int s = 0; s < e->step.n_seqs; s++) {
+        leader->next[s] = TSR_SCHEDULER_LATER;
+    }
+    tsr_scheduler_commit(leader->scheduler, &e->step, leader->next, tsr_leader_token_ends, e->model,
+                         now_ns);
+    leader->is_ahead = tsr_scheduler_plan(leader->scheduler, &leader->ahead, now_ns);
+}
+
+/* The tokens of a step behind which the next is planned already. */
+static void settle(tsr_engine *e, int64_t now_ns)
+{
+    tsr_leader *leader = e->leader;
+
+    for (int s = 0; s < e->step.n_seqs; s++) {
+        if (leader->samples[s]) {
+            tsr_scheduler_settle(leader->scheduler, leader->requests[s], leader->next[s],
+                                 tsr_leader_token_ends, e->model, now_ns,
+                                 leader->is_ahead ? &leader->ahead : NULL);
+        }
+    }
+}
+
+static tsr_status choose_all(tsr_engine *e, const tsr_findings *findings)
+{
     int s = 0;
 
-    TSR_TRY(tsr_turn_take(e, &findings));
     for (int w = 0; w < e->step.n_wanted && !e->report.is_spoilt; w++) {
         while (e->step.wanted[w] >= e->step.row_start[s + 1]) {
             s++;
         }
-        TSR_TRY(tsr_choose_row(e, &findings, w, s));
+        TSR_TRY(tsr_choose_row(e, findings, w, s));
     }
     TSR_TRY(tsr_pool_rows(e));
     return e->step.may_ask ? tsr_turn_ask(e, -1) : TSR_OK;
 }
 
-/* Has a signal asked to end, and is the time over in which what is under way could be finished? */
-static bool must_end(tsr_engine *e, int64_t now)
+/* All ranks run e->step; leader->next is what comes of it. *ahead: the next one is planned behind
+ * it, and it is committed. */
+static tsr_status lead_step(tsr_engine *e, bool *ahead)
 {
+    tsr_findings findings = {0};
+
+    TSR_TRY(tsr_choose_prepare(e));
+    *ahead = may_plan_ahead(e);
+    TSR_TRY(tsr_turn_start(e));
+    if (*ahead) {
+        plan_ahead(e);
+    }
+    TSR_TRY(tsr_turn_finish(e, &findings));
+    return choose_all(e, &findings);
+}
+
+static void step_ranks(tsr_engine *e, bool *busy)
+{
+    tsr_scheduler *scheduler = e->leader->scheduler;
+    const int64_t began = tsr_clock_ns();
+    int64_t done = began;
+    bool ahead = false;
+
+    if (plan(e, began)) {
+        const tsr_scheduler_load load = tsr_scheduler_load_of(scheduler);
+        const tsr_status st = lead_step(e, &ahead);
+
+        if (st != TSR_OK) {
+            tsr_world_abort(e->world, st);
+        }
+        done = tsr_clock_ns();
+        if (ahead) {
+            settle(e, done);
+        } else if (e->report.is_spoilt) {
+            tsr_scheduler_void(scheduler, done);
+        } else {
+            tsr_scheduler_commit(scheduler, &e->step, e->leader->next, tsr_leader_token_ends,
+                                 e->model, done);
+        }
+        if (!e->report.is_spoilt) {
+            tsr_scheduler_note_time(scheduler, load, (done - began) / 1000);
+        }
+        if (e->settings.room.is_tiered) {
+            tsr_scheduler_note_report(scheduler, &e->report);
+        }
+    }
+    tell_all(e, done);
+    e->step_ns += e->step.n_seqs > 0 ? tsr_clock_ns() - began : 0;
+    *busy = !tsr_scheduler_is_idle(scheduler);
+}
+
+/* Has a signal asked to end, and is the time over in which what is under way could be finished? */
+static bool must_end(tsr_engine *e)
+{
+    const int64_t now = tsr_clock_ns();
+
     if (e->world == NULL || !tsr_world_asked_to_end(e->world)) {
         return false;
     }
@@ -343,44 +480,12 @@ static bool must_end(tsr_engine *e, int64_t now)
 
 tsr_status tsr_engine_step(tsr_engine *e, bool *busy)
 {
-    const int64_t began = tsr_clock_ns();
-    int64_t done = began;
-    tsr_status st;
-
-    if (must_end(e, began)) {
+    if (must_end(e)) {
         return tsr_fail(TSR_ERR_CANCELLED, "asked to end by a signal");
     }
     if (e->remote != NULL) {
         return tsr_remote_step(e->remote, busy);
     }
-    if (tsr_scheduler_plan(e->leader->scheduler, &e->step, began)) {
-        for (int s = 0; s < e->step.n_seqs; s++) {
-            tsr_group *g = member_of(e, s)->group;
-
-            g->started_ns = g->started_ns == 0 ? began : g->started_ns;
-            e->step.may_ask = e->step.may_ask || g->wants_logits;
-        }
-        st = tsr_choose_prepare(e);
-        st = st == TSR_OK ? lead_step(e) : st;
-        if (st != TSR_OK) {
-            tsr_world_abort(e->world, st);
-        }
-        done = tsr_clock_ns();
-        if (e->report.is_spoilt) {
-            tsr_scheduler_void(e->leader->scheduler, done);
-        } else {
-            tsr_scheduler_commit(e->leader->scheduler, &e->step, e->leader->next,
-                                 tsr_leader_token_ends, e->model, done);
-            tsr_scheduler_note_time(e->leader->scheduler, (done - began) / 1000);
-        }
-        if (e->settings.room.is_tiered) {
-            tsr_scheduler_note_report(e->leader->scheduler, &e->report);
-        }
-    } else {
-        e->step.n_seqs = 0;
-    }
-    tell_all(e, done);
-    e->step_ns += e->step.n_seqs > 0 ? tsr_clock_ns() - began : 0;
-    *busy = !tsr_scheduler_is_idle(e->leader->scheduler);
+    step_ranks(e, busy);
     return TSR_OK;
 }

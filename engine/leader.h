@@ -27,7 +27,15 @@ struct tsr_leader {
     float *masses;           /* [2 * all units] */
     int *cursor;             /* [n_ranks] */
     int32_t *next;           /* [max_seqs] */
-    int32_t *end_ids;        /* [n_end_ids]: tokens that end an answer */
+
+    /* Of the step that runs, each [max_seqs]: the scheduler may have planned another since. */
+    tsr_request **requests;
+    bool *samples;
+    bool plans_ahead; /* where that can be done */
+    bool is_ahead;    /* the next step is planned: it is in `ahead` */
+    tsr_step ahead;   /* empty unless plans_ahead */
+
+    int32_t *end_ids; /* [n_end_ids]: tokens that end an answer */
     int n_end_ids;
     tsr_group **table; /* [table_size], chained: every generation that has not ended, by its id */
     int table_size;    /* a power of two */

@@ -79,6 +79,7 @@ static tsr_status find_place(place *p, const draft *d, int rank)
     layout = tsr_settings_kv_layout(s, d->config, &p->shard);
     TSR_TRY(tsr_kv_layout_check(&layout));
     p->own.block_bytes = tsr_kv_layout_block_bytes(&layout);
+    p->own.n_groups = d->config->n_groups;
     TSR_TRY(tsr_tier_room_count_lower(&p->own, &d->request->options));
     if (d->request->model == NULL) {
         weight_bytes = tsr_weights_estimate(d->encoding, d->config, &p->shard);
@@ -129,7 +130,8 @@ static tsr_plan_share measure(const draft *d, const place *p, const tsr_settings
                        tsr_kv_store_map_bytes(&store) + tsr_runner_table_bytes(&limits, &p->shard) +
                        tsr_step_table_bytes(&limits) +
                        (p->rank == 0 ? tsr_leader_table_bytes(s, d->config, d->n_ranks) : 0),
-        .kv_token_bytes = p->own.block_bytes / (uint64_t)s->block_tokens,
+        .kv_token_bytes =
+            p->own.block_bytes * (uint64_t)d->config->n_groups / (uint64_t)s->block_tokens,
         .kv_bytes = (uint64_t)s->used.n_device * p->own.block_bytes,
         .host_bytes = tsr_kv_tiers_host_bytes(p->own.block_bytes, s->used.n_host),
     };
@@ -195,8 +197,9 @@ static int64_t least_blocks(const draft *d, const place *places, int64_t context
  * well: longer ones need larger tables and leave less for it. */
 static int64_t longest_context(const draft *d, const place *places)
 {
+    const tsr_block_groups groups = tsr_settings_groups(&d->settings, d->config);
     const int64_t block_tokens = d->settings.block_tokens;
-    int64_t low = 0; // in blocks
+    int64_t low = 0; // in columns
     int64_t high = INT32_MAX / 2 / block_tokens;
 
     while (low < high) {
@@ -204,7 +207,8 @@ static int64_t longest_context(const draft *d, const place *places)
         int busiest = 0;
         const int64_t n_device = least_blocks(d, places, middle * block_tokens, &busiest);
 
-        if (n_device > 0 && n_device + d->lower.n_host >= middle) {
+        if (n_device > 0 && n_device + d->lower.n_host >=
+                                tsr_block_groups_most(&groups, middle * block_tokens, 0)) {
             low = middle;
         } else {
             high = middle - 1;
@@ -236,8 +240,8 @@ static tsr_plan_share share_of(const draft *d, const place *p, const tsr_plan *p
 
 static void lay_down(tsr_plan *plan, tsr_plan_share *shares, const draft *d, const place *places)
 {
-    const int64_t a_sequence =
-        tsr_block_table_blocks_for(d->settings.context, d->settings.block_tokens);
+    const tsr_block_groups groups = tsr_settings_groups(&d->settings, d->config);
+    const int64_t a_sequence = tsr_block_groups_most(&groups, d->settings.context, 0);
 
     plan->n_ranks = d->n_ranks;
     plan->context = d->settings.context;

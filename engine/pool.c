@@ -82,7 +82,7 @@ tsr_status tsr_pool_rows(tsr_engine *e)
     const tsr_step *step = &e->step;
 
     for (int s = 0; s < step->n_seqs && !e->report.is_spoilt; s++) {
-        const tsr_request *r = tsr_scheduler_request_of(e->leader->scheduler, s);
+        const tsr_request *r = e->leader->requests[s];
         const tsr_group *g = ((const tsr_member *)r->user)->group;
         const int64_t end = step->first_pos[s] + (step->row_start[s + 1] - step->row_start[s]);
         int64_t first;

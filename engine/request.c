@@ -40,7 +40,6 @@ tsr_status tsr_request_create(tsr_request **out, const int32_t *prompt, int64_t 
     request->lane = -1;
     request->prefix = -1;
     request->ticket = -1;
-    request->copy_from = -1;
     *out = request;
     return TSR_OK;
 

@@ -64,14 +64,15 @@ typedef struct tsr_request {
     bool is_held;     /* its next token is not known yet: tsr_scheduler_give() */
     int lane;         /* while running; else -1 */
     tsr_block_table blocks;
-    int n_told;       /* of `blocks`, how many first ones its lane has as they are */
-    int32_t prefix;   /* the node of the prefix index that it holds, or TSR_PREFIX_NONE */
-    int n_indexed;    /* its first so many blocks are nodes down to that one, or to the one above */
+    int n_told;     /* of `blocks`, how many first columns its lane has as they are, */
+    int floor_told; /* and the floor that this has been told */
+    int32_t prefix; /* the node of the prefix index that it holds, or TSR_PREFIX_NONE */
+    int n_indexed;  /* its first so many columns are nodes down to that one, or to the one above */
     int64_t n_reused; /* tokens of the prompt that were in the cache when it first ran */
     bool wakes;       /* running, but its blocks may be on their way into device memory yet */
     int64_t ticket;   /* of that; -1: the ranks are yet to be told */
-    int32_t copy_from; /* in the step being planned: the block that its last one starts as a copy
-                          of, with an owner for that; else -1 */
+    bool copies;      /* in the step being planned: its last column starts as a copy */
+    int32_t copy_from[TSR_BLOCK_MOST_GROUPS]; /* of these blocks, each with an owner for that */
 
     int64_t submitted_ns;   /* set by whoever submits it, as is the deadline */
     int64_t deadline_ns;    /* 0: none */

@@ -10,6 +10,18 @@ enum {
     CHANGE_WORDS = 5 // of each changed logit
 };
 
+/* One step's integers on the device. Order in `inputs`: tokens, positions, row_start, first_pos,
+ * lanes, wanted, sharpness, ones. */
+typedef struct inputs {
+    tsr_tensor tokens;
+    tsr_tensor positions;
+    tsr_tensor wanted;
+    tsr_tensor sharpness; /* f32 */
+    tsr_tensor ones;      /* f32: the sharpness of rows looked at as they are */
+    tsr_batch batch;
+    tsr_decoder_spans spans; /* on the host */
+} inputs;
+
 struct tsr_runner {
     tsr_decoder *decoder; /* owned */
     tsr_decoder_parts parts;
@@ -27,10 +39,11 @@ struct tsr_runner {
     int32_t *fetched; /* what comes from there, before it is put in its places; owned, or NULL */
     size_t words_capacity;
     tsr_memory_report said;
-    float *row;        /* [own vocabulary] on the host; owned */
-    tsr_tensor wanted; /* i32 [1, n_wanted] of the step run last, on the device */
-    tsr_tensor logits; /* of its rows from first_kept on, while they are as the model gave them;
-                          else none */
+    float *row; /* [own vocabulary] on the host; owned */
+    inputs in;  /* of the step started last, as are the next */
+    tsr_findings findings;
+    tsr_tensor logits; /* of its wanted rows from first_kept on, while they are as the model gave
+                          them; else none */
     int first_kept;
 
     /* The changes to this rank's logits of some rows; all owned and grown when more are met. */
@@ -38,18 +51,6 @@ struct tsr_runner {
     int32_t *changes;      /* the same on the device */
     int changes_room;
 };
-
-/* One step's integers on the device. Order in `inputs`: tokens, positions, row_start, first_pos,
- * lanes, wanted, sharpness, ones. */
-typedef struct inputs {
-    tsr_tensor tokens;
-    tsr_tensor positions;
-    tsr_tensor wanted;
-    tsr_tensor sharpness; /* f32 */
-    tsr_tensor ones;      /* f32: the sharpness of rows looked at as they are */
-    tsr_batch batch;
-    tsr_decoder_spans spans; /* on the host */
-} inputs;
 
 /* What is uploaded each step, at most. */
 static size_t input_ints(const tsr_step_limits *limits)
@@ -148,7 +149,7 @@ static tsr_status apply_changes(tsr_runner *runner, const tsr_step *step)
     const tsr_kv_visit visit = {
         .block_tokens = runner->limits.block_tokens,
         .n_seqs = step->n_seqs,
-        .tables = step->lanes,
+        .lanes = step->lanes,
         .first_pos = step->first_pos,
         .row_start = step->row_start,
         .waits = step->waits != 0,
@@ -190,7 +191,7 @@ static tsr_status load_inputs(tsr_runner *runner, const tsr_step *step, inputs *
     in->tokens = put(runner, &used, step->tokens, step->n_rows);
     positions = runner->host + used;
     in->positions = put(runner, &used, step->tokens, step->n_rows); // overwritten just below
-    in->batch.longest = 0;
+    in->batch = (tsr_batch){0};
     for (int s = 0; s < step->n_seqs; s++) {
         const int n = step->row_start[s + 1] - step->row_start[s];
 
@@ -206,7 +207,6 @@ static tsr_status load_inputs(tsr_runner *runner, const tsr_step *step, inputs *
     in->batch.row_start = put(runner, &used, step->row_start, step->n_seqs + 1);
     in->batch.first_pos = put(runner, &used, step->first_pos, step->n_seqs);
     in->batch.lanes = put(runner, &used, step->lanes, step->n_seqs);
-    in->batch.tables = tsr_kv_store_tables(runner->store);
     in->wanted = put(runner, &used, step->wanted, step->n_wanted);
     in->sharpness = put(runner, &used, step->sharpness, step->n_wanted);
     in->sharpness.dtype = TSR_DTYPE_F32;
@@ -541,33 +541,41 @@ static tsr_status find_best(tsr_runner *runner, const tsr_step *step, const inpu
     return TSR_OK;
 }
 
-tsr_status tsr_runner_run(tsr_runner *runner, const tsr_step *step, tsr_findings *findings)
+tsr_status tsr_runner_start(tsr_runner *runner, const tsr_step *step)
 {
-    chunk c = {0};
-    inputs in;
+    const inputs *in = &runner->in;
 
     TSR_TRY(apply_changes(runner, step));
-    TSR_TRY(make_room(runner, step, findings));
+    TSR_TRY(make_room(runner, step, &runner->findings));
     if (tsr_kv_store_tiers(runner->store) != NULL) {
-        tsr_memory_report_write(&runner->said, runner->words + findings->report_at,
+        tsr_memory_report_write(&runner->said, runner->words + runner->findings.report_at,
                                 tsr_kv_store_tiers(runner->store));
     }
     if (step->n_rows == 0) {
         return TSR_OK;
     }
-    TSR_TRY(load_inputs(runner, step, &in));
-    TSR_TRY(tsr_decoder_forward(runner->decoder, in.tokens, in.positions, &in.batch, &in.spans));
+    TSR_TRY(load_inputs(runner, step, &runner->in));
+    return tsr_decoder_forward(runner->decoder, in->tokens, in->positions, &in->batch, &in->spans);
+}
+
+tsr_status tsr_runner_finish(tsr_runner *runner, const tsr_step *step, tsr_findings *findings)
+{
+    chunk c = {0};
+
+    *findings = runner->findings;
+    if (step->n_rows == 0) {
+        return TSR_OK;
+    }
     for (; c.first < step->n_wanted; c.first += c.n) {
         const int left = step->n_wanted - c.first;
 
         c.n = left < TSR_DECODER_HEAD_ROWS ? left : TSR_DECODER_HEAD_ROWS;
         c.raw = c.raw_end;
         c.adjusted = c.adjusted_end;
-        TSR_TRY(find_best(runner, step, &in, findings, &c));
+        TSR_TRY(find_best(runner, step, &runner->in, findings, &c));
         runner->first_kept = c.first;
         runner->logits = tsr_tensor_rows(c.logits, c.adjusted == c.adjusted_end ? c.n : 0);
     }
-    runner->wanted = in.wanted;
     return tsr_device_sync(runner->parts.dev);
 }
 
@@ -580,7 +588,7 @@ tsr_status tsr_runner_row(tsr_runner *runner, int i, const float **logits)
         row.data = (float *)row.data + kept * row.stride;
     } else {
         runner->logits.n_rows = 0; // this takes their place
-        TSR_TRY(tsr_decoder_logits(runner->decoder, &row, columns(runner->wanted, i, 1)));
+        TSR_TRY(tsr_decoder_logits(runner->decoder, &row, columns(runner->in.wanted, i, 1)));
     }
     TSR_TRY(tsr_device_download(runner->parts.dev, runner->row, row.data,
                                 (size_t)row.n_cols * sizeof(float)));

@@ -50,11 +50,14 @@ TSR_MUST_CHECK tsr_status tsr_runner_create(tsr_runner **out, const tsr_decoder_
 size_t tsr_runner_table_bytes(const tsr_step_limits *limits, const tsr_shard *shard);
 void tsr_runner_destroy(tsr_runner *runner); /* NULL is fine */
 
-/* Carry out a RUN step; all ranks together. findings are good until the next call. */
-TSR_MUST_CHECK tsr_status tsr_runner_run(tsr_runner *runner, const tsr_step *step,
-                                         tsr_findings *findings);
+/* Carry out a RUN step; all ranks together. A device with a queue may still be at it afterwards. */
+TSR_MUST_CHECK tsr_status tsr_runner_start(tsr_runner *runner, const tsr_step *step);
 
-/* After tsr_runner_run(): this rank's logits of wanted row i, unchanged, on the host, [own
+/* Wait for what was started; findings are good until the next start. */
+TSR_MUST_CHECK tsr_status tsr_runner_finish(tsr_runner *runner, const tsr_step *step,
+                                            tsr_findings *findings);
+
+/* After tsr_runner_finish(): this rank's logits of wanted row i, unchanged, on the host, [own
  * vocabulary]; good until the next call. */
 TSR_MUST_CHECK tsr_status tsr_runner_row(tsr_runner *runner, int i, const float **logits);
 

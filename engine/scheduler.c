@@ -12,14 +12,22 @@ static const int64_t PRIORITY_NS = 10000000000; // 10 seconds
 
 /* ---- life ---- */
 
+/* Entries of the longest table. */
+static size_t path_entries(const tsr_scheduler_options *o, const tsr_block_groups *groups)
+{
+    return (size_t)tsr_block_table_blocks_for(o->context, o->block_tokens) * (size_t)groups->n;
+}
+
 size_t tsr_scheduler_table_bytes(const tsr_scheduler_options *o)
 {
+    const tsr_block_groups groups = tsr_admission_groups(o);
     const tsr_scheduler *s = NULL;
 
     return tsr_block_pool_book_bytes(o->n_blocks) +
-           (o->prefix_cache ? tsr_prefix_index_bytes(o->n_blocks, o->block_tokens) : 0) +
+           (o->prefix_cache ? tsr_prefix_index_bytes(o->n_blocks, &groups) : 0) +
            (size_t)o->n_blocks * (sizeof(*s->known) + sizeof(*s->dropped) + sizeof(*s->freed) +
-                                  sizeof(*s->n_lanes_with));
+                                  sizeof(*s->n_lanes_with)) +
+           path_entries(o, &groups) * sizeof(*s->path);
 }
 
 tsr_status tsr_scheduler_create(tsr_scheduler **out, const tsr_scheduler_options *options)
@@ -36,6 +44,7 @@ tsr_status tsr_scheduler_create(tsr_scheduler **out, const tsr_scheduler_options
         return tsr_fail(TSR_ERR_NOMEM, "scheduler: no memory for its record");
     }
     s->options = *options;
+    s->groups = tsr_admission_groups(options);
     s->options.priority_ns = options->priority_ns > 0 ? options->priority_ns : PRIORITY_NS;
     s->is_tiered = options->n_device_blocks > 0 && options->n_device_blocks < options->n_blocks;
     s->claim_most = options->n_device_blocks > 2 ? options->n_device_blocks / 2 : 1;
@@ -43,8 +52,7 @@ tsr_status tsr_scheduler_create(tsr_scheduler **out, const tsr_scheduler_options
     s->deadlines.order = TSR_REQUEST_BY_DEADLINE;
     TSR_TRY_GOTO(st, fail, tsr_block_pool_create(&s->pool, options->n_blocks));
     if (options->prefix_cache) {
-        TSR_TRY_GOTO(st, fail,
-                     tsr_prefix_index_create(&s->prefix, options->n_blocks, options->block_tokens));
+        TSR_TRY_GOTO(st, fail, tsr_prefix_index_create(&s->prefix, options->n_blocks, &s->groups));
     }
     s->running = tsr_alloc(max_seqs, sizeof(tsr_request *));
     s->rows = tsr_alloc(max_seqs, sizeof(*s->rows));
@@ -55,14 +63,15 @@ tsr_status tsr_scheduler_create(tsr_scheduler **out, const tsr_scheduler_options
     s->n_lanes_with = tsr_alloc(n_blocks, sizeof(*s->n_lanes_with));
     s->lane_told = tsr_alloc(max_seqs, sizeof(*s->lane_told));
     s->left = tsr_alloc(max_seqs, sizeof(*s->left));
-    s->copied = tsr_alloc(max_seqs, sizeof(*s->copied));
+    s->copied = tsr_alloc(max_seqs * (size_t)s->groups.n, sizeof(*s->copied));
+    s->path = tsr_alloc(path_entries(options, &s->groups), sizeof(*s->path));
     s->planned = tsr_alloc(max_seqs, sizeof(tsr_request *));
     s->samples = tsr_alloc(max_seqs, sizeof(*s->samples));
-    s->cancelled = tsr_alloc(max_seqs, sizeof(*s->cancelled));
+    s->ends_as = tsr_alloc(max_seqs, sizeof(*s->ends_as));
     if (s->running == NULL || s->rows == NULL || s->free_lanes == NULL || s->dropped == NULL ||
         s->known == NULL || s->freed == NULL || s->n_lanes_with == NULL || s->lane_told == NULL ||
-        s->left == NULL || s->copied == NULL || s->planned == NULL || s->samples == NULL ||
-        s->cancelled == NULL) {
+        s->left == NULL || s->copied == NULL || s->path == NULL || s->planned == NULL ||
+        s->samples == NULL || s->ends_as == NULL) {
         st = tsr_fail(TSR_ERR_NOMEM, "scheduler: no memory for %d sequences and %d blocks",
                       options->max_seqs, options->n_blocks);
         goto fail;
@@ -84,21 +93,22 @@ void tsr_scheduler_destroy(tsr_scheduler *s)
         return;
     }
     for (int i = 0; i < s->n_running; i++) {
-        tsr_block_table_clear(&s->running[i]->blocks, s->pool);
+        tsr_block_table_clear(&s->running[i]->blocks, s->pool, &s->groups);
     }
     for (int i = 0; i < s->waiting.n_items; i++) {
-        tsr_block_table_clear(&s->waiting.items[i]->blocks, s->pool);
+        tsr_block_table_clear(&s->waiting.items[i]->blocks, s->pool, &s->groups);
     }
     for (tsr_request *r = s->held.first; r != NULL; r = r->next) {
-        tsr_block_table_clear(&r->blocks, s->pool);
+        tsr_block_table_clear(&r->blocks, s->pool, &s->groups);
     }
+    tsr_free(s->path);
     tsr_free(s->copied);
     tsr_free(s->left);
     tsr_free(s->lane_told);
     tsr_free(s->n_lanes_with);
     tsr_free(s->freed);
     tsr_free(s->known);
-    tsr_free(s->cancelled);
+    tsr_free(s->ends_as);
     tsr_free(s->samples);
     tsr_free(s->planned);
     tsr_free(s->dropped);
@@ -120,6 +130,7 @@ tsr_step_limits tsr_scheduler_step_limits(const tsr_scheduler *s)
         .max_rows = o->max_batch_tokens,
         .max_seqs = o->max_seqs,
         .max_blocks = (int)tsr_block_table_blocks_for(o->context, o->block_tokens),
+        .n_groups = s->groups.n,
         .block_tokens = o->block_tokens,
         .n_block_ids = o->n_blocks,
         .n_vocab = o->n_vocab,
@@ -272,11 +283,34 @@ void tsr_scheduler_forget(tsr_scheduler *s, tsr_request *r)
     s->n_resting--;
 }
 
+/* Where it is in the step that is out; -1: nowhere. */
+static int planned_at(const tsr_scheduler *s, const tsr_request *r)
+{
+    for (int i = 0; s->is_out && i < s->n_planned; i++) {
+        if (s->planned[i] == r) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+/* One that has not ended is to end. While a step is out its blocks are in use, and whoever reads
+ * its results needs the request. */
+static void end_in_time(tsr_scheduler *s, tsr_request *r, tsr_request_reason reason)
+{
+    const int at = planned_at(s, r);
+
+    if (at < 0) {
+        tsr_scheduler_end(s, r, reason);
+    } else if (s->ends_as[at] == TSR_REASON_NONE) {
+        s->ends_as[at] = reason;
+    }
+}
+
 void tsr_scheduler_stop(tsr_scheduler *s, tsr_request *r)
 {
-    assert(!s->is_out);
     if (r->state != TSR_REQUEST_ENDED) {
-        tsr_scheduler_end(s, r, TSR_REASON_STOP);
+        end_in_time(s, r, TSR_REASON_STOP);
     } else if (r->reason == TSR_REASON_LENGTH) {
         r->reason = TSR_REASON_STOP; // its last token has ended the answer
     }
@@ -284,17 +318,9 @@ void tsr_scheduler_stop(tsr_scheduler *s, tsr_request *r)
 
 void tsr_scheduler_cancel(tsr_scheduler *s, tsr_request *r)
 {
-    if (r->state == TSR_REQUEST_ENDED) {
-        return;
+    if (r->state != TSR_REQUEST_ENDED) {
+        end_in_time(s, r, TSR_REASON_CANCELLED);
     }
-    // While a step is out its blocks are in use, and whoever reads its results needs the request.
-    for (int i = 0; s->is_out && i < s->n_planned; i++) {
-        if (s->planned[i] == r) {
-            s->cancelled[i] = true;
-            return;
-        }
-    }
-    tsr_scheduler_end(s, r, TSR_REASON_CANCELLED);
 }
 
 tsr_request *tsr_scheduler_request_of(const tsr_scheduler *s, int seq)
@@ -318,6 +344,16 @@ int64_t tsr_scheduler_longest(const tsr_scheduler *s, const tsr_request *r)
     return n_tokens < s->options.context ? n_tokens : s->options.context;
 }
 
+static void note_token(const tsr_scheduler *s, tsr_request *r)
+{
+    if (r->first_token_ns == 0) {
+        r->first_token_ns = s->now_ns;
+    } else if (s->now_ns - r->last_token_ns > r->longest_gap_ns) {
+        r->longest_gap_ns = s->now_ns - r->last_token_ns;
+    }
+    r->last_token_ns = s->now_ns;
+}
+
 static void take_token(tsr_scheduler *s, tsr_request *r, int32_t token,
                        bool (*ends)(void *ctx, int32_t token), void *ctx)
 {
@@ -331,12 +367,7 @@ static void take_token(tsr_scheduler *s, tsr_request *r, int32_t token,
         tsr_scheduler_fail(s, r, "%s", tsr_status_message());
         return;
     }
-    if (r->first_token_ns == 0) {
-        r->first_token_ns = s->now_ns;
-    } else if (s->now_ns - r->last_token_ns > r->longest_gap_ns) {
-        r->longest_gap_ns = s->now_ns - r->last_token_ns;
-    }
-    r->last_token_ns = s->now_ns;
+    note_token(s, r);
     if (stops) {
         tsr_scheduler_end(s, r, TSR_REASON_STOP);
     } else if (r->n_tokens >= tsr_scheduler_longest(s, r)) {
@@ -345,6 +376,59 @@ static void take_token(tsr_scheduler *s, tsr_request *r, int32_t token,
         // What is cached of it was computed as a short one.
         (void)tsr_scheduler_put_back(s, tsr_scheduler_index_of(s, r), false);
     }
+}
+
+bool tsr_scheduler_may_plan_ahead(const tsr_scheduler *s, const tsr_step *step)
+{
+    bool may = !s->is_tiered && s->n_planned > 0;
+
+    for (int seq = 0; seq < s->n_planned && may; seq++) {
+        const tsr_request *r = s->planned[seq];
+        const int64_t n_cached = r->n_cached + step->row_start[seq + 1] - step->row_start[seq];
+
+        may = s->ends_as[seq] == TSR_REASON_NONE && !(r->score && r->n_scored < r->n_prompt) &&
+              (s->samples[seq] ? r->n_tokens + 1 < tsr_scheduler_longest(s, r) &&
+                                     r->n_tokens != s->options.long_from
+                               : n_cached < r->n_tokens);
+    }
+    return may;
+}
+
+void tsr_scheduler_settle(tsr_scheduler *s, tsr_request *r, int32_t token,
+                          bool (*ends)(void *ctx, int32_t token), void *ctx, int64_t now_ns,
+                          tsr_step *ahead)
+{
+    const bool stops = tsr_request_stops_at(r, token);
+    const bool is_over = stops || (!r->ignore_end && ends(ctx, token));
+    const int64_t at = r->n_tokens - 1;
+    const int seq = planned_at(s, r);
+
+    if (r->tokens[at] != TSR_SCHEDULER_LATER) {
+        return; // there was no memory for it
+    }
+    s->now_ns = now_ns > s->now_ns ? now_ns : s->now_ns;
+    r->tokens[at] = token;
+    if (ahead != NULL && seq >= 0) {
+        const int64_t row = ahead->row_start[seq] + at - ahead->first_pos[seq];
+
+        if (row < ahead->row_start[seq + 1]) {
+            ahead->tokens[row] = token;
+        }
+    }
+    if (is_over && !(stops && r->keep_stop)) {
+        r->n_tokens--;
+    } else {
+        note_token(s, r);
+    }
+    if (is_over && r->state != TSR_REQUEST_ENDED) {
+        end_in_time(s, r, TSR_REASON_STOP);
+    }
+}
+
+/* Positions of its last column that have no token yet. */
+static int64_t n_unfilled(const tsr_scheduler *s, const tsr_request *r)
+{
+    return (int64_t)r->blocks.n_columns * s->options.block_tokens - r->n_cached;
 }
 
 /* The ranks have copied what was to be copied. */
@@ -366,14 +450,20 @@ void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t 
         tsr_request *r = s->planned[seq];
 
         r->n_cached += step->row_start[seq + 1] - step->row_start[seq];
-        s->n_held_tokens += r->n_cached;
         s->n_held_positions += (int64_t)r->blocks.n_blocks * s->options.block_tokens;
+        s->n_held_tokens +=
+            (int64_t)r->blocks.n_blocks * s->options.block_tokens - n_unfilled(s, r) * s->groups.n;
         tsr_scheduler_prefix_grow(s, r);
+        tsr_scheduler_blocks_leave(s, r);
         if (tsr_request_reads_all(r) && r->n_cached > r->n_scored) {
             r->n_scored = r->n_cached < r->n_prompt ? r->n_cached : r->n_prompt;
         }
-        if (s->cancelled[seq]) {
-            tsr_scheduler_end(s, r, TSR_REASON_CANCELLED);
+        if (s->ends_as[seq] != TSR_REASON_NONE) {
+            tsr_scheduler_end(s, r, s->ends_as[seq]);
+        } else if (s->samples[seq] && next[seq] == TSR_SCHEDULER_LATER) {
+            if (tsr_request_append(r, TSR_SCHEDULER_LATER) != TSR_OK) {
+                tsr_scheduler_fail(s, r, "%s", tsr_status_message());
+            }
         } else if (s->samples[seq]) {
             r->is_held = next[seq] == TSR_SCHEDULER_HOLD;
             if (!r->is_held) {
@@ -384,14 +474,15 @@ void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t 
         }
     }
     close_step(s);
+    tsr_scheduler_rest_settle(s);
 }
 
 void tsr_scheduler_void(tsr_scheduler *s, int64_t now_ns)
 {
     s->now_ns = now_ns > s->now_ns ? now_ns : s->now_ns;
     for (int seq = 0; seq < s->n_planned; seq++) {
-        if (s->cancelled[seq]) {
-            tsr_scheduler_end(s, s->planned[seq], TSR_REASON_CANCELLED);
+        if (s->ends_as[seq] != TSR_REASON_NONE) {
+            tsr_scheduler_end(s, s->planned[seq], s->ends_as[seq]);
         } else { // it has the blocks of what it had
             tsr_scheduler_blocks_ungrow(s, s->planned[seq]);
             tsr_scheduler_blocks_untell(s, s->planned[seq]);
@@ -414,10 +505,15 @@ void tsr_scheduler_give(tsr_scheduler *s, tsr_request *r, int32_t token,
     take_token(s, r, token, ends, ctx);
 }
 
-void tsr_scheduler_note_time(tsr_scheduler *s, int64_t us)
+tsr_scheduler_load tsr_scheduler_load_of(const tsr_scheduler *s)
 {
-    if (s->n_decoding + s->n_prompt_rows > 0) {
-        tsr_pace_note(&s->pace, s->n_decoding, s->n_prompt_rows, (double)us);
+    return s->load;
+}
+
+void tsr_scheduler_note_time(tsr_scheduler *s, tsr_scheduler_load load, int64_t us)
+{
+    if (load.n_decoding + load.n_prompt_rows > 0) {
+        tsr_pace_note(&s->pace, load.n_decoding, load.n_prompt_rows, (double)us);
     }
 }
 

@@ -37,10 +37,21 @@
  * there is no free block in any tier, those of resting requests are given up, of the last in
  * standing first; then a running one is put back without its blocks.
  *
- * With options.prefix_cache, blocks are known by their tokens (kv/prefix_index.h) as they fill, and
- * the last one of a sequence when that ends or is put back. A request that comes in takes part in
- * those with which it begins and computes the rest, at least its last token and whatever is to be
- * scored. Blocks that nobody else needs are forgotten before anybody is put back.
+ * With options.prefix_cache, columns are known by their tokens (kv/prefix_index.h) as they fill,
+ * and the last one of a sequence when that ends or is put back. A request that comes in takes part
+ * in those with which it begins and computes the rest, at least its last token and whatever is to
+ * be scored. Blocks that nobody else needs are forgotten before anybody is put back.
+ *
+ * Layers that see a window only (options.groups) keep what the next rows can reach: at each commit
+ * the blocks that a sequence has behind that are given back, and with a prefix cache stay known
+ * until they are wanted. So a sequence holds, of such a group, what its window sees and two columns
+ * more, however long it is; all that is said here of what a sequence needs is counted so. One that
+ * is put back without its blocks reads from the start again, and leaves them again on its way.
+ *
+ * The next step can be planned while this one runs (tsr_scheduler_may_plan_ahead()): it is
+ * committed before it has run, as if every sequence that samples went on, and the tokens are told
+ * when they are known. One that ended with its token has then been planned once too often: the row
+ * counts for nothing, and it ends when that step is committed.
  *
  * Time is what the calls say (submitted_ns, now_ns: of one clock, never going back); there is no
  * clock in here.
@@ -63,7 +74,8 @@ extern "C" {
 
 enum {
     TSR_SCHEDULER_PRIORITIES = 1000, /* from -1000 to 1000 */
-    TSR_SCHEDULER_HOLD = -1          /* instead of a token: it comes by tsr_scheduler_give() */
+    TSR_SCHEDULER_HOLD = -1,         /* instead of a token: it comes by tsr_scheduler_give() */
+    TSR_SCHEDULER_LATER = -2         /* it comes by tsr_scheduler_settle() */
 };
 
 typedef struct tsr_scheduler tsr_scheduler;
@@ -77,8 +89,10 @@ typedef enum tsr_preempt {
 } tsr_preempt;
 
 typedef struct tsr_scheduler_options {
-    int max_batch_tokens; /* rows a step */
-    int max_seqs;         /* running at once */
+    int max_batch_tokens;    /* rows a step */
+    int max_seqs;            /* running at once */
+    tsr_block_groups groups; /* of layers, of which block_tokens is not read; n 0: one that sees all
+                              */
     int block_tokens;
     int n_blocks;         /* ids: of device, host and disk memory together */
     int n_device_blocks;  /* that device memory holds; 0: all, there is nothing below it */
@@ -138,11 +152,12 @@ TSR_MUST_CHECK tsr_status tsr_scheduler_refork(tsr_scheduler *scheduler, const t
                                                tsr_request *to);
 
 /* End a request wherever it is; its blocks are dropped with the next step. One that is in a step
- * which has been planned and not committed ends with the commit, without a token from it. */
+ * which has been planned and not committed ends with the commit, without a token from it; so does
+ * one that is stopped. */
 void tsr_scheduler_cancel(tsr_scheduler *scheduler, tsr_request *request);
 
-/* The text of a request is complete: it ends now (STOP), between a commit and the next plan. One
- * that has ended for its length in that commit has stopped, too. */
+/* The text of a request is complete: it ends (STOP). One that has ended for its length in the last
+ * commit has stopped, too. */
 void tsr_scheduler_stop(tsr_scheduler *scheduler, tsr_request *request);
 
 /* Fill `step` (reset first). False: nothing to run now and nothing that the ranks should hear of. A
@@ -167,6 +182,20 @@ bool tsr_scheduler_samples(const tsr_scheduler *scheduler, int s);
 void tsr_scheduler_commit(tsr_scheduler *scheduler, const tsr_step *step, const int32_t *next,
                           bool (*ends)(void *ctx, int32_t token), void *ctx, int64_t now_ns);
 
+/* Could the step planned last be committed before it has run, with LATER for all that sample? Not
+ * where more than a token depends on what it brings: an answer's last token that is known to be
+ * one, scores, a lost block of a lower tier. */
+bool tsr_scheduler_may_plan_ahead(const tsr_scheduler *scheduler, const tsr_step *step);
+
+/*
+ * The token of one that a commit has left for LATER, after the next plan, which may have filled
+ * `ahead` (NULL: there was nothing to plan): the request has it, and the step, where it is fed to
+ * the model. Before any other commit.
+ */
+void tsr_scheduler_settle(tsr_scheduler *scheduler, tsr_request *request, int32_t token,
+                          bool (*ends)(void *ctx, int32_t token), void *ctx, int64_t now_ns,
+                          tsr_step *ahead);
+
 /*
  * The token of one that a commit has held, after that commit or any later one and before a plan: it
  * goes on as if that commit had brought it. Meanwhile it needs nothing: it gets no rows, and what
@@ -179,9 +208,17 @@ void tsr_scheduler_give(tsr_scheduler *scheduler, tsr_request *request, int32_t 
  * is lost). Its sequences are where they were; those that were cancelled meanwhile end. */
 void tsr_scheduler_void(tsr_scheduler *scheduler, int64_t now_ns);
 
-/* The step committed last took `us` microseconds in all: what the next ones are cut by. Never
- * calling it leaves every step the whole budget. */
-void tsr_scheduler_note_time(tsr_scheduler *scheduler, int64_t us);
+/* What the step planned last is to be timed by. */
+typedef struct tsr_scheduler_load {
+    int n_decoding; /* sequences */
+    int n_prompt_rows;
+} tsr_scheduler_load;
+
+tsr_scheduler_load tsr_scheduler_load_of(const tsr_scheduler *scheduler);
+
+/* A step with that load took `us` microseconds in all: what the next ones are cut by. Never calling
+ * it leaves every step the whole budget. */
+void tsr_scheduler_note_time(tsr_scheduler *scheduler, tsr_scheduler_load load, int64_t us);
 
 /*
  * What the ranks said of the step run last, if memory has tiers: when that is committed or void,

@@ -15,23 +15,27 @@ tsr_status tsr_scheduler_fork(tsr_scheduler *s, const tsr_request *parent, tsr_r
     // that one waits for it.
     const bool is_held = parent->is_held && child->n_tokens == parent->n_tokens;
     const int64_t most = is_held ? child->n_tokens : child->n_tokens - 1;
-    const int64_t n_cached = least(least(parent->n_cached, n_kept), most);
-    const int64_t n_blocks = tsr_block_table_blocks_for(n_cached, s->options.block_tokens);
+    const int64_t n_shared = least(least(parent->n_cached, n_kept), most);
+    // Where what its next row sees has been left, it begins at the beginning.
+    const int64_t n_cached =
+        tsr_block_table_goes_on_from(&parent->blocks, &s->groups, n_shared) ? n_shared : 0;
+    const int64_t n_columns = tsr_block_table_blocks_for(n_cached, s->options.block_tokens);
 
     assert(!s->is_out && n_kept <= parent->n_tokens && n_kept <= child->n_tokens);
     TSR_TRY(tsr_scheduler_take_on(s, child, 0));
-    if (tsr_block_table_share(&child->blocks, s->pool, parent->blocks.ids, (int)n_blocks) !=
-        TSR_OK) {
+    if (tsr_block_table_share(&child->blocks, s->pool, &s->groups, parent->blocks.ids,
+                              (int)n_columns) != TSR_OK) {
         if (child->deadline_ns != 0) {
             tsr_request_heap_take_out(&s->deadlines, child);
         }
         return TSR_ERR_NOMEM;
     }
     child->n_cached = n_cached;
+    child->blocks.floor = n_cached > 0 ? parent->blocks.floor : 0;
     child->is_held = is_held;
     child->n_reused = least(parent->n_reused, child->n_prompt);
     tsr_scheduler_prefix_fork(s, child, parent);
-    if (n_blocks > 0 && s->n_free_lanes > 0 && parent->state == TSR_REQUEST_RUNNING &&
+    if (n_columns > 0 && s->n_free_lanes > 0 && parent->state == TSR_REQUEST_RUNNING &&
         !parent->wakes && tsr_scheduler_rest_fits(s, child)) {
         (void)tsr_scheduler_start(s, child);
     } else {
@@ -64,9 +68,11 @@ tsr_status tsr_scheduler_refork(tsr_scheduler *s, const tsr_request *from, tsr_r
         }
         return TSR_ERR_NOMEM;
     }
-    // The same block holds the same tokens, as far as both have computed them.
-    n_same_tokens =
-        least((int64_t)n_same * s->options.block_tokens, least(from->n_cached, to->n_cached));
+    // The same block holds the same tokens, as far as both have computed them; of columns that were
+    // left nothing is known.
+    n_same_tokens = to->blocks.floor > 0 ? 0
+                                         : least((int64_t)n_same * s->options.block_tokens,
+                                                 least(from->n_cached, to->n_cached));
     memcpy(to->tokens + n_same_tokens, from->tokens + n_same_tokens,
            (size_t)(from->n_tokens - n_same_tokens) * sizeof(*to->tokens));
     to->n_cached = from->n_cached;

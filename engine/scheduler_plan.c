@@ -13,7 +13,7 @@ static bool samples_at(const tsr_scheduler *s, const tsr_request *r, int64_t n_c
 /* More than it could ever have. */
 static bool is_too_long(const tsr_scheduler *s, const tsr_request *r)
 {
-    return tsr_block_table_blocks_for(r->n_cached + 1, s->options.block_tokens) >
+    return tsr_block_groups_held(&s->groups, r->n_cached, r->n_cached + 1) >
            tsr_admission_most_blocks(&s->options);
 }
 
@@ -22,16 +22,20 @@ static bool is_too_long(const tsr_scheduler *s, const tsr_request *r)
 static int64_t room_for_rows(tsr_scheduler *s, const tsr_request *r, int64_t want, bool *is_device)
 {
     const int bt = s->options.block_tokens;
-    const int64_t n_had = r->blocks.n_blocks;
-    const int n_copies = tsr_scheduler_blocks_must_copy(s, r) ? 1 : 0;
-    const int64_t n_needed = tsr_block_table_blocks_for(r->n_cached + want, bt) - n_had + n_copies;
-    const int64_t n_device = tsr_scheduler_rest_room(s, r);
-    int64_t n_blocks, fit;
+    const int n = s->groups.n;
+    const int64_t n_had = r->blocks.n_columns;
+    const int n_copies = tsr_scheduler_blocks_must_copy(s, r) ? n : 0;
+    const int64_t n_needed =
+        (tsr_block_table_blocks_for(r->n_cached + want, bt) - n_had) * n + n_copies;
+    const int64_t n_device = tsr_scheduler_rest_room(s, r) - r->blocks.n_blocks; // more of them
+    int64_t n_more, fit;
 
-    tsr_scheduler_prefix_make_room(s, n_needed < n_device - n_had ? n_needed : n_device - n_had);
-    n_blocks = n_had + tsr_block_pool_n_free(s->pool) - n_copies;
-    *is_device = n_device < n_blocks;
-    fit = (*is_device ? n_device : n_blocks) * bt - r->n_cached;
+    tsr_scheduler_prefix_make_room(s, n_needed < n_device ? n_needed : n_device);
+    n_more = tsr_block_pool_n_free(s->pool) - n_copies;
+    *is_device = n_device < n_more;
+    n_more = *is_device ? n_device : n_more;
+    // Less than nothing is less than the columns that are there.
+    fit = (n_had + (n_more >= 0 ? n_more / n : -n_had)) * bt - r->n_cached;
     return want < fit ? want : fit;
 }
 
@@ -59,7 +63,7 @@ static int give_rows(tsr_scheduler *s, int i, int64_t want, int *budget)
 {
     const int bt = s->options.block_tokens;
     tsr_request *r = s->running[i];
-    const int64_t n_writable = (int64_t)s->n_writes * bt - r->n_cached % bt;
+    const int64_t n_writable = (int64_t)(s->n_writes / s->groups.n) * bt - r->n_cached % bt;
     bool is_device;
     int64_t fit;
 
@@ -88,7 +92,7 @@ static int give_rows(tsr_scheduler *s, int i, int64_t want, int *budget)
         tsr_scheduler_fail(s, r, "%s", tsr_status_message());
         return i;
     }
-    s->n_writes -= (int)tsr_block_table_blocks_for(r->n_cached % bt + want, bt);
+    s->n_writes -= (int)tsr_block_table_blocks_for(r->n_cached % bt + want, bt) * s->groups.n;
     s->rows[i] = (int)want;
     *budget -= (int)want;
     return i + 1;
@@ -112,17 +116,17 @@ static void plan_running(tsr_scheduler *s, bool decoding, int *budget)
 }
 
 /* Is there a lane and room for the first of those that wait, which finds so much of itself in the
- * cache? One block in hand for each that runs: else a newcomer would soon be put back for it. */
-static bool has_place(const tsr_scheduler *s, const tsr_request *r, const tsr_prefix_match *match)
+ * cache? One column in hand for each that runs: else a newcomer would soon be put back for it. */
+static bool has_place(tsr_scheduler *s, const tsr_request *r, const tsr_prefix_match *match)
 {
-    const int64_t n_shared = match->n_tokens / s->options.block_tokens;
-    const int64_t n_needed =
-        tsr_block_table_blocks_for(r->n_tokens, s->options.block_tokens) - r->blocks.n_blocks +
-        (tsr_scheduler_blocks_must_copy(s, r) ? 1 : 0) - n_shared +
-        (match->n_blocks > 0 ? tsr_prefix_index_n_idle(s->prefix, match->node) : 0);
+    const int64_t n_had = match->n_tokens / s->options.block_tokens + r->blocks.n_columns;
+    const int64_t n_needed = tsr_block_groups_most(&s->groups, r->n_tokens, n_had) +
+                             (tsr_scheduler_blocks_must_copy(s, r) ? s->groups.n : 0) +
+                             tsr_scheduler_prefix_n_idle(s, match);
+    const int64_t n_in_hand = (int64_t)s->n_running * s->groups.n;
 
     return s->n_running == 0 || (s->n_running < s->options.max_seqs &&
-                                 n_needed + s->n_running <= tsr_scheduler_prefix_n_free(s) &&
+                                 n_needed + n_in_hand <= tsr_scheduler_prefix_n_free(s) &&
                                  tsr_scheduler_rest_fits(s, r));
 }
 
@@ -146,10 +150,10 @@ static void admit(tsr_scheduler *s, int *budget)
             continue;
         }
         tsr_scheduler_wait_no_more(s, r);
-        if (match.n_blocks > 0 && tsr_scheduler_prefix_attach(s, r, &match) != TSR_OK) {
+        if (match.n_columns > 0 && tsr_scheduler_prefix_attach(s, r, &match) != TSR_OK) {
             match.n_tokens = 0; // without memory to list them the blocks are not shared
         }
-        if (match.n_blocks > 0 && r->n_preempted == 0) {
+        if (match.n_columns > 0 && r->n_preempted == 0) {
             r->n_reused = match.n_tokens < r->n_prompt ? match.n_tokens : r->n_prompt;
         }
         i = tsr_scheduler_start(s, r);
@@ -210,7 +214,7 @@ static bool write_sequence(tsr_scheduler *s, tsr_request *r, int n_rows, tsr_ste
     }
     s->planned[seq] = r;
     s->samples[seq] = samples;
-    s->cancelled[seq] = false;
+    s->ends_as[seq] = TSR_REASON_NONE;
     return true;
 }
 
@@ -255,20 +259,20 @@ bool tsr_scheduler_plan(tsr_scheduler *s, tsr_step *step, int64_t now_ns)
     tsr_step_reset(step);
     end_overdue(s);
     give_all_rows(s);
-    s->n_decoding = 0;
+    s->load = (tsr_scheduler_load){0};
     while (i < s->n_running) {
         const bool decodes = tsr_scheduler_n_ahead(s->running[i]) == 1;
 
         if (s->rows[i] == 0) {
             i++;
         } else if (write_sequence(s, s->running[i], s->rows[i], step)) {
-            s->n_decoding += decodes ? 1 : 0;
+            s->load.n_decoding += decodes ? 1 : 0;
             i++;
         }
     }
     step->n_best = step->n_best < s->options.n_vocab ? step->n_best : s->options.n_vocab;
     s->n_planned = step->n_seqs;
-    s->n_prompt_rows = step->n_rows - s->n_decoding;
+    s->load.n_prompt_rows = step->n_rows - s->load.n_decoding;
     s->is_out = step->n_seqs > 0;
     tsr_scheduler_rest_tell(s, step);
     // Lanes that were left are told with the next step that there is for another reason.

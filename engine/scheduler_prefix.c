@@ -1,3 +1,5 @@
+#include <string.h>
+
 #include "engine/scheduler_state.h"
 
 enum {
@@ -27,33 +29,67 @@ tsr_prefix_match tsr_scheduler_prefix_find(const tsr_scheduler *s, const tsr_req
 tsr_status tsr_scheduler_prefix_attach(tsr_scheduler *s, tsr_request *r,
                                        const tsr_prefix_match *match)
 {
-    tsr_prefix_index_path(s->prefix, match->node, s->freed, match->n_blocks);
-    TSR_TRY(tsr_block_table_share(&r->blocks, s->pool, s->freed, match->n_blocks));
+    tsr_prefix_index_path(s->prefix, match->node, s->path, match->n_columns);
+    TSR_TRY(tsr_block_table_share(&r->blocks, s->pool, &s->groups, s->path, match->n_columns));
     hold(s, r, match->node);
     r->n_cached = match->n_tokens;
+    r->blocks.floor = tsr_block_groups_floor(&s->groups, r->n_cached);
     r->n_indexed = (int)(match->n_tokens / s->options.block_tokens);
     return TSR_OK;
 }
 
-/* The node of its last full block. A last block that it holds and has only a part of is behind. */
+int tsr_scheduler_prefix_n_idle(tsr_scheduler *s, const tsr_prefix_match *match)
+{
+    int n = 0;
+
+    if (match->n_columns > 0) {
+        tsr_prefix_index_path(s->prefix, match->node, s->path, match->n_columns);
+    }
+    for (int i = 0; i < match->n_columns * s->groups.n; i++) {
+        n += s->path[i] != TSR_BLOCK_NONE && tsr_block_pool_is_idle(s->pool, s->path[i]) ? 1 : 0;
+    }
+    return n;
+}
+
+/* The node of its last full column. A last one that it holds and has only a part of is behind. */
 static int32_t full_node(const tsr_scheduler *s, const tsr_request *r)
 {
     return tsr_prefix_index_ancestor(s->prefix, r->prefix, r->n_indexed);
 }
 
-/* The next n_tokens tokens behind those that are known. */
+/* The next n_tokens tokens behind those that are known. NONE: its column is not whole any more, or
+ * there is no memory. */
 static int32_t add(tsr_scheduler *s, const tsr_request *r, int n_tokens)
 {
-    const int32_t block = r->blocks.ids[r->n_indexed];
-    bool is_new;
-    const int32_t node = tsr_prefix_index_add(
-        s->prefix, full_node(s, r), block,
-        r->tokens + (int64_t)r->n_indexed * s->options.block_tokens, n_tokens, &is_new);
+    const int32_t *blocks = r->blocks.ids + (size_t)r->n_indexed * (size_t)s->groups.n;
+    int32_t taken[TSR_BLOCK_MOST_GROUPS];
+    int n_taken;
+    int32_t node;
 
-    if (is_new) {
-        tsr_block_pool_share(s->pool, block);
+    for (int g = 0; g < s->groups.n; g++) {
+        if (blocks[g] == TSR_BLOCK_NONE) {
+            return NONE;
+        }
+    }
+    node = tsr_prefix_index_add(s->prefix, full_node(s, r), blocks,
+                                r->tokens + (int64_t)r->n_indexed * s->options.block_tokens,
+                                n_tokens, taken, &n_taken);
+    for (int i = 0; i < n_taken; i++) {
+        tsr_block_pool_keep(s->pool, taken[i]);
     }
     return node;
+}
+
+/* May a running request have these blocks instead of its own? Nobody holds what he does not use:
+ * with tiers one that no lane has may be out of reach. */
+static bool may_have(const tsr_scheduler *s, const int32_t *ids)
+{
+    bool may = true;
+
+    for (int g = 0; g < s->groups.n && s->is_tiered; g++) {
+        may = may && s->n_lanes_with[ids[g]] > 0;
+    }
+    return may;
 }
 
 void tsr_scheduler_prefix_grow(tsr_scheduler *s, tsr_request *r)
@@ -62,14 +98,20 @@ void tsr_scheduler_prefix_grow(tsr_scheduler *s, tsr_request *r)
 
     while (s->prefix != NULL && ((int64_t)r->n_indexed + 1) * bt <= r->n_cached) {
         const int32_t node = add(s, r, bt);
+        const int32_t *had = r->blocks.ids + (size_t)r->n_indexed * (size_t)s->groups.n;
+        const int32_t *ids;
 
-        // The same from somebody else: one of the two is enough. Nobody holds what he does not use,
-        // so where that one may be out of reach, those behind it stay unknown.
-        if (node != r->blocks.ids[r->n_indexed]) {
-            if (s->is_tiered && s->n_lanes_with[node] == 0) {
+        // What is behind one that stays unknown does so, too.
+        if (node == NONE) {
+            return;
+        }
+        ids = tsr_prefix_index_blocks(s->prefix, node);
+        // The same from somebody else: one of the two is enough.
+        if (memcmp(ids, had, (size_t)s->groups.n * sizeof(*ids)) != 0) {
+            if (!may_have(s, ids)) {
                 return;
             }
-            tsr_scheduler_blocks_replace(s, r, r->n_indexed, node);
+            tsr_scheduler_blocks_replace(s, r, r->n_indexed, ids);
         }
         hold(s, r, node);
         r->n_indexed++;
@@ -116,40 +158,45 @@ static void end_above(tsr_scheduler *s, tsr_request *r, int32_t node)
     }
 }
 
+/* The index gives up a block, and what is of no use without it. */
+static void forget(tsr_scheduler *s, int32_t id)
+{
+    const int n = tsr_prefix_index_forget(s->prefix, id, s->freed);
+
+    for (int i = 0; i < n; i++) {
+        if (tsr_block_pool_let_go(s->pool, s->freed[i])) {
+            tsr_scheduler_blocks_note_free(s, s->freed[i]);
+        }
+    }
+}
+
 void tsr_scheduler_prefix_lose(tsr_scheduler *s, int32_t id)
 {
-    int n;
+    const int32_t node = s->prefix == NULL ? NONE : tsr_prefix_index_node_of(s->prefix, id);
 
-    if (s->prefix == NULL || tsr_prefix_index_depth(s->prefix, id) == 0) {
+    if (node == NONE) {
         return;
     }
     for (int i = 0; i < s->n_running; i++) {
-        end_above(s, s->running[i], id);
+        end_above(s, s->running[i], node);
     }
     for (int i = 0; i < s->waiting.n_items; i++) {
-        end_above(s, s->waiting.items[i], id);
+        end_above(s, s->waiting.items[i], node);
     }
     for (tsr_request *r = s->held.first; r != NULL; r = r->next) {
-        end_above(s, r, id);
+        end_above(s, r, node);
     }
-    n = tsr_prefix_index_cut(s->prefix, id, s->freed);
-    for (int i = 0; i < n; i++) {
-        tsr_scheduler_blocks_release(s, s->freed[i]);
-    }
+    forget(s, id);
 }
 
 void tsr_scheduler_prefix_make_room(tsr_scheduler *s, int64_t n)
 {
-    int32_t id;
-
-    while (s->prefix != NULL && tsr_block_pool_n_free(s->pool) < n &&
-           tsr_prefix_index_forget(s->prefix, &id)) {
-        tsr_scheduler_blocks_release(s, id);
+    while (tsr_block_pool_n_free(s->pool) < n && tsr_block_pool_n_idle(s->pool) > 0) {
+        forget(s, tsr_block_pool_oldest_idle(s->pool));
     }
 }
 
 int tsr_scheduler_prefix_n_free(const tsr_scheduler *s)
 {
-    return tsr_block_pool_n_free(s->pool) +
-           (s->prefix == NULL ? 0 : tsr_prefix_index_n_unheld(s->prefix));
+    return tsr_block_pool_n_free(s->pool) + tsr_block_pool_n_idle(s->pool);
 }

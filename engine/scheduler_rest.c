@@ -48,7 +48,11 @@ int64_t tsr_scheduler_rest_room(const tsr_scheduler *s, const tsr_request *r)
         return INT64_MAX / s->options.block_tokens / 2;
     }
     if (tsr_scheduler_blocks_must_copy(s, r)) { // then two blocks are in lanes instead of one
-        n_lanes += s->n_lanes_with[r->blocks.ids[r->n_cached / s->options.block_tokens]] > 1;
+        const int64_t at = r->n_cached / s->options.block_tokens * s->groups.n;
+
+        for (int g = 0; g < s->groups.n; g++) {
+            n_lanes += s->n_lanes_with[r->blocks.ids[at + g]] > 1;
+        }
     }
     most = n + tsr_admission_most_blocks(&s->options) - n_lanes;
     // By the sum of claims: once it claims as much as it can, whatever comes is read where it lies.
@@ -70,21 +74,24 @@ int64_t tsr_scheduler_rest_room(const tsr_scheduler *s, const tsr_request *r)
 
 bool tsr_scheduler_rest_fits(const tsr_scheduler *s, const tsr_request *r)
 {
-    const int64_t n = tsr_block_table_blocks_for(r->n_tokens, s->options.block_tokens);
+    const int64_t n = tsr_block_groups_most(&s->groups, r->n_tokens, 0);
+    const int64_t n_in_hand = (int64_t)s->n_running * s->groups.n;
     const int64_t n_device = s->options.n_device_blocks;
-    int64_t n_lanes = s->n_in_lanes + n + s->n_running;
+    int64_t n_lanes = s->n_in_lanes + n + n_in_hand;
     int64_t longest;
 
     if (!s->is_tiered) {
         return true;
     }
-    for (int i = 0; i < r->blocks.n_blocks; i++) {
-        n_lanes -= s->n_lanes_with[r->blocks.ids[i]] > 0 ? 1 : 0;
+    for (int i = 0; i < r->blocks.n_columns * s->groups.n; i++) {
+        const int32_t id = r->blocks.ids[i];
+
+        n_lanes -= id != TSR_BLOCK_NONE && s->n_lanes_with[id] > 0 ? 1 : 0;
     }
     longest = longest_beside(s, NULL);
     longest = longest > n ? longest : n;
     return n_lanes <= tsr_admission_most_blocks(&s->options) &&
-           (s->n_claimed + least(n, s->claim_most) + s->n_running <= n_device ||
+           (s->n_claimed + least(n, s->claim_most) + n_in_hand <= n_device ||
             n_lanes - beyond(s, longest) <= n_device);
 }
 
@@ -186,6 +193,16 @@ bool tsr_scheduler_rest_make_way(tsr_scheduler *s, const tsr_request *r)
     return true;
 }
 
+void tsr_scheduler_rest_settle(tsr_scheduler *s)
+{
+    // The longest has left blocks that others have: now they claim them.
+    while (s->is_tiered && tsr_scheduler_rest_claims(s) > s->options.n_device_blocks) {
+        const int victim = tsr_victim_choose(s->running, 1, s->n_running);
+
+        (void)tsr_scheduler_put_back(s, victim, is_kept(s, s->running[victim]));
+    }
+}
+
 /* ---- waking ---- */
 
 bool tsr_scheduler_rest_is_awake(tsr_scheduler *s, tsr_request *r)
@@ -206,14 +223,15 @@ void tsr_scheduler_rest_tell(tsr_scheduler *s, tsr_step *step)
         tsr_request *r = s->running[i];
         const bool needs_ticket = r->wakes && r->ticket < 0;
         const bool is_changed =
-            s->rows[i] == 0 && s->lane_told[r->lane] && r->n_told < r->blocks.n_blocks;
+            s->rows[i] == 0 && s->lane_told[r->lane] && tsr_scheduler_blocks_has_news(s, r);
 
         if ((needs_ticket || is_changed) && tsr_scheduler_blocks_tell(s, r, step) != TSR_OK) {
             tsr_scheduler_fail(s, r, "%s", tsr_status_message());
             continue; // the next one has its place
         }
-        if (needs_ticket) {
-            r->ticket = s->n_tickets++;
+        if (needs_ticket) { // one for each of its tables: the last to be done counts
+            s->n_tickets += s->groups.n;
+            r->ticket = s->n_tickets - 1;
         }
         any_wakes = any_wakes || r->wakes;
         i++;
@@ -226,14 +244,19 @@ void tsr_scheduler_rest_tell(tsr_scheduler *s, tsr_step *step)
 /* A request keeps what lies before its block `id`, if it has that. */
 static void cut_at(tsr_scheduler *s, tsr_request *r, int32_t id)
 {
-    for (int i = 0; i < r->blocks.n_blocks; i++) {
+    for (int i = 0; i < r->blocks.n_columns * s->groups.n; i++) {
         if (r->blocks.ids[i] == id) {
-            tsr_scheduler_blocks_cut(s, r, i);
-            r->n_cached = least(r->n_cached, (int64_t)i * s->options.block_tokens);
+            const int64_t n_before = (int64_t)(i / s->groups.n) * s->options.block_tokens;
+
+            r->n_cached = least(r->n_cached, n_before);
+            if (!tsr_block_table_goes_on_from(&r->blocks, &s->groups, r->n_cached)) {
+                r->n_cached = 0; // what would be seen from there has been left
+            }
+            tsr_scheduler_blocks_cut(s, r, (int)(r->n_cached / s->options.block_tokens));
             tsr_scheduler_prefix_shrink(s, r);
             if (r->lane >= 0) {
                 tsr_scheduler_blocks_untell(s, r);
-                r->wakes = r->wakes && i > 0;
+                r->wakes = r->wakes && r->n_cached > 0;
                 r->ticket = -1;
             }
         }

@@ -23,6 +23,7 @@ extern "C" {
 
 struct tsr_scheduler {
     tsr_scheduler_options options;
+    tsr_block_groups groups;
     tsr_block_pool *pool;       /* owned */
     tsr_prefix_index *prefix;   /* owned; NULL: none is kept */
     tsr_request_heap waiting;   /* by standing; room for those that run as well */
@@ -48,6 +49,7 @@ struct tsr_scheduler {
     int32_t *left;   /* owned, [max_seqs]: lanes whose table they are to forget */
     int n_left;
     int32_t *freed; /* owned, [n_blocks]: to work with */
+    int32_t *path;  /* owned, [columns of the context, groups]: likewise */
 
     /* Tiers; see scheduler.h. */
     bool is_tiered;
@@ -64,15 +66,14 @@ struct tsr_scheduler {
     /* Of the step planned last, each owned, [max_seqs]. */
     tsr_request **planned; /* NULL: handed out since */
     bool *samples;
-    bool *cancelled; /* to end when the step has run */
-    int32_t *copied; /* blocks that are copied from, held until it has */
+    tsr_request_reason *ends_as; /* to end for that when the step has run; NONE: to go on */
+    int32_t *copied; /* [max_seqs, groups]: blocks that are copied from, held until it has */
     int n_planned;
     int n_copied;
-    int n_decoding;           /* of these */
     int64_t n_held_tokens;    /* of all sequences in all steps so far: in the cache, */
     int64_t n_held_positions; /* and that their blocks have room for */
-    int n_prompt_rows;        /* of the others */
-    bool is_out;              /* planned and not committed */
+    tsr_scheduler_load load;
+    bool is_out; /* planned and not committed */
 };
 
 /* ---- scheduler.c -------------------------------------------------------------------------------
@@ -118,19 +119,25 @@ static inline int64_t tsr_scheduler_n_ahead(const tsr_request *r)
 /* ---- scheduler_blocks.c ------------------------------------------------------------------------
  */
 
+/* A block has become free: the ranks are to drop it, if they know of it. */
+void tsr_scheduler_blocks_note_free(tsr_scheduler *s, int32_t id);
+
 /* One owner less. */
 void tsr_scheduler_blocks_release(tsr_scheduler *s, int32_t id);
 
-/* A request keeps the first n_keep of its blocks; its list is freed with the last. */
+/* A request keeps the first n_keep of its columns; its list is freed with the last. */
 void tsr_scheduler_blocks_cut(tsr_scheduler *s, tsr_request *r, int n_keep);
 
-/* A request takes part in the blocks of another instead of its own; n_same first ones are the same,
- * and its lane keeps those. Errors: NOMEM (as it was). */
+/* Its cache has grown: blocks that no row can reach any more are given back. */
+void tsr_scheduler_blocks_leave(tsr_scheduler *s, tsr_request *r);
+
+/* A request takes part in the blocks of another instead of its own; n_same first columns are the
+ * same, and its lane keeps those. Errors: NOMEM (as it was). */
 TSR_MUST_CHECK tsr_status tsr_scheduler_blocks_become(tsr_scheduler *s, tsr_request *r,
                                                       const tsr_request *from, int *n_same);
 
-/* Block `id`, which has the same in it, for one of a running request's. */
-void tsr_scheduler_blocks_replace(tsr_scheduler *s, tsr_request *r, int at, int32_t id);
+/* Blocks [groups], which have the same in them, for column `at` of a running request's. */
+void tsr_scheduler_blocks_replace(tsr_scheduler *s, tsr_request *r, int at, const int32_t *ids);
 
 /* Take a free lane; or its lane is free again. */
 void tsr_scheduler_blocks_take_lane(tsr_scheduler *s, tsr_request *r);
@@ -139,21 +146,25 @@ void tsr_scheduler_blocks_leave_lane(tsr_scheduler *s, tsr_request *r);
 /* The ranks are to forget the table of its lane; they are told of it anew with the next rows. */
 void tsr_scheduler_blocks_untell(tsr_scheduler *s, tsr_request *r);
 
-/* Would its next row be written into a block that is somebody else's as well? */
+/* Would its next row be written into blocks that are somebody else's as well? Then that column is
+ * copied first. */
 bool tsr_scheduler_blocks_must_copy(const tsr_scheduler *s, const tsr_request *r);
 
-/* Blocks for n_rows more, the first of them a copy where it must be. On failure nothing has changed
- * that matters. Errors: FULL, NOMEM. */
+/* Columns for n_rows more, the first of them a copy where it must be. On failure nothing has
+ * changed that matters. Errors: FULL, NOMEM. */
 TSR_MUST_CHECK tsr_status tsr_scheduler_blocks_grow(tsr_scheduler *s, tsr_request *r,
                                                     int64_t n_rows);
 
-/* A request that was to get rows in the step being planned does not: no block is copied for it, and
- * none is held beyond what is in the cache. */
+/* A request that was to get rows in the step being planned does not: nothing is copied for it, and
+ * nothing is held beyond what is in the cache. */
 void tsr_scheduler_blocks_ungrow(tsr_scheduler *s, tsr_request *r);
 
 /* The step tells the ranks what has changed in the request's table. Errors: NOMEM. */
 TSR_MUST_CHECK tsr_status tsr_scheduler_blocks_tell(tsr_scheduler *s, tsr_request *r,
                                                     tsr_step *step);
+
+/* Has something? */
+bool tsr_scheduler_blocks_has_news(const tsr_scheduler *s, const tsr_request *r);
 
 /* And which blocks and lanes are free again. */
 void tsr_scheduler_blocks_tell_free(tsr_scheduler *s, tsr_step *step);
@@ -164,14 +175,17 @@ void tsr_scheduler_blocks_tell_free(tsr_scheduler *s, tsr_step *step);
 /* What of a request that holds nothing is in the cache. */
 tsr_prefix_match tsr_scheduler_prefix_find(const tsr_scheduler *s, const tsr_request *r);
 
+/* How many blocks of that nobody has at the moment. */
+int tsr_scheduler_prefix_n_idle(tsr_scheduler *s, const tsr_prefix_match *match);
+
 /* It takes part in that. Errors: NOMEM (nothing has changed). */
 TSR_MUST_CHECK tsr_status tsr_scheduler_prefix_attach(tsr_scheduler *s, tsr_request *r,
                                                       const tsr_prefix_match *match);
 
-/* Its cache has grown: blocks that are full now are known to others. */
+/* Its cache has grown: columns that are full now are known to others. */
 void tsr_scheduler_prefix_grow(tsr_scheduler *s, tsr_request *r);
 
-/* It will give up its cache: its last block is known to others, too. */
+/* It will give up its cache: its last column is known to others, too. */
 void tsr_scheduler_prefix_keep_tail(tsr_scheduler *s, tsr_request *r);
 
 /* Its cache is now only as long as r->n_cached says. */
@@ -180,7 +194,7 @@ void tsr_scheduler_prefix_shrink(tsr_scheduler *s, tsr_request *r);
 /* `child` goes on from where `parent` is; its n_cached is set. */
 void tsr_scheduler_prefix_fork(tsr_scheduler *s, tsr_request *child, const tsr_request *parent);
 
-/* Block `id` and those known behind it are no longer what they were. */
+/* Block `id`, and what is of no use without it, is no longer what it was. */
 void tsr_scheduler_prefix_lose(tsr_scheduler *s, int32_t id);
 
 /* n free blocks, as far as forgetting makes them. */
@@ -198,8 +212,12 @@ int64_t tsr_scheduler_rest_room(const tsr_scheduler *s, const tsr_request *r);
 
 /* What those that run claim of the device's memory: each its blocks, but claim_most at most; where
  * they share blocks so many, all their different blocks, but those of the longest beyond
- * claim_most. It never grows when one of them leaves, or keeps less. */
+ * claim_most. It never grows when one of them leaves, or keeps fewer columns. */
 int64_t tsr_scheduler_rest_claims(const tsr_scheduler *s);
+
+/* Windows have moved on: those that run claim no more than there is, or somebody rests. Between a
+ * commit and the next plan. */
+void tsr_scheduler_rest_settle(tsr_scheduler *s);
 
 /* Would it, at its present length, find room among those that run, with a block in hand for each of
  * them? */

@@ -23,6 +23,26 @@ static bool verify_lane(const tsr_scheduler *s, int i)
     return true;
 }
 
+/* The table has what it says, of each group the columns from the first that the floor keeps: all
+ * that rows from n_cached on see, and no more. */
+static bool verify_table(const tsr_scheduler *s, const tsr_request *r)
+{
+    const tsr_block_table *t = &r->blocks;
+    int n_blocks = 0;
+
+    for (int i = 0; i < t->n_columns * s->groups.n; i++) {
+        const bool is_left =
+            i / s->groups.n < tsr_block_groups_first(&s->groups, i % s->groups.n, t->floor);
+
+        if ((t->ids[i] == TSR_BLOCK_NONE) != is_left) {
+            return false;
+        }
+        n_blocks += is_left ? 0 : 1;
+    }
+    return n_blocks == t->n_blocks && tsr_block_table_goes_on_from(t, &s->groups, r->n_cached) &&
+           t->floor >= tsr_block_groups_floor(&s->groups, r->n_cached);
+}
+
 static bool verify_running(const tsr_scheduler *s)
 {
     for (int i = 0; i < s->n_running; i++) {
@@ -30,13 +50,13 @@ static bool verify_running(const tsr_scheduler *s)
         const int64_t n_needed = tsr_block_table_blocks_for(r->n_cached, s->options.block_tokens);
 
         if (r->state != TSR_REQUEST_RUNNING || r->n_cached > r->n_tokens ||
-            r->blocks.n_blocks < n_needed || r->n_told > r->blocks.n_blocks || r->copy_from != -1 ||
-            !verify_lane(s, i) ||
+            r->blocks.n_columns < n_needed || r->n_told > r->blocks.n_columns || r->copies ||
+            !verify_table(s, r) || !verify_lane(s, i) ||
             (i > 0 && !tsr_request_is_before(TSR_REQUEST_BY_STANDING, s->running[i - 1], r)) ||
             r->heap_at[TSR_REQUEST_BY_STANDING] != 0) {
             return false;
         }
-        if (!s->is_out && r->blocks.n_blocks != n_needed) {
+        if (!s->is_out && r->blocks.n_columns != n_needed) {
             return false;
         }
     }
@@ -45,15 +65,15 @@ static bool verify_running(const tsr_scheduler *s)
 
 static bool holds_nothing(const tsr_request *r, tsr_request_state state)
 {
-    return r->state == state && r->lane == -1 && r->n_cached == 0 && r->blocks.n_blocks == 0 &&
-           r->n_told == 0 && r->copy_from == -1 && r->prefix == TSR_PREFIX_NONE;
+    return r->state == state && r->lane == -1 && r->n_cached == 0 && r->blocks.n_columns == 0 &&
+           r->blocks.n_blocks == 0 && r->n_told == 0 && !r->copies && r->prefix == TSR_PREFIX_NONE;
 }
 
 static bool rests(const tsr_scheduler *s, const tsr_request *r)
 {
     return r->state == TSR_REQUEST_RESTING && r->lane == -1 && r->n_cached > 0 &&
-           r->n_cached <= r->n_tokens && r->n_told == 0 && r->copy_from == -1 &&
-           r->blocks.n_blocks == tsr_block_table_blocks_for(r->n_cached, s->options.block_tokens);
+           r->n_cached <= r->n_tokens && r->n_told == 0 && !r->copies && verify_table(s, r) &&
+           r->blocks.n_columns == tsr_block_table_blocks_for(r->n_cached, s->options.block_tokens);
 }
 
 static bool verify_waiting(const tsr_scheduler *s)
@@ -78,10 +98,12 @@ static bool verify_waiting(const tsr_scheduler *s)
            s->waiting.capacity >= s->waiting.n_items + s->n_running + s->held.n_requests;
 }
 
-static void count_table(const tsr_block_table *table, int *n_owners)
+static void count_table(const tsr_scheduler *s, const tsr_block_table *table, int *n_owners)
 {
-    for (int b = 0; b < table->n_blocks; b++) {
-        n_owners[table->ids[b]]++;
+    for (int i = 0; i < table->n_columns * s->groups.n; i++) {
+        if (table->ids[i] != TSR_BLOCK_NONE) {
+            n_owners[table->ids[i]]++;
+        }
     }
 }
 
@@ -94,19 +116,19 @@ static bool verify_owners(const tsr_scheduler *s)
 
     if (is_sound) {
         for (int i = 0; i < s->n_running; i++) {
-            count_table(&s->running[i]->blocks, n_owners);
+            count_table(s, &s->running[i]->blocks, n_owners);
         }
         for (int i = 0; i < s->waiting.n_items; i++) {
-            count_table(&s->waiting.items[i]->blocks, n_owners);
+            count_table(s, &s->waiting.items[i]->blocks, n_owners);
         }
         for (const tsr_request *r = s->held.first; r != NULL; r = r->next) {
-            count_table(&r->blocks, n_owners);
+            count_table(s, &r->blocks, n_owners);
         }
         for (int i = 0; i < s->n_copied; i++) {
             n_owners[s->copied[i]]++;
         }
         for (int id = 0; s->prefix != NULL && id < s->options.n_blocks; id++) {
-            n_owners[id] += tsr_prefix_index_depth(s->prefix, id) > 0 ? 1 : 0;
+            n_owners[id] += tsr_block_pool_is_kept(s->pool, id) ? 1 : 0;
         }
     }
     for (int id = 0; is_sound && id < s->options.n_blocks; id++) {
@@ -126,6 +148,14 @@ static bool verify_chain(const tsr_scheduler *s, const tsr_request *r, int *n_ho
     const int depth = tsr_prefix_index_depth(s->prefix, r->prefix);
 
     *n_holders += r->prefix != TSR_PREFIX_NONE ? 1 : 0;
+    // Its part in the blocks that see everything is what keeps the nodes above.
+    for (int g = 0; g < s->groups.n && depth > 0; g++) {
+        if (s->groups.behind[g] == INT32_MAX && depth == r->n_indexed &&
+            tsr_prefix_index_blocks(s->prefix, r->prefix)[g] !=
+                r->blocks.ids[(depth - 1) * s->groups.n + g]) {
+            return false;
+        }
+    }
     return (int64_t)r->n_indexed * s->options.block_tokens <= r->n_cached &&
            (depth == r->n_indexed || depth == r->n_indexed + 1);
 }
@@ -145,12 +175,12 @@ static bool verify_prefix(const tsr_scheduler *s)
     for (const tsr_request *r = s->held.first; is_sound && r != NULL; r = r->next) {
         is_sound = verify_chain(s, r, &n_holders);
     }
-    for (int id = 0; id < s->options.n_blocks; id++) {
-        n_holders -= tsr_prefix_index_depth(s->prefix, id) > 0
-                         ? tsr_prefix_index_n_holders(s->prefix, id)
-                         : 0;
+    for (int id = 0; is_sound && id < s->options.n_blocks; id++) {
+        is_sound = tsr_block_pool_is_kept(s->pool, id) ==
+                   (tsr_prefix_index_node_of(s->prefix, id) != TSR_PREFIX_NONE);
     }
-    return is_sound && n_holders == 0 && tsr_prefix_index_verify(s->prefix);
+    return is_sound && n_holders == tsr_prefix_index_n_held(s->prefix) &&
+           tsr_prefix_index_verify(s->prefix);
 }
 
 /* What is counted of the blocks that lanes have, and that it is no more than was promised. */
@@ -164,7 +194,7 @@ static bool verify_lanes(const tsr_scheduler *s)
     for (int i = 0; is_sound && i < s->n_running; i++) {
         const int n = s->running[i]->blocks.n_blocks;
 
-        count_table(&s->running[i]->blocks, n_lanes);
+        count_table(s, &s->running[i]->blocks, n_lanes);
         n_claimed += n < s->claim_most ? n : s->claim_most;
     }
     for (int id = 0; is_sound && id < s->options.n_blocks; id++) {

@@ -95,9 +95,14 @@ static tsr_status count_blocks(tsr_settings *s, const tsr_engine_options *option
                                const tsr_config *config, const tsr_shard *shard, int host_size)
 {
     const tsr_kv_layout layout = tsr_settings_kv_layout(s, config, shard);
-    // Every sequence as long as it may become.
-    const int64_t n_useful =
-        tsr_block_table_blocks_for(s->context, s->block_tokens) * s->max_sequences;
+    const tsr_block_groups groups = tsr_settings_groups(s, config);
+    // Every sequence as long as it may become, and the rows of a step.
+    const int64_t n_all =
+        tsr_block_table_blocks_for(s->context, s->block_tokens) * groups.n * s->max_sequences;
+    const int64_t n_seen =
+        tsr_block_groups_most(&groups, s->context, 0) * s->max_sequences +
+        tsr_block_table_blocks_for(s->max_batch_tokens, s->block_tokens) * groups.n;
+    const int64_t n_useful = n_seen < n_all ? n_seen : n_all;
 
     TSR_TRY(tsr_kv_layout_check(&layout));
     if (s->device.kind != TSR_DEVICE_CPU &&
@@ -109,7 +114,7 @@ static tsr_status count_blocks(tsr_settings *s, const tsr_engine_options *option
     }
     s->disk_folder = options->kv_disk_folder == NULL ? "/tmp" : options->kv_disk_folder;
     return tsr_tier_room_count(&s->own, options, &s->device, tsr_kv_layout_block_bytes(&layout),
-                               n_useful, host_size);
+                               config->n_groups, n_useful, host_size);
 }
 
 tsr_status tsr_settings_choose(tsr_settings *s, const tsr_engine_options *options,
@@ -131,6 +136,8 @@ tsr_status tsr_settings_choose(tsr_settings *s, const tsr_engine_options *option
         return tsr_fail(TSR_ERR_ARG, "target_itl_ms is %g; it must lie in 0..%d",
                         options->target_itl_ms, MOST_ITL_MS);
     }
+    s->plans_ahead =
+        options->plan_ahead > 0 || (options->plan_ahead == 0 && s->device.kind != TSR_DEVICE_CPU);
     s->target_itl_us = (int64_t)ceil(options->target_itl_ms * 1e3);
     if (s->max_sequences > s->max_batch_tokens) {
         s->max_sequences =
@@ -188,6 +195,7 @@ tsr_step_limits tsr_settings_step_limits(const tsr_settings *s, const tsr_config
         .max_rows = s->max_batch_tokens,
         .max_seqs = s->max_sequences,
         .max_blocks = (int)tsr_block_table_blocks_for(s->context, s->block_tokens),
+        .n_groups = config->n_groups,
         .block_tokens = s->block_tokens,
         .n_block_ids = s->n_blocks,
         .n_vocab = (int)config->shape.n_vocab,
@@ -205,16 +213,27 @@ tsr_kv_store_options tsr_settings_store(const tsr_settings *s, const tsr_config 
         .n_host = s->used.n_host,
         .n_disk = s->used.n_disk,
         .folder = s->disk_folder,
-        .n_tables = s->max_sequences,
+        .n_lanes = s->max_sequences,
+        .n_groups = config->n_groups,
         .max_blocks = (int)tsr_block_table_blocks_for(s->context, s->block_tokens),
     };
+}
+
+tsr_block_groups tsr_settings_groups(const tsr_settings *s, const tsr_config *config)
+{
+    tsr_block_groups groups = {.n = config->n_groups, .block_tokens = s->block_tokens};
+
+    for (int g = 0; g < groups.n; g++) {
+        groups.behind[g] = tsr_block_groups_behind(config->reach[g], s->block_tokens);
+    }
+    return groups;
 }
 
 tsr_kv_layout tsr_settings_kv_layout(const tsr_settings *s, const tsr_config *config,
                                      const tsr_shard *shard)
 {
     return (tsr_kv_layout){
-        .n_layers = config->n_kv_layers,
+        .n_layers = config->group_layers,
         .n_kv_heads = (int)shard->kv_heads.count,
         .key_dim = tsr_config_key_dim(config),
         .value_dim = tsr_config_value_dim(config),

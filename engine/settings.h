@@ -10,6 +10,7 @@
 #include "engine/step.h"
 #include "engine/tessera.h"
 #include "engine/tier_room.h"
+#include "kv/block_table.h"
 #include "kv/kv_store.h"
 #include "parallel/placement.h"
 
@@ -35,6 +36,7 @@ typedef struct tsr_settings {
     int max_batch_tokens;
     int max_sequences;
     int max_queue;         /* 0: any number */
+    bool plans_ahead;      /* the next step, while one runs */
     int64_t target_itl_us; /* 0: 1.8 times a step without prompts */
 } tsr_settings;
 
@@ -66,7 +68,10 @@ tsr_step_limits tsr_settings_step_limits(const tsr_settings *settings, const tsr
 tsr_kv_store_options tsr_settings_store(const tsr_settings *settings, const tsr_config *config,
                                         const tsr_shard *shard);
 
-/* The cache's layout on the rank that owns `shard`. */
+/* How far back the layers of a block see, group by group. */
+tsr_block_groups tsr_settings_groups(const tsr_settings *settings, const tsr_config *config);
+
+/* The cache's layout on the rank that owns `shard`: of one group. */
 tsr_kv_layout tsr_settings_kv_layout(const tsr_settings *settings, const tsr_config *config,
                                      const tsr_shard *shard);
 

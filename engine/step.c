@@ -37,14 +37,17 @@ _Static_assert(sizeof(float) == sizeof(int32_t), "a sharpness travels as the bit
 static tsr_status check_limits(const tsr_step_limits *limits)
 {
     if (limits->max_rows < 1 || limits->max_seqs < 1 || limits->max_blocks < 1 ||
-        limits->block_tokens < 1 || limits->n_block_ids < 1 || limits->n_vocab < 1) {
+        limits->n_groups < 1 || limits->block_tokens < 1 || limits->n_block_ids < 1 ||
+        limits->n_vocab < 1) {
         return tsr_fail(TSR_ERR_ARG,
-                        "step: limits of %d rows, %d sequences, %d blocks of %d tokens, %d block "
-                        "ids and %d tokens must all be positive",
+                        "step: limits of %d rows, %d sequences, %d blocks of %d tokens in %d "
+                        "groups, %d block ids and %d tokens must all be positive",
                         limits->max_rows, limits->max_seqs, limits->max_blocks,
-                        limits->block_tokens, limits->n_block_ids, limits->n_vocab);
+                        limits->block_tokens, limits->n_groups, limits->n_block_ids,
+                        limits->n_vocab);
     }
-    if ((int64_t)limits->max_blocks * limits->block_tokens > INT32_MAX) {
+    if ((int64_t)limits->max_blocks * limits->block_tokens > INT32_MAX ||
+        (int64_t)limits->max_blocks * limits->n_groups > INT32_MAX) {
         return tsr_fail(TSR_ERR_ARG, "step: %d blocks of %d tokens have positions beyond 32 bits",
                         limits->max_blocks, limits->block_tokens);
     }
@@ -83,7 +86,7 @@ tsr_status tsr_step_init(tsr_step *step, const tsr_step_limits *limits)
     made.dropped = at += max_seqs + 1;
     made.left = at += n_ids;
     made.copy_from = at += max_seqs;
-    made.copy_to = at + max_seqs;
+    made.copy_to = at + max_seqs * (size_t)limits->n_groups;
     tsr_step_reset(&made);
     TSR_TRY_GOTO(st, fail, tsr_step_reserve_appended(&made, limits->n_block_ids));
     *step = made;
@@ -184,10 +187,12 @@ tsr_status tsr_step_reserve(tsr_step *step, int64_t n)
     return TSR_OK;
 }
 
-/* Every lane's whole table can be told in one step, and each block id at least once. */
+/* Every entry of every lane can be told in one step, and each of its groups let go of something;
+ * each block id at least once. */
 static int64_t most_appended(const tsr_step_limits *limits)
 {
-    const int64_t all = (int64_t)limits->max_seqs * limits->max_blocks;
+    const int64_t of_a_lane = ((int64_t)limits->max_blocks + 1) * limits->n_groups;
+    const int64_t all = limits->max_seqs * of_a_lane;
     const int64_t most = all > limits->n_block_ids ? all : limits->n_block_ids;
 
     return most < MOST_APPENDED ? most : MOST_APPENDED;
@@ -196,7 +201,8 @@ static int64_t most_appended(const tsr_step_limits *limits)
 size_t tsr_step_max_ints(const tsr_step_limits *limits)
 {
     // A sequence has one row at most whose logits are changed, each of them once.
-    return HEAD_INTS + 5 * (size_t)limits->max_rows + 9 * (size_t)limits->max_seqs +
+    return HEAD_INTS + 5 * (size_t)limits->max_rows +
+           (7 + 2 * (size_t)limits->n_groups) * (size_t)limits->max_seqs +
            (size_t)limits->n_block_ids + 3 * (size_t)most_appended(limits) +
            3 * (size_t)limits->max_seqs * (size_t)limits->n_vocab;
 }
@@ -345,7 +351,8 @@ static tsr_status open_message(packed *in, const tsr_step_limits *limits, const 
     TSR_TRY(check_count("dropped blocks", message[AT_N_DROPPED], limits->n_block_ids));
     TSR_TRY(check_count("left lanes", message[AT_N_LEFT], limits->max_seqs));
     TSR_TRY(check_count("appended blocks", message[AT_N_APPENDED], most_appended(limits)));
-    TSR_TRY(check_count("copied blocks", message[AT_N_COPIED], limits->max_seqs));
+    TSR_TRY(check_count("copied blocks", message[AT_N_COPIED],
+                        (int64_t)limits->max_seqs * limits->n_groups));
     TSR_TRY(check_count("wanted rows", message[AT_N_WANTED], message[AT_N_ROWS]));
     TSR_TRY(check_indices("candidate count", &message[AT_N_BEST], 1, 1, INT32_MAX));
     TSR_TRY(check_indices("may_ask", &message[AT_MAY_ASK], 1, 0, 2));
@@ -455,8 +462,8 @@ static tsr_status check_blocks(const packed *in, const tsr_step_limits *limits, 
     TSR_TRY(
         check_indices("lane of appended block", in->append_lane, n_appended, 0, limits->max_seqs));
     TSR_TRY(check_indices("place of appended block", in->append_index, n_appended, 0,
-                          limits->max_blocks));
-    TSR_TRY(check_indices("appended block", in->append_block, n_appended, 0, limits->n_block_ids));
+                          limits->max_blocks * limits->n_groups));
+    TSR_TRY(check_indices("appended block", in->append_block, n_appended, -1, limits->n_block_ids));
     TSR_TRY(check_indices("block to copy", in->copy_from, n_copied, 0, limits->n_block_ids));
     TSR_TRY(check_indices("block to copy into", in->copy_to, n_copied, 0, limits->n_block_ids));
     for (int32_t i = 0; i < n_copied; i++) {

@@ -41,7 +41,8 @@ typedef enum tsr_step_kind {
 typedef struct tsr_step_limits {
     int max_rows;     /* tokens */
     int max_seqs;     /* sequences, and lanes */
-    int max_blocks;   /* of a sequence */
+    int max_blocks;   /* of a sequence, in each group of layers */
+    int n_groups;     /* of layers: kv/block_table.h */
     int block_tokens; /* positions are below max_blocks * block_tokens */
     int n_block_ids;  /* of the pool */
     int n_vocab;
@@ -70,9 +71,10 @@ typedef struct tsr_step {
 
     int32_t n_appended;
     int32_t *append_lane;  /* [n_appended] */
-    int32_t *append_index; /* [n_appended] which block of the sequence, in [0, max_blocks); what
-                              the lane had there is replaced */
-    int32_t *append_block; /* [n_appended] block id */
+    int32_t *append_index; /* [n_appended] column * n_groups + group, the column in
+                              [0, max_blocks); what the lane had there is replaced */
+    int32_t *append_block; /* [n_appended] block id; -1: no row of the lane looks there any more, or
+                              at what the group has before; said when memory has tiers */
 
     /* Whole blocks that are copied, [n_copied]: from one that is held until the step is committed,
      * to one that was appended in this step. */
@@ -137,7 +139,8 @@ void tsr_step_clear(tsr_step *step); /* frees; fine on {0} */
 /* Ints of those arrays but for what is appended. */
 static inline size_t tsr_step_array_ints(const tsr_step_limits *limits)
 {
-    return 5 * (size_t)limits->max_rows + 10 * (size_t)limits->max_seqs + 2 +
+    return 5 * (size_t)limits->max_rows +
+           (8 + 2 * (size_t)limits->n_groups) * (size_t)limits->max_seqs + 2 +
            (size_t)limits->n_block_ids;
 }
 

@@ -128,6 +128,7 @@ void tsr_tell_tokens(tsr_engine *e, tsr_member *m)
         event.text_bytes = put_token(e, g, &m->text, &m->writing, event.token, at + 1, &stops);
         event.text = m->text.bytes != NULL ? m->text.bytes : "";
         sum_up(m);
+        m->is_complete = m->is_complete || stops;
         if (stops) {
             tsr_scheduler_stop(e->leader->scheduler, r);
         }

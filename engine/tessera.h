@@ -197,6 +197,9 @@ typedef struct tsr_engine_options {
                                 what is faster; NULL: auto */
     double target_itl_ms;    /* how long a step may take while sequences generate: prompts are read
                                 in smaller pieces then; 0: 1.8 times what it takes without prompts */
+    int plan_ahead; /* plan a step while the one before it runs: 1 always, -1 never, 0 where the
+                       leader has nothing else to do meanwhile, on GPUs. The tokens are the same; a
+                       sequence that ends by its token has one row too many computed then */
     double drain_s; /* when a signal has asked to end, steps go on for so long, so that what is
                        under way can be finished; 0: not at all */
 } tsr_engine_options;
@@ -483,7 +486,7 @@ TSR_API TSR_MUST_CHECK tsr_status tsr_engine_measure(tsr_engine *engine, double 
 typedef struct tsr_launch_options {
     tsr_engine_options engine;
     int n_ranks;
-    const char *launcher; /* words before "-n N"; NULL: "mpirun" */
+    const char *launcher; /* words before "-n N"; NULL: "mpirun". Rank 0 has to be on this host */
     const char *program;  /* this library's command; NULL: "tessera", found as the shell does */
     const char *socket;   /* where others may join; NULL: in a folder of its own in /tmp */
 } tsr_launch_options;

@@ -3,13 +3,13 @@
 #include "kv/kv_tiers.h"
 
 enum {
-    MOST_BLOCKS = 1 << 22,  // of the device, and of all tiers together
-    LEAST_DEVICE_BLOCKS = 4 // with tiers: a step writes to half of them at most
+    MOST_BLOCKS = 1 << 22,   // of the device, and of all tiers together
+    LEAST_DEVICE_COLUMNS = 4 // with tiers: a step writes to half of them at most
 };
 
 int tsr_tier_room_least(const tsr_tier_room *room)
 {
-    return room->is_tiered ? LEAST_DEVICE_BLOCKS : 1;
+    return (room->is_tiered ? LEAST_DEVICE_COLUMNS : 1) * room->n_groups;
 }
 
 static tsr_status count_device(tsr_tier_room *out, const tsr_engine_options *options,
@@ -69,13 +69,14 @@ tsr_status tsr_tier_room_count_lower(tsr_tier_room *room, const tsr_engine_optio
 }
 
 tsr_status tsr_tier_room_count(tsr_tier_room *out, const tsr_engine_options *options,
-                               const tsr_device_options *device, size_t block_bytes,
+                               const tsr_device_options *device, size_t block_bytes, int n_groups,
                                int64_t n_useful, int host_size)
 {
     const uint64_t free_bytes = tsr_device_free_bytes(TSR_DEVICE_CPU, 0);
 
     *out = (tsr_tier_room){
         .is_tiered = options->kv_host_bytes > 0 || options->kv_disk_bytes > 0,
+        .n_groups = n_groups,
         .block_bytes = block_bytes,
     };
     if (options->kv_host_bytes > free_bytes / (uint64_t)host_size) {
@@ -126,6 +127,7 @@ tsr_status tsr_tier_room_agree(tsr_tier_room *out, const tsr_tier_room *own, tsr
     }
     *out = (tsr_tier_room){
         .is_tiered = own->is_tiered,
+        .n_groups = own->n_groups,
         .n_device = (int)n_device,
         .n_host = (int)n_host,
         .n_disk = (int)n_disk,

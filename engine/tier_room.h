@@ -13,7 +13,8 @@ extern "C" {
 #endif
 
 typedef struct tsr_tier_room {
-    bool is_tiered; /* there is memory below the device's; else the next two are 0 */
+    bool is_tiered; /* there is memory below the device's; else n_host and n_disk are 0 */
+    int n_groups;   /* of layers: so many blocks a sequence grows by */
     int n_device;   /* blocks */
     int n_host;
     int n_disk;
@@ -27,10 +28,10 @@ typedef struct tsr_tier_room {
  */
 TSR_MUST_CHECK tsr_status tsr_tier_room_count(tsr_tier_room *out, const tsr_engine_options *options,
                                               const tsr_device_options *device, size_t block_bytes,
-                                              int64_t n_useful, int host_size);
+                                              int n_groups, int64_t n_useful, int host_size);
 
-/* The same of the tiers below the device's alone: block_bytes is set, is_tiered, n_host and n_disk
- * become known. Errors: ARG. */
+/* The same of the tiers below the device's alone: block_bytes and n_groups are set, is_tiered,
+ * n_host and n_disk become known. Errors: ARG. */
 TSR_MUST_CHECK tsr_status tsr_tier_room_count_lower(tsr_tier_room *room,
                                                     const tsr_engine_options *options);
 

@@ -189,7 +189,7 @@ static tsr_status gather_places(tsr_engine *e, uint8_t *places)
     return st;
 }
 
-tsr_status tsr_turn_take(tsr_engine *e, tsr_findings *findings)
+tsr_status tsr_turn_start(tsr_engine *e)
 {
     TSR_TRY(share_step(e));
     if (e->step.kind != TSR_STEP_RUN) {
@@ -198,7 +198,12 @@ tsr_status tsr_turn_take(tsr_engine *e, tsr_findings *findings)
     tsr_world_note(e->world, "running step", e->n_steps);
     tsr_fault_maybe(e->world, e->n_steps);
     e->n_steps++;
-    TSR_TRY(tsr_runner_run(e->runner, &e->step, findings));
+    return tsr_runner_start(e->runner, &e->step);
+}
+
+tsr_status tsr_turn_finish(tsr_engine *e, tsr_findings *findings)
+{
+    TSR_TRY(tsr_runner_finish(e->runner, &e->step, findings));
     if (findings->n_words > 0) {
         TSR_TRY(gather_findings(e, findings));
     }
@@ -211,7 +216,7 @@ static tsr_status follow_one(tsr_engine *e)
     tsr_findings findings;
     double ignored[2];
 
-    TSR_TRY(tsr_turn_take(e, &findings));
+    TSR_TRY(tsr_turn_start(e));
     if (e->step.kind == TSR_STEP_MEASURE) {
         return measure(e, &ignored[0], &ignored[1]);
     }
@@ -221,8 +226,9 @@ static tsr_status follow_one(tsr_engine *e)
     if (e->step.kind == TSR_STEP_BLOCKS) {
         return gather_places(e, NULL);
     }
-    if (e->step.kind == TSR_STEP_RUN && e->step.may_ask) {
-        TSR_TRY(answer_questions(e));
+    if (e->step.kind == TSR_STEP_RUN) {
+        TSR_TRY(tsr_turn_finish(e, &findings));
+        TSR_TRY(e->step.may_ask ? answer_questions(e) : TSR_OK);
     }
     tsr_world_note(e->world, "waiting for work after step", e->n_steps - 1);
     return TSR_OK;
@@ -283,7 +289,7 @@ tsr_status tsr_engine_blocks(tsr_engine *e, int64_t *owners, uint8_t *places)
     if (e->remote != NULL) {
         return tsr_remote_blocks(e->remote, owners, places);
     }
-    tsr_leader_owners(e->leader, owners, e->settings.n_blocks);
+    tsr_leader_owners(e, owners);
     tsr_step_reset(&e->step);
     e->step.kind = TSR_STEP_BLOCKS;
     TSR_TRY(share_step(e));

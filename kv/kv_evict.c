@@ -9,9 +9,11 @@ enum {
 
 static void stamp(tsr_kv_tiers *t)
 {
-    for (int s = 0; s < t->visit.n_seqs && !t->is_stamped; s++) {
-        for (int b = 0; b < tsr_kv_tiers_n_seen(t, s); b++) {
-            const int32_t id = tsr_kv_tiers_id_at(t, t->visit.tables[s], b);
+    for (int v = 0; v < tsr_kv_tiers_n_visited(t) && !t->is_stamped; v++) {
+        const tsr_kv_span span = tsr_kv_tiers_span(t, v);
+
+        for (int b = span.first; b < span.end; b++) {
+            const int32_t id = tsr_kv_tiers_id_at(t, tsr_kv_tiers_visited(t, v), b);
 
             if (id >= 0) {
                 t->places.places[id].read_at = t->step;
@@ -24,7 +26,7 @@ static void stamp(tsr_kv_tiers *t)
 /* The oldest block of a table whose copy in `tier` could go, or -1. */
 static int32_t oldest_of(const tsr_kv_tiers *t, int table, tsr_kv_tier tier, bool may_be_read)
 {
-    for (int i = 0; i < t->tables->tables[table].n; i++) {
+    for (int i = t->tables->tables[table].first; i < t->tables->tables[table].n; i++) {
         const int32_t id = tsr_kv_tiers_id_at(t, table, i);
         const tsr_kv_place *b = id < 0 ? NULL : &t->places.places[id];
 
@@ -36,18 +38,44 @@ static int32_t oldest_of(const tsr_kv_tiers *t, int table, tsr_kv_tier tier, boo
     return -1;
 }
 
-/* Of the running tables longer than `above` (the others) the longest (any) that has such a block.
- */
+static int n_in_table(const tsr_kv_tiers *t, int table)
+{
+    return t->tables->tables[table].n - t->tables->tables[table].first;
+}
+
+/* The same of a lane: of its tables, the longest first. */
+static int32_t oldest_of_lane(const tsr_kv_tiers *t, int lane, tsr_kv_tier tier, bool may_be_read)
+{
+    int32_t oldest = -1;
+    int longest = 0;
+
+    for (int table = lane * t->n_groups; table < (lane + 1) * t->n_groups; table++) {
+        const int32_t id =
+            n_in_table(t, table) > longest ? oldest_of(t, table, tier, may_be_read) : -1;
+
+        if (id >= 0) {
+            oldest = id;
+            longest = n_in_table(t, table);
+        }
+    }
+    return oldest;
+}
+
+/* Of the running lanes with more blocks than `above` (the others) that with most (any) that has
+ * such a block. */
 static int32_t choose_from_tables(const tsr_kv_tiers *t, tsr_kv_tier tier, bool running, int above)
 {
     int32_t chosen = -1;
     int longest = above;
 
-    for (int table = 0; table < t->tables->n_tables; table++) {
-        const int n = t->tables->tables[table].n;
+    for (int lane = 0; lane < t->tables->n_tables / t->n_groups; lane++) {
+        int n = 0;
 
-        if (n > longest && tsr_kv_tiers_runs(t, table) == running) {
-            const int32_t id = oldest_of(t, table, tier, running);
+        for (int g = 0; g < t->n_groups; g++) {
+            n += n_in_table(t, lane * t->n_groups + g);
+        }
+        if (n > longest && tsr_kv_tiers_runs(t, lane * t->n_groups) == running) {
+            const int32_t id = oldest_of_lane(t, lane, tier, running);
 
             if (id >= 0) {
                 chosen = id;

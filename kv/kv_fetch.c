@@ -143,7 +143,9 @@ static tsr_status fetch_one(tsr_kv_tiers *t, int32_t id, progress *state)
 static tsr_status fetch_table(tsr_kv_tiers *t, int table, progress *state)
 {
     *state = DONE;
-    for (int i = t->tables->tables[table].n - 1; i >= 0 && *state != STUCK; i--) {
+    const tsr_kv_table *tb = &t->tables->tables[table];
+
+    for (int i = tb->n - 1; i >= tb->first && *state != STUCK; i--) {
         const int32_t id = tsr_kv_tiers_id_at(t, table, i);
 
         if (tsr_kv_mover_n_moves(t->mover) >= MOST_AHEAD) {
@@ -176,13 +178,14 @@ static tsr_status fetch_tickets(tsr_kv_tiers *t)
 static tsr_status bring_back(tsr_kv_tiers *t)
 {
     const tsr_kv_slots *device = &t->places.slots[TSR_KV_DEVICE];
-    const int n_kept = t->visit.n_seqs + device->n / 16; // for what sequences grow by
+    const int n_kept = tsr_kv_tiers_n_visited(t) + device->n / 16; // for what sequences grow by
 
-    for (int s = 0; s < t->visit.n_seqs; s++) {
-        const int table = t->visit.tables[s];
-        int i = t->tables->tables[table].n_away > 0 ? tsr_kv_tiers_n_seen(t, s) - 1 : -1;
+    for (int v = 0; v < tsr_kv_tiers_n_visited(t); v++) {
+        const int table = tsr_kv_tiers_visited(t, v);
+        const tsr_kv_span span = tsr_kv_tiers_span(t, v);
+        int i = t->tables->tables[table].n_away > 0 ? span.end - 1 : -1;
 
-        for (; i >= 0 && tsr_kv_slots_n_free(device) > n_kept &&
+        for (; i >= span.first && tsr_kv_slots_n_free(device) > n_kept &&
                tsr_kv_mover_n_moves(t->mover) < MOST_AHEAD;
              i--) {
             progress ignored = DONE;
@@ -199,7 +202,11 @@ tsr_status tsr_kv_fetch_ahead(tsr_kv_tiers *t)
 
     if (t->n_tickets > 0) {
         TSR_TRY(fetch_tickets(t));
-        n_wanted = t->n_tickets > 0 ? t->tables->tables[t->tickets[0].table].n : 0;
+        if (t->n_tickets > 0) {
+            const tsr_kv_table *tb = &t->tables->tables[t->tickets[0].table];
+
+            n_wanted = tb->n - tb->first;
+        }
     }
     TSR_TRY(bring_back(t));
     return tsr_kv_evict_ahead(t, n_wanted);
@@ -218,7 +225,7 @@ tsr_status tsr_kv_fetch_ticket(tsr_kv_tiers *t)
             continue;
         }
         // Nothing moves by itself: fetch what rows could not read, whatever must give way.
-        for (int i = 0; i < t->tables->tables[table].n; i++) {
+        for (int i = t->tables->tables[table].first; i < t->tables->tables[table].n; i++) {
             const int32_t id = tsr_kv_tiers_id_at(t, table, i);
 
             if (id >= 0 && is_anywhere(t, id)) {

@@ -5,6 +5,10 @@
 #include "base/alloc.h"
 #include "kv/kv_slots.h"
 
+enum {
+    LET_GO = -1 // in the place of an id
+};
+
 struct tsr_kv_store {
     tsr_device *dev; // borrowed
     tsr_kv_store_options options;
@@ -45,6 +49,7 @@ static tsr_status make_pool(tsr_kv_store *store)
 static tsr_kv_tiers_options tiers_of(const tsr_kv_store_options *o)
 {
     return (tsr_kv_tiers_options){
+        .n_groups = o->n_groups,
         .block_bytes = tsr_kv_layout_block_bytes(&o->layout),
         .n_ids = o->n_ids,
         .n_device = o->n_device,
@@ -76,7 +81,7 @@ size_t tsr_kv_store_map_bytes(const tsr_kv_store_options *o)
     const tsr_kv_tiers_options tiers = tiers_of(o);
     const tsr_kv_store *store = NULL;
 
-    return tsr_kv_tables_bytes(o->n_tables, o->max_blocks) +
+    return tsr_kv_tables_bytes(o->n_lanes * o->n_groups, o->max_blocks) +
            (o->is_tiered
                 ? tsr_kv_tiers_map_bytes(&tiers)
                 : tsr_kv_slots_bytes(o->n_device) + (size_t)o->n_ids * sizeof(*store->slot_of));
@@ -89,12 +94,13 @@ tsr_status tsr_kv_store_create(tsr_kv_store **out, tsr_device *dev,
     tsr_kv_store *store;
 
     TSR_TRY(tsr_kv_layout_check(&options->layout));
-    if (options->n_device <= 0 || options->n_ids <= 0 || options->n_tables <= 0 ||
-        options->max_blocks <= 0) {
+    if (options->n_device <= 0 || options->n_ids <= 0 || options->n_lanes <= 0 ||
+        options->n_groups <= 0 || options->max_blocks <= 0) {
         return tsr_fail(TSR_ERR_ARG,
-                        "kv store: %d slots for %d block ids in %d tables of %d, all must be "
+                        "kv store: %d slots for %d block ids in %d x %d tables of %d, all must be "
                         "positive",
-                        options->n_device, options->n_ids, options->n_tables, options->max_blocks);
+                        options->n_device, options->n_ids, options->n_lanes, options->n_groups,
+                        options->max_blocks);
     }
     store = tsr_alloc(1, sizeof(*store));
     if (store == NULL) {
@@ -105,7 +111,8 @@ tsr_status tsr_kv_store_create(tsr_kv_store **out, tsr_device *dev,
     store->options.folder = NULL;
     store->block_bytes = tsr_kv_layout_block_bytes(&options->layout);
     TSR_TRY_GOTO(st, fail,
-                 tsr_kv_tables_init(&store->tables, dev, options->n_tables, options->max_blocks));
+                 tsr_kv_tables_init(&store->tables, dev, options->n_lanes * options->n_groups,
+                                    options->max_blocks));
     TSR_TRY_GOTO(st, fail, make_pool(store));
     store->options.folder = options->folder;
     TSR_TRY_GOTO(st, fail, make_maps(store));
@@ -181,27 +188,37 @@ tsr_status tsr_kv_store_drop(tsr_kv_store *store, int32_t id)
     return TSR_OK;
 }
 
-tsr_status tsr_kv_store_leave(tsr_kv_store *store, int table)
+tsr_status tsr_kv_store_leave(tsr_kv_store *store, int lane)
 {
-    TSR_TRY(tsr_kv_tables_check(&store->tables, table, 0));
-    if (store->tiers != NULL) {
-        tsr_kv_tiers_leave(store->tiers, table);
+    const int n_groups = store->options.n_groups;
+
+    TSR_TRY(tsr_kv_tables_check(&store->tables, lane * n_groups, 0));
+    for (int g = 0; g < n_groups && store->tiers != NULL; g++) {
+        tsr_kv_tiers_leave(store->tiers, lane * n_groups + g);
     }
     return TSR_OK;
 }
 
-tsr_status tsr_kv_store_append(tsr_kv_store *store, int table, int index, int32_t id)
+tsr_status tsr_kv_store_append(tsr_kv_store *store, int lane, int index, int32_t id)
 {
+    const int table = lane * store->options.n_groups + index % store->options.n_groups;
+    const int column = index / store->options.n_groups;
     int32_t slot;
 
+    TSR_TRY(tsr_kv_tables_check(&store->tables, table, column));
+    if (id == LET_GO) {
+        if (store->tiers != NULL) {
+            tsr_kv_tiers_let_go(store->tiers, table, column);
+        }
+        return TSR_OK;
+    }
     TSR_TRY(check_id(store, id));
-    TSR_TRY(tsr_kv_tables_check(&store->tables, table, index));
     if (store->tiers != NULL) {
-        tsr_kv_tiers_append(store->tiers, table, index, id);
+        tsr_kv_tiers_append(store->tiers, table, column, id);
         return TSR_OK;
     }
     TSR_TRY(place(store, id, &slot));
-    return tsr_kv_tables_write(&store->tables, table, index, index + 1, &slot);
+    return tsr_kv_tables_write(&store->tables, table, column, column + 1, &slot);
 }
 
 tsr_status tsr_kv_store_copy(tsr_kv_store *store, int32_t from, int32_t to)
@@ -238,10 +255,18 @@ tsr_kv_view tsr_kv_store_view(const tsr_kv_store *store, int layer)
     };
 }
 
-tsr_tensor tsr_kv_store_tables(const tsr_kv_store *store)
+tsr_tensor tsr_kv_store_tables(const tsr_kv_store *store, int group)
 {
-    return tsr_tensor_of(store->tables.on_device, TSR_DTYPE_I32, tsr_device_kind_of(store->dev),
-                         store->tables.n_tables, store->tables.max_blocks);
+    const tsr_kv_store_options *o = &store->options;
+
+    // A lane's tables stand one behind the other.
+    return (tsr_tensor){.data =
+                            store->tables.on_device + tsr_kv_tables_at(&store->tables, group, 0),
+                        .dtype = TSR_DTYPE_I32,
+                        .on = tsr_device_kind_of(store->dev),
+                        .n_rows = o->n_lanes,
+                        .n_cols = o->max_blocks,
+                        .stride = (int64_t)o->n_groups * o->max_blocks};
 }
 
 const tsr_kv_tiers *tsr_kv_store_tiers(const tsr_kv_store *store)

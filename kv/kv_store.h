@@ -8,7 +8,10 @@
  * The device pool is reserved at once and takes up memory only where tokens were written; slots are
  * used again last given back, first taken, so that it stays small.
  *
- * In each step: drop, leave, append, copy, in this order; then visit; then the rows are computed.
+ * A lane is a sequence's place here, with a table for each group of layers (kv/block_table.h).
+ *
+ * In each step: drop, leave, append and let go, copy, in this order; then visit; then the rows are
+ * computed.
  *
  * Threads: the thread that owns the device.
  */
@@ -32,7 +35,8 @@ typedef struct tsr_kv_store_options {
     int n_host;
     int n_disk;
     const char *folder;
-    int n_tables;
+    int n_lanes;
+    int n_groups;
     int max_blocks; /* of a table */
 } tsr_kv_store_options;
 
@@ -49,13 +53,13 @@ size_t tsr_kv_store_map_bytes(const tsr_kv_store_options *options);
 /* Block `id` is nobody's any more. Nothing happens if it is not here. Errors: ARG. */
 TSR_MUST_CHECK tsr_status tsr_kv_store_drop(tsr_kv_store *store, int32_t id);
 
-/* The table is empty again; its blocks stay wherever they are. Errors: ARG. */
-TSR_MUST_CHECK tsr_status tsr_kv_store_leave(tsr_kv_store *store, int table);
+/* The lane's tables are empty again; their blocks stay wherever they are. Errors: ARG. */
+TSR_MUST_CHECK tsr_status tsr_kv_store_leave(tsr_kv_store *store, int lane);
 
-/* Block `id` is block number `index` of the table now, in place of what was there. Errors: ARG,
+/* Block `id` is block number index / n_groups of the lane's table of group index % n_groups now, in
+ * place of what was there; -1: no row looks at what was there, or before it, any more. Errors: ARG,
  * FULL (no room for a new block). */
-TSR_MUST_CHECK tsr_status tsr_kv_store_append(tsr_kv_store *store, int table, int index,
-                                              int32_t id);
+TSR_MUST_CHECK tsr_status tsr_kv_store_append(tsr_kv_store *store, int lane, int index, int32_t id);
 
 /* All bytes of block `from` are those of block `to`, too, when rows are computed. Errors: ARG,
  * NOMEM, DEVICE. */
@@ -64,11 +68,11 @@ TSR_MUST_CHECK tsr_status tsr_kv_store_copy(tsr_kv_store *store, int32_t from, i
 /* All tables and blocks are where the visit's rows can use them: see tsr_kv_tiers_visit(). */
 TSR_MUST_CHECK tsr_status tsr_kv_store_visit(tsr_kv_store *store, const tsr_kv_visit *visit);
 
-/* One layer, for kernels. Good until the store is destroyed, as is the next. */
+/* One layer of a group, for kernels. Good until the store is destroyed, as is the next. */
 tsr_kv_view tsr_kv_store_view(const tsr_kv_store *store, int layer);
 
-/* i32 [n_tables, max_blocks] on the device: tsr_batch.tables. */
-tsr_tensor tsr_kv_store_tables(const tsr_kv_store *store);
+/* The tables of a group, i32 [n_lanes, max_blocks] on the device: tsr_batch.tables. */
+tsr_tensor tsr_kv_store_tables(const tsr_kv_store *store, int group);
 
 /* NULL without lower tiers. */
 const tsr_kv_tiers *tsr_kv_store_tiers(const tsr_kv_store *store);

@@ -17,10 +17,11 @@ extern "C" {
 #endif
 
 typedef struct tsr_kv_table {
-    int n;           /* entries told */
-    int n_known;     /* of these, from the front, how many the mirror shows as of `seen` */
-    int n_away;      /* of these, how many are not on the device */
-    int64_t seen;    /* tsr_kv_places.n_moved then */
+    int n;        /* entries told */
+    int first;    /* of these, the first that rows may look at: those before it are of no block */
+    int n_known;  /* up to here the mirror shows them as of `seen` */
+    int n_away;   /* of those, how many are not on the device, as far as known */
+    int64_t seen; /* tsr_kv_places.n_moved then */
     int32_t runs_at; /* the last step of tsr_kv_tiers in which it had rows */
 } tsr_kv_table;
 

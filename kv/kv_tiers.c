@@ -84,7 +84,7 @@ tsr_status tsr_kv_tiers_create(tsr_kv_tiers **out, tsr_device *dev, void *device
     tsr_kv_tiers *t;
 
     if (options->n_device < 1 || options->n_ids < 1 || options->n_host < 0 || options->n_disk < 0 ||
-        (options->n_disk > 0 && options->folder == NULL)) {
+        options->n_groups < 1 || (options->n_disk > 0 && options->folder == NULL)) {
         return tsr_fail(TSR_ERR_ARG, "kv store: %d block ids in %d + %d + %d blocks",
                         options->n_ids, options->n_device, options->n_host, options->n_disk);
     }
@@ -95,6 +95,7 @@ tsr_status tsr_kv_tiers_create(tsr_kv_tiers **out, tsr_device *dev, void *device
     t->ground = (tsr_kv_ground){
         .dev = dev, .block_bytes = options->block_bytes, .device_pool = device_pool};
     t->tables = tables;
+    t->n_groups = options->n_groups;
     TSR_TRY_GOTO(st, fail, make_pools(t, options));
     TSR_TRY_GOTO(st, fail, make_lists(t, options));
     TSR_TRY_GOTO(st, fail, tsr_kv_mover_create(&t->mover, &t->ground));
@@ -319,6 +320,7 @@ void tsr_kv_tiers_append(tsr_kv_tiers *t, int table, int index, int32_t id)
 
     if (tb->n == 0) {
         t->fresh[t->n_fresh++] = table;
+        tb->first = index;
     }
     if (index < tb->n) {
         empty_entry(t, table, index);
@@ -334,6 +336,16 @@ void tsr_kv_tiers_append(tsr_kv_tiers *t, int table, int index, int32_t id)
     if (index < tb->n_known) {
         tb->n_known = index;
         tb->seen = -1; // look at all of it again
+    }
+}
+
+void tsr_kv_tiers_let_go(tsr_kv_tiers *t, int table, int index)
+{
+    tsr_kv_table *tb = &t->tables->tables[table];
+
+    for (; tb->first <= index && tb->first < tb->n; tb->first++) {
+        empty_entry(t, table, tb->first);
+        t->tables->lives[tsr_kv_tables_at(t->tables, table, tb->first)] = -1; // of no block
     }
 }
 
@@ -431,14 +443,12 @@ static tsr_status copy_block(tsr_kv_tiers *t, int32_t from, int32_t to)
 
 static tsr_status check_visit(const tsr_kv_tiers *t)
 {
-    const tsr_kv_visit *v = &t->visit;
+    for (int v = 0; v < tsr_kv_tiers_n_visited(t); v++) {
+        const int table = tsr_kv_tiers_visited(t, v);
 
-    for (int s = 0; s < v->n_seqs; s++) {
-        const tsr_kv_table *tb = &t->tables->tables[v->tables[s]];
-
-        if (tsr_kv_tiers_n_seen(t, s) > tb->n) {
+        if (tsr_kv_tiers_span(t, v).end > t->tables->tables[table].n) {
             return tsr_fail(TSR_ERR_ARG, "kv store: table %d has %d blocks, its rows need %d",
-                            v->tables[s], tb->n, tsr_kv_tiers_n_seen(t, s));
+                            table, t->tables->tables[table].n, tsr_kv_tiers_span(t, v).end);
         }
     }
     return TSR_OK;
@@ -455,39 +465,44 @@ static tsr_status find_id(const tsr_kv_tiers *t, int table, int index, int32_t *
 /* What rows write comes to the device; all of it is known before anything has to give way. */
 static tsr_status prepare_writes(tsr_kv_tiers *t)
 {
-    const tsr_kv_visit *v = &t->visit;
+    const int n = tsr_kv_tiers_n_visited(t);
     int32_t id;
 
-    for (int s = 0; s < v->n_seqs; s++) {
-        for (int b = v->first_pos[s] / v->block_tokens; b < tsr_kv_tiers_n_seen(t, s); b++) {
-            TSR_TRY(find_id(t, v->tables[s], b, &id));
+    for (int v = 0; v < n; v++) {
+        const tsr_kv_span span = tsr_kv_tiers_span(t, v);
+
+        for (int b = span.write; b < span.end; b++) {
+            TSR_TRY(find_id(t, tsr_kv_tiers_visited(t, v), b, &id));
             t->places.places[id].write_at = t->step;
         }
     }
-    for (int s = 0; s < v->n_seqs; s++) {
-        for (int b = v->first_pos[s] / v->block_tokens; b < tsr_kv_tiers_n_seen(t, s); b++) {
-            TSR_TRY(tsr_kv_fetch_to_write(t, tsr_kv_tiers_id_at(t, v->tables[s], b)));
+    for (int v = 0; v < n; v++) {
+        const tsr_kv_span span = tsr_kv_tiers_span(t, v);
+
+        for (int b = span.write; b < span.end; b++) {
+            id = tsr_kv_tiers_id_at(t, tsr_kv_tiers_visited(t, v), b);
+            TSR_TRY(tsr_kv_fetch_to_write(t, id));
         }
     }
     return TSR_OK;
 }
 
-static bool is_known(const tsr_kv_tiers *t, int s)
+static bool is_known(const tsr_kv_tiers *t, int v)
 {
-    const tsr_kv_table *tb = &t->tables->tables[t->visit.tables[s]];
+    const tsr_kv_table *tb = &t->tables->tables[tsr_kv_tiers_visited(t, v)];
 
-    return tb->seen == t->places.n_moved && tb->n_known >= tsr_kv_tiers_n_seen(t, s);
+    return tb->seen == t->places.n_moved && tb->n_known >= tsr_kv_tiers_span(t, v).end;
 }
 
 static tsr_status prepare_reads(tsr_kv_tiers *t)
 {
-    const tsr_kv_visit *v = &t->visit;
+    for (int v = 0; v < tsr_kv_tiers_n_visited(t); v++) {
+        const tsr_kv_span span = tsr_kv_tiers_span(t, v);
 
-    for (int s = 0; s < v->n_seqs; s++) {
-        for (int b = 0; !is_known(t, s) && b < tsr_kv_tiers_n_seen(t, s); b++) {
+        for (int b = span.first; !is_known(t, v) && b < span.end; b++) {
             int32_t id;
 
-            TSR_TRY(find_id(t, v->tables[s], b, &id));
+            TSR_TRY(find_id(t, tsr_kv_tiers_visited(t, v), b, &id));
             if (!tsr_kv_places_has(&t->places, id, TSR_KV_DEVICE) &&
                 !tsr_kv_places_has(&t->places, id, TSR_KV_HOST)) {
                 TSR_TRY(tsr_kv_fetch_to_read(t, id));
@@ -498,17 +513,18 @@ static tsr_status prepare_reads(tsr_kv_tiers *t)
 }
 
 /* The entries of one table that are not what the device has. */
-static tsr_status write_table(tsr_kv_tiers *t, int s)
+static tsr_status write_table(tsr_kv_tiers *t, int v)
 {
-    const int table = t->visit.tables[s];
-    const int n_seen = tsr_kv_tiers_n_seen(t, s);
+    const int table = tsr_kv_tiers_visited(t, v);
+    const tsr_kv_span span = tsr_kv_tiers_span(t, v);
+    const int n_seen = span.end;
     tsr_kv_table *tb = &t->tables->tables[table];
     int32_t *mirror = t->tables->mirror + tsr_kv_tables_at(t->tables, table, 0);
     const bool moved = tb->seen != t->places.n_moved;
     int first = -1; // of a run of entries that changed
 
     tb->n_away = moved ? 0 : tb->n_away;
-    for (int b = moved ? 0 : tb->n_known; b < n_seen; b++) {
+    for (int b = moved || tb->n_known < span.first ? span.first : tb->n_known; b < n_seen; b++) {
         const tsr_kv_place *p = &t->places.places[tsr_kv_tiers_id_at(t, table, b)];
         // A lost block lies nowhere: the one that is being written stands for it, and what comes of
         // that is not to be trusted.
@@ -540,17 +556,20 @@ static void find_spoilt(tsr_kv_tiers *t)
     const bool any = t->places.n_listed[TSR_KV_DEVICE][TSR_KV_LOST] > 0;
 
     t->n_spoilt = 0;
-    for (int s = 0; s < t->visit.n_seqs; s++) {
-        t->spoilt[s] = false;
-        for (int b = 0; any && b < tsr_kv_tiers_n_seen(t, s); b++) {
-            tsr_kv_place *p = &t->places.places[tsr_kv_tiers_id_at(t, t->visit.tables[s], b)];
+    for (int v = 0; v < tsr_kv_tiers_n_visited(t); v++) {
+        const tsr_kv_span span = tsr_kv_tiers_span(t, v);
+
+        t->spoilt[v] = false;
+        for (int b = span.first; any && b < span.end; b++) {
+            tsr_kv_place *p =
+                &t->places.places[tsr_kv_tiers_id_at(t, tsr_kv_tiers_visited(t, v), b)];
 
             if (p->is_lost) {
                 p->read_at = t->step;
-                t->spoilt[s] = true;
+                t->spoilt[v] = true;
             }
         }
-        t->n_spoilt += t->spoilt[s] ? 1 : 0;
+        t->n_spoilt += t->spoilt[v] ? 1 : 0;
     }
 }
 
@@ -570,9 +589,9 @@ tsr_status tsr_kv_tiers_visit(tsr_kv_tiers *t, const tsr_kv_visit *visit)
     t->is_stamped = false;
     t->visit = *visit;
     t->stalled_at = 0;
-    for (int s = 0; s < visit->n_seqs; s++) {
-        t->tables->tables[visit->tables[s]].runs_at = t->step;
-        close_ticket(t, visit->tables[s]);
+    for (int v = 0; v < tsr_kv_tiers_n_visited(t); v++) {
+        t->tables->tables[tsr_kv_tiers_visited(t, v)].runs_at = t->step;
+        close_ticket(t, tsr_kv_tiers_visited(t, v));
     }
     note_tickets(t);
     TSR_TRY(tsr_kv_tiers_take_back(t, -1));
@@ -583,8 +602,8 @@ tsr_status tsr_kv_tiers_visit(tsr_kv_tiers *t, const tsr_kv_visit *visit)
     t->n_copies = 0;
     TSR_TRY(prepare_writes(t));
     TSR_TRY(prepare_reads(t));
-    for (int s = 0; s < visit->n_seqs; s++) {
-        TSR_TRY(write_table(t, s));
+    for (int v = 0; v < tsr_kv_tiers_n_visited(t); v++) {
+        TSR_TRY(write_table(t, v));
     }
     find_spoilt(t);
     TSR_TRY(tsr_kv_fetch_ahead(t));
@@ -603,5 +622,10 @@ tsr_status tsr_kv_tiers_visit(tsr_kv_tiers *t, const tsr_kv_visit *visit)
 
 bool tsr_kv_tiers_is_spoilt(const tsr_kv_tiers *t, int s)
 {
-    return t->spoilt[s];
+    bool is_spoilt = false;
+
+    for (int g = 0; g < t->n_groups; g++) {
+        is_spoilt = is_spoilt || t->spoilt[s * t->n_groups + g];
+    }
+    return is_spoilt;
 }

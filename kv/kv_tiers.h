@@ -37,17 +37,19 @@ enum {
 typedef struct tsr_kv_tiers_options {
     size_t block_bytes;
     int n_ids;    /* block ids are in [0, n_ids) */
+    int n_groups; /* so many tables following one another are of one lane */
     int n_device; /* blocks */
     int n_host;   /* 0: no such tier; TSR_KV_TIERS_EXCHANGE slots come on top, as in the next */
     int n_disk;   /* 0: no such tier */
     const char *folder; /* of the file; read during the call */
 } tsr_kv_tiers_options;
 
-/* What is about to be computed. Tables have their entries up to the last position. */
+/* What is about to be computed. The tables of its lanes have their entries up to the last position.
+ */
 typedef struct tsr_kv_visit {
     int block_tokens;
     int n_seqs;
-    const int32_t *tables;    /* [n_seqs] which table each has */
+    const int32_t *lanes;     /* [n_seqs] which one each has */
     const int32_t *first_pos; /* [n_seqs] its rows have positions from here on ... */
     const int32_t *row_start; /* [n_seqs + 1] ... row_start[s + 1] - row_start[s] of them */
     bool waits;               /* come back only when the oldest open ticket is done */
@@ -58,7 +60,7 @@ typedef struct tsr_kv_report {
     int64_t n_tickets_done;
     int n_lost;                           /* lost now, not yet dropped */
     int32_t lost[TSR_KV_TIERS_MOST_LOST]; /* the first of them; those that a row reads first */
-    int64_t n_spoilt; /* sequences of the last visit with a block that is lost */
+    int64_t n_spoilt;                     /* tables of the last visit with a block that is lost */
     int64_t n_ever_lost;
     int n_blocks[TSR_KV_TIER_COUNT];    /* that hold a copy now */
     int most_blocks[TSR_KV_TIER_COUNT]; /* that did at the end of a visit */
@@ -97,6 +99,9 @@ void tsr_kv_tiers_leave(tsr_kv_tiers *tiers, int table);
 
 /* Block `id` is block number `index` of the table now, in place of what was there. */
 void tsr_kv_tiers_append(tsr_kv_tiers *tiers, int table, int index, int32_t id);
+
+/* No row looks at block number `index` of the table, or at those before it, any more. */
+void tsr_kv_tiers_let_go(tsr_kv_tiers *tiers, int table, int index);
 
 /* The bytes of `from` are copied to `to`, which is new, with the next visit. Errors: NOMEM. */
 TSR_MUST_CHECK tsr_status tsr_kv_tiers_copy(tsr_kv_tiers *tiers, int32_t from, int32_t to);

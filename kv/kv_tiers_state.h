@@ -27,6 +27,7 @@ struct tsr_kv_tiers {
     tsr_kv_mover *mover; /* owned */
     tsr_kv_places places;
     tsr_kv_tables *tables; /* borrowed */
+    int n_groups;
 
     int32_t step;    /* visits so far */
     bool is_stamped; /* read_at of all blocks that this visit reads is set */
@@ -40,7 +41,7 @@ struct tsr_kv_tiers {
     int32_t *copies; /* [2 * copies_room] pairs (from, to) for the next visit; owned */
     int n_copies;
     int copies_room;
-    bool *spoilt; /* [n_tables] by sequence of the last visit; owned */
+    bool *spoilt; /* [n_tables] by table of the last visit, in its order; owned */
     int n_spoilt;
 
     int n_write_failures; /* of the disk, one after the other */
@@ -84,12 +85,32 @@ static inline bool tsr_kv_tiers_runs(const tsr_kv_tiers *t, int table)
     return t->tables->tables[table].runs_at == t->step;
 }
 
-/* Blocks of sequence s of this visit that rows can see. */
-static inline int tsr_kv_tiers_n_seen(const tsr_kv_tiers *t, int s)
+/* The tables of this visit are those of its sequences, group by group: so many. */
+static inline int tsr_kv_tiers_n_visited(const tsr_kv_tiers *t)
 {
-    const tsr_kv_visit *v = &t->visit;
+    return t->visit.n_seqs * t->n_groups;
+}
 
-    return (v->first_pos[s] + v->row_start[s + 1] - v->row_start[s] - 1) / v->block_tokens + 1;
+/* The v-th of them. */
+static inline int tsr_kv_tiers_visited(const tsr_kv_tiers *t, int v)
+{
+    return t->visit.lanes[v / t->n_groups] * t->n_groups + v % t->n_groups;
+}
+
+/* Of the v-th: rows see blocks [first, end), and write those from `write` on. */
+typedef struct tsr_kv_span {
+    int first, write, end;
+} tsr_kv_span;
+
+static inline tsr_kv_span tsr_kv_tiers_span(const tsr_kv_tiers *t, int v)
+{
+    const int s = v / t->n_groups;
+    const int first_pos = t->visit.first_pos[s];
+    const int n_rows = t->visit.row_start[s + 1] - t->visit.row_start[s];
+
+    return (tsr_kv_span){t->tables->tables[tsr_kv_tiers_visited(t, v)].first,
+                         first_pos / t->visit.block_tokens,
+                         (first_pos + n_rows - 1) / t->visit.block_tokens + 1};
 }
 
 /* ---- kv_evict.c ---- */

@@ -10,88 +10,151 @@
 
 enum {
     NONE = TSR_PREFIX_NONE,
-    MOST_SIBLINGS = 256 // looked at for a part of a block
+    MOST_SIBLINGS = 256 // looked at for a part of a column
 };
 
 typedef struct node {
-    uint64_t hash;     // of all tokens down to here; only of a full block
-    int64_t last_used; // by the index's count of uses
+    uint64_t hash; // of all tokens down to here; only of a full column
     int32_t parent;
     int32_t first_child;    // the youngest
-    int32_t next, previous; // its siblings, older and younger
+    int32_t next, previous; // its siblings, older and younger; next: among the unused as well
     int32_t next_in_bucket;
-    int32_t place;    // in the heap, or NONE
     int32_t depth;    // 0: no node
     int32_t n_tokens; // in it
     int32_t n_holders;
-    int32_t n_held_below; // children that are held, or have somebody held below
+    int32_t n_blocks; // that it has
 } node;
 
 struct tsr_prefix_index {
-    int n_blocks;
-    int block_tokens;
-    node *nodes;      // owned, [n_blocks]
-    int32_t *tokens;  // owned, [n_blocks, block_tokens]
+    int n_ids;
+    tsr_block_groups groups;
+    node *nodes;      // owned, [n_room]
+    int32_t *blocks;  // owned, [n_room, groups.n]
+    int32_t *tokens;  // owned, [n_room, block_tokens]
+    int32_t *node_of; // owned, [n_ids]: node + 1 that a block belongs to
+    int n_room;
+    int32_t first_unused;
     int32_t *buckets; // owned, [n_buckets], a power of two
     size_t n_buckets;
-    int32_t *heap; // owned, [n_blocks]: nodes without children that nobody holds
-    int n_heap;
     int32_t first_root; // the youngest of those without parents
     int n_nodes;
-    int n_held; // nodes that are held, or above one that is
-    int64_t n_uses;
+    int n_held;
     uint64_t hash_mask;
 };
 
+/* ---- memory ---- */
+
+/* Nodes that all have a block of their own, for a group that sees everything, or else to begin
+ * with. */
+static int room_for(int n_blocks, const tsr_block_groups *groups)
+{
+    int n_whole = 0;
+
+    for (int g = 0; g < groups->n; g++) {
+        n_whole += groups->behind[g] == INT32_MAX ? 1 : 0;
+    }
+    return n_whole > 1 ? (n_blocks + n_whole - 1) / n_whole : n_blocks;
+}
+
 /* A power of two. */
-static size_t buckets_for(int n_blocks)
+static size_t buckets_for(int n_nodes)
 {
     size_t n = 16;
 
-    while (n < (size_t)n_blocks) {
+    while (n < (size_t)n_nodes) {
         n *= 2;
     }
     return n;
 }
 
-size_t tsr_prefix_index_bytes(int n_blocks, int block_tokens)
+size_t tsr_prefix_index_bytes(int n_blocks, const tsr_block_groups *groups)
 {
+    const int n_room = room_for(n_blocks, groups);
     const tsr_prefix_index *index = NULL;
 
-    return (size_t)n_blocks * (sizeof(*index->nodes) + sizeof(*index->heap) +
-                               (size_t)block_tokens * sizeof(*index->tokens)) +
-           buckets_for(n_blocks) * sizeof(*index->buckets);
+    return (size_t)n_room *
+               (sizeof(*index->nodes) + (size_t)groups->block_tokens * sizeof(*index->tokens) +
+                (size_t)groups->n * sizeof(*index->blocks)) +
+           (size_t)n_blocks * sizeof(*index->node_of) +
+           buckets_for(n_room) * sizeof(*index->buckets);
 }
 
-tsr_status tsr_prefix_index_create(tsr_prefix_index **out, int n_blocks, int block_tokens)
+static void put_in_bucket(tsr_prefix_index *index, int32_t id)
+{
+    int32_t *bucket = &index->buckets[index->nodes[id].hash & (index->n_buckets - 1)];
+
+    index->nodes[id].next_in_bucket = *bucket;
+    *bucket = id;
+}
+
+/* Room for so many nodes in all. False: there is no memory, all is as it was. */
+static bool make_room(tsr_prefix_index *index, int n_room)
+{
+    const size_t n = (size_t)n_room;
+    const size_t n_buckets = buckets_for(n_room);
+    node *nodes = tsr_alloc(n, sizeof(*nodes));
+    int32_t *blocks = tsr_alloc(n * (size_t)index->groups.n, sizeof(*blocks));
+    int32_t *tokens = tsr_alloc(n * (size_t)index->groups.block_tokens, sizeof(*tokens));
+    int32_t *buckets = tsr_alloc(n_buckets, sizeof(*buckets));
+    const size_t had = (size_t)index->n_room;
+
+    if (nodes == NULL || blocks == NULL || tokens == NULL || buckets == NULL) {
+        tsr_free(nodes);
+        tsr_free(blocks);
+        tsr_free(tokens);
+        tsr_free(buckets);
+        return false;
+    }
+    if (had > 0) {
+        memcpy(nodes, index->nodes, had * sizeof(*nodes));
+        memcpy(blocks, index->blocks, had * (size_t)index->groups.n * sizeof(*blocks));
+        memcpy(tokens, index->tokens, had * (size_t)index->groups.block_tokens * sizeof(*tokens));
+    }
+    tsr_free(index->nodes);
+    tsr_free(index->blocks);
+    tsr_free(index->tokens);
+    tsr_free(index->buckets);
+    index->nodes = nodes;
+    index->blocks = blocks;
+    index->tokens = tokens;
+    index->buckets = buckets;
+    index->n_buckets = n_buckets;
+    memset(buckets, 0xff, n_buckets * sizeof(*buckets)); // NONE
+    for (int32_t id = 0; id < index->n_room; id++) {
+        if (nodes[id].depth > 0 && nodes[id].n_tokens == index->groups.block_tokens) {
+            put_in_bucket(index, id);
+        }
+    }
+    for (int32_t id = n_room - 1; id >= index->n_room; id--) {
+        nodes[id].next = index->first_unused;
+        index->first_unused = id;
+    }
+    index->n_room = n_room;
+    return true;
+}
+
+tsr_status tsr_prefix_index_create(tsr_prefix_index **out, int n_blocks,
+                                   const tsr_block_groups *groups)
 {
     tsr_prefix_index *index;
-    size_t n_tokens;
 
-    if (n_blocks < 1 || block_tokens < 1) {
-        return tsr_fail(TSR_ERR_ARG, "prefix index: %d blocks of %d tokens", n_blocks,
-                        block_tokens);
+    if (n_blocks < 1 || groups->block_tokens < 1 || groups->n < 1 ||
+        groups->n > TSR_BLOCK_MOST_GROUPS) {
+        return tsr_fail(TSR_ERR_ARG, "prefix index: %d blocks of %d tokens, %d groups", n_blocks,
+                        groups->block_tokens, groups->n);
     }
-    n_tokens = (size_t)n_blocks * (size_t)block_tokens;
     index = tsr_alloc(1, sizeof(*index));
     if (index == NULL) {
         goto fail;
     }
-    index->n_blocks = n_blocks;
-    index->block_tokens = block_tokens;
+    index->n_ids = n_blocks;
+    index->groups = *groups;
     index->first_root = NONE;
+    index->first_unused = NONE;
     index->hash_mask = UINT64_MAX;
-    index->n_buckets = buckets_for(n_blocks);
-    index->nodes = tsr_alloc((size_t)n_blocks, sizeof(*index->nodes));
-    index->tokens = tsr_alloc(n_tokens, sizeof(*index->tokens));
-    index->buckets = tsr_alloc(index->n_buckets, sizeof(*index->buckets));
-    index->heap = tsr_alloc((size_t)n_blocks, sizeof(*index->heap));
-    if (index->nodes == NULL || index->tokens == NULL || index->buckets == NULL ||
-        index->heap == NULL) {
+    index->node_of = tsr_alloc((size_t)n_blocks, sizeof(*index->node_of));
+    if (index->node_of == NULL || !make_room(index, room_for(n_blocks, groups))) {
         goto fail;
-    }
-    for (size_t i = 0; i < index->n_buckets; i++) {
-        index->buckets[i] = NONE;
     }
     *out = index;
     return TSR_OK;
@@ -106,99 +169,32 @@ void tsr_prefix_index_destroy(tsr_prefix_index *index)
     if (index == NULL) {
         return;
     }
-    tsr_free(index->heap);
+    tsr_free(index->node_of);
     tsr_free(index->buckets);
     tsr_free(index->tokens);
+    tsr_free(index->blocks);
     tsr_free(index->nodes);
     tsr_free(index);
 }
 
-/* ---- the heap of those that may be forgotten ---- */
-
-static bool is_sooner(const tsr_prefix_index *index, int32_t a, int32_t b)
-{
-    const node *x = &index->nodes[a];
-    const node *y = &index->nodes[b];
-
-    if (x->last_used != y->last_used) {
-        return x->last_used < y->last_used;
-    }
-    return x->depth != y->depth ? x->depth > y->depth : a < b;
-}
-
-static void set_place(tsr_prefix_index *index, int at, int32_t id)
-{
-    index->heap[at] = id;
-    index->nodes[id].place = at;
-}
-
-/* The node at this place goes up or down to where it belongs. */
-static void sift(tsr_prefix_index *index, int at)
-{
-    const int32_t id = index->heap[at];
-
-    for (; at > 0 && is_sooner(index, id, index->heap[(at - 1) / 2]); at = (at - 1) / 2) {
-        set_place(index, at, index->heap[(at - 1) / 2]);
-    }
-    for (;;) {
-        int below = 2 * at + 1;
-
-        if (below + 1 < index->n_heap &&
-            is_sooner(index, index->heap[below + 1], index->heap[below])) {
-            below++;
-        }
-        if (below >= index->n_heap || !is_sooner(index, index->heap[below], id)) {
-            break;
-        }
-        set_place(index, at, index->heap[below]);
-        at = below;
-    }
-    set_place(index, at, id);
-}
-
-static void leave_heap(tsr_prefix_index *index, int32_t id)
-{
-    const int at = index->nodes[id].place;
-    const int32_t last = index->heap[--index->n_heap];
-
-    index->nodes[id].place = NONE;
-    if (last != id) {
-        set_place(index, at, last);
-        sift(index, at);
-    }
-}
-
-static bool is_held(const node *n)
-{
-    return n->n_holders > 0 || n->n_held_below > 0;
-}
-
-/* Into the heap or out of it, as it is now. */
-static void settle(tsr_prefix_index *index, int32_t id)
-{
-    const node *n = &index->nodes[id];
-    const bool belongs = n->first_child == NONE && !is_held(n);
-
-    if (belongs && n->place == NONE) {
-        set_place(index, index->n_heap++, id);
-        sift(index, index->n_heap - 1);
-    } else if (!belongs && n->place != NONE) {
-        leave_heap(index, id);
-    }
-}
-
 /* ---- finding ---- */
 
-static const int32_t *tokens_of(const tsr_prefix_index *index, int32_t id)
+static int32_t *tokens_of(const tsr_prefix_index *index, int32_t id)
 {
-    return &index->tokens[(size_t)id * (size_t)index->block_tokens];
+    return &index->tokens[(size_t)id * (size_t)index->groups.block_tokens];
+}
+
+static int32_t *blocks_of(const tsr_prefix_index *index, int32_t id)
+{
+    return &index->blocks[(size_t)id * (size_t)index->groups.n];
 }
 
 static uint64_t hash_of(const tsr_prefix_index *index, int32_t parent, const int32_t *tokens)
 {
     const uint64_t seed = parent == NONE ? 0 : index->nodes[parent].hash;
 
-    return XXH3_64bits_withSeed(tokens, (size_t)index->block_tokens * sizeof(*tokens), seed) &
+    return XXH3_64bits_withSeed(tokens, (size_t)index->groups.block_tokens * sizeof(*tokens),
+                                seed) &
            index->hash_mask;
 }
 
@@ -209,7 +205,7 @@ static int32_t find_full(const tsr_prefix_index *index, int32_t parent, const in
 
     while (id != NONE && (index->nodes[id].hash != hash || index->nodes[id].parent != parent ||
                           memcmp(tokens_of(index, id), tokens,
-                                 (size_t)index->block_tokens * sizeof(*tokens)) != 0)) {
+                                 (size_t)index->groups.block_tokens * sizeof(*tokens)) != 0)) {
         id = index->nodes[id].next_in_bucket;
     }
     return id;
@@ -245,45 +241,80 @@ static int32_t find_part(const tsr_prefix_index *index, int32_t parent, const in
     return best;
 }
 
+/* A way down: where it has come to, and how many columns of each group end there without a gap. */
+typedef struct way {
+    tsr_prefix_match at;
+    int n_whole[TSR_BLOCK_MOST_GROUPS];
+} way;
+
+static void go_down(const tsr_prefix_index *index, way *w, int32_t id, int n_tokens)
+{
+    const int32_t *blocks = blocks_of(index, id);
+
+    w->at.node = id;
+    w->at.n_columns++;
+    w->at.n_tokens += n_tokens;
+    for (int g = 0; g < index->groups.n; g++) {
+        w->n_whole[g] = blocks[g] != TSR_BLOCK_NONE ? w->n_whole[g] + 1 : 0;
+    }
+}
+
+/* Is all there that is looked at from here? */
+static bool goes_on(const tsr_prefix_index *index, const way *w)
+{
+    for (int g = 0; g < index->groups.n; g++) {
+        const int first = tsr_block_groups_first(&index->groups, g, w->at.n_columns - 1);
+
+        if (w->n_whole[g] < w->at.n_columns - first) {
+            return false;
+        }
+    }
+    return true;
+}
+
 tsr_prefix_match tsr_prefix_index_find(const tsr_prefix_index *index, const int32_t *tokens,
                                        int64_t n_tokens, int64_t n_most)
 {
-    const int bt = index->block_tokens;
-    tsr_prefix_match match = {.node = NONE};
-    int32_t next = NONE;
+    const int bt = index->groups.block_tokens;
+    tsr_prefix_match found = {.node = NONE};
+    way w = {.at = {.node = NONE}};
 
-    while (match.n_tokens + bt <= n_tokens && match.n_tokens < n_most) {
-        next = find_full(index, match.node, tokens + match.n_tokens);
+    while (w.at.n_tokens + bt <= n_tokens && w.at.n_tokens < n_most) {
+        const int32_t next = find_full(index, w.at.node, tokens + w.at.n_tokens);
+
         if (next == NONE) {
             break;
         }
-        match.node = next;
-        match.n_blocks++;
-        match.n_tokens += bt;
+        go_down(index, &w, next, bt);
+        found = goes_on(index, &w) ? w.at : found;
     }
-    if (match.n_tokens > n_most) {
-        match.n_tokens = n_most; // the last block is not wanted whole
-    } else if (match.n_tokens < n_most) {
-        const int64_t rest = n_most - match.n_tokens;
+    if (w.at.n_tokens < n_most) {
+        const int64_t rest = n_most - w.at.n_tokens;
         int n_common;
+        const int32_t next = find_part(index, w.at.node, tokens + w.at.n_tokens,
+                                       rest < bt ? (int)rest : bt, &n_common);
 
-        next = find_part(index, match.node, tokens + match.n_tokens, rest < bt ? (int)rest : bt,
-                         &n_common);
         if (next != NONE) {
-            match.node = next;
-            match.n_blocks++;
-            match.n_tokens += n_common;
+            go_down(index, &w, next, n_common);
+            found = goes_on(index, &w) ? w.at : found;
         }
     }
-    return match;
+    if (found.n_tokens > n_most) {
+        found.n_tokens = n_most; // the last column is not wanted whole
+    }
+    return found;
 }
 
-void tsr_prefix_index_path(const tsr_prefix_index *index, int32_t node_id, int32_t *ids,
-                           int n_blocks)
+void tsr_prefix_index_path(const tsr_prefix_index *index, int32_t id, int32_t *ids, int n_columns)
 {
-    for (int i = n_blocks - 1; i >= 0; i--) {
-        ids[i] = node_id;
-        node_id = index->nodes[node_id].parent;
+    const tsr_block_groups *groups = &index->groups;
+
+    for (int c = n_columns - 1; c >= 0; c--, id = index->nodes[id].parent) {
+        for (int g = 0; g < groups->n; g++) {
+            ids[c * groups->n + g] = c >= tsr_block_groups_first(groups, g, n_columns - 1)
+                                         ? blocks_of(index, id)[g]
+                                         : TSR_BLOCK_NONE;
+        }
     }
 }
 
@@ -300,125 +331,104 @@ int tsr_prefix_index_depth(const tsr_prefix_index *index, int32_t id)
     return id == NONE ? 0 : index->nodes[id].depth;
 }
 
-int tsr_prefix_index_n_idle(const tsr_prefix_index *index, int32_t id)
+int32_t tsr_prefix_index_node_of(const tsr_prefix_index *index, int32_t block)
 {
-    int n = 0;
+    return index->node_of[block] - 1;
+}
 
-    for (; id != NONE && !is_held(&index->nodes[id]); id = index->nodes[id].parent) {
-        n++;
-    }
-    return n;
+const int32_t *tsr_prefix_index_blocks(const tsr_prefix_index *index, int32_t id)
+{
+    return blocks_of(index, id);
 }
 
 /* ---- adding ---- */
 
-int32_t tsr_prefix_index_add(tsr_prefix_index *index, int32_t parent, int32_t block,
-                             const int32_t *tokens, int n_tokens, bool *is_new)
+static void give_block(tsr_prefix_index *index, int32_t id, int group, int32_t block,
+                       int32_t *taken, int *n_taken)
 {
-    node *n = &index->nodes[block];
-    const bool is_full = n_tokens == index->block_tokens;
-    int32_t *first = parent == NONE ? &index->first_root : &index->nodes[parent].first_child;
-    int n_common = 0;
-    int32_t same;
+    blocks_of(index, id)[group] = block;
+    index->nodes[id].n_blocks++;
+    index->node_of[block] = id + 1;
+    taken[(*n_taken)++] = block;
+}
 
-    assert(n_tokens >= 1 && n_tokens <= index->block_tokens);
-    assert(parent == NONE || index->nodes[parent].n_tokens == index->block_tokens);
-    *is_new = false;
-    if (n->depth > 0) {
-        return block;
+/* A new node without blocks below `parent`. NONE: there is no memory. */
+static int32_t make_node(tsr_prefix_index *index, int32_t parent, const int32_t *tokens,
+                         int n_tokens)
+{
+    int32_t *first;
+    int32_t id;
+    node *n;
+
+    if (index->first_unused == NONE &&
+        (index->n_room > INT32_MAX / 2 || !make_room(index, 2 * index->n_room))) {
+        return NONE;
     }
-    same = is_full ? find_full(index, parent, tokens)
-                   : find_part(index, parent, tokens, n_tokens, &n_common);
-    if (same != NONE && (is_full || n_common == n_tokens)) {
-        return same;
-    }
+    id = index->first_unused;
+    n = &index->nodes[id];
+    index->first_unused = n->next;
+    first = parent == NONE ? &index->first_root : &index->nodes[parent].first_child;
     *n = (node){.parent = parent,
                 .first_child = NONE,
                 .next = *first,
                 .previous = NONE,
                 .next_in_bucket = NONE,
-                .place = NONE,
                 .depth = tsr_prefix_index_depth(index, parent) + 1,
-                .n_tokens = n_tokens,
-                .last_used = ++index->n_uses};
-    memcpy(&index->tokens[(size_t)block * (size_t)index->block_tokens], tokens,
-           (size_t)n_tokens * sizeof(*tokens));
-    if (is_full) {
-        int32_t *bucket;
-
+                .n_tokens = n_tokens};
+    memcpy(tokens_of(index, id), tokens, (size_t)n_tokens * sizeof(*tokens));
+    memset(blocks_of(index, id), 0xff, (size_t)index->groups.n * sizeof(*index->blocks)); // NONE
+    if (n_tokens == index->groups.block_tokens) {
         n->hash = hash_of(index, parent, tokens);
-        bucket = &index->buckets[n->hash & (index->n_buckets - 1)];
-        n->next_in_bucket = *bucket;
-        *bucket = block;
+        put_in_bucket(index, id);
     }
     if (*first != NONE) {
-        index->nodes[*first].previous = block;
+        index->nodes[*first].previous = id;
     }
-    *first = block;
+    *first = id;
     index->n_nodes++;
-    settle(index, block);
-    if (parent != NONE) {
-        settle(index, parent);
-    }
-    *is_new = true;
-    return block;
+    return id;
 }
 
-/* ---- holding ---- */
-
-void tsr_prefix_index_hold(tsr_prefix_index *index, int32_t id)
+int32_t tsr_prefix_index_add(tsr_prefix_index *index, int32_t parent, const int32_t *blocks,
+                             const int32_t *tokens, int n_tokens, int32_t *taken, int *n_taken)
 {
-    bool was_held;
+    const bool is_full = n_tokens == index->groups.block_tokens;
+    int n_common = 0;
+    int32_t id;
 
-    if (id == NONE) {
-        return;
-    }
-    was_held = is_held(&index->nodes[id]);
-    index->nodes[id].n_holders++;
-    while (!was_held) {
-        index->n_held++;
-        settle(index, id);
-        id = index->nodes[id].parent;
-        if (id == NONE) {
-            return;
+    assert(n_tokens >= 1 && n_tokens <= index->groups.block_tokens);
+    assert(parent == NONE || index->nodes[parent].n_tokens == index->groups.block_tokens);
+    *n_taken = 0;
+    for (int g = 0; g < index->groups.n; g++) {
+        if (index->node_of[blocks[g]] != 0) {
+            return index->node_of[blocks[g]] - 1;
         }
-        was_held = is_held(&index->nodes[id]);
-        index->nodes[id].n_held_below++;
     }
-}
-
-void tsr_prefix_index_release(tsr_prefix_index *index, int32_t id)
-{
-    const int64_t now = ++index->n_uses;
-
-    if (id == NONE) {
-        return;
+    id = is_full ? find_full(index, parent, tokens)
+                 : find_part(index, parent, tokens, n_tokens, &n_common);
+    if (id != NONE && !is_full && n_common == n_tokens) {
+        return id;
     }
-    assert(index->nodes[id].n_holders > 0);
-    index->nodes[id].n_holders--;
-    while (!is_held(&index->nodes[id])) {
-        index->n_held--;
-        index->nodes[id].last_used = now;
-        settle(index, id);
-        id = index->nodes[id].parent;
-        if (id == NONE) {
-            return;
+    if (id == NONE || !is_full) {
+        id = make_node(index, parent, tokens, n_tokens);
+    }
+    for (int g = 0; g < index->groups.n && id != NONE; g++) {
+        if (blocks_of(index, id)[g] == TSR_BLOCK_NONE) {
+            give_block(index, id, g, blocks[g], taken, n_taken);
         }
-        index->nodes[id].n_held_below--;
     }
+    return id;
 }
 
 /* ---- forgetting ---- */
 
-/* A node without children, held by nobody. */
+/* A node without children. */
 static void remove_leaf(tsr_prefix_index *index, int32_t id)
 {
     node *n = &index->nodes[id];
-    const int32_t parent = n->parent;
 
-    assert(n->depth > 0 && n->first_child == NONE && !is_held(n));
-    leave_heap(index, id);
-    if (n->n_tokens == index->block_tokens) {
+    assert(n->depth > 0 && n->first_child == NONE && n->n_holders == 0 && n->n_blocks == 0);
+    if (n->n_tokens == index->groups.block_tokens) {
         int32_t *at = &index->buckets[n->hash & (index->n_buckets - 1)];
 
         while (*at != id) {
@@ -428,56 +438,100 @@ static void remove_leaf(tsr_prefix_index *index, int32_t id)
     }
     if (n->previous != NONE) {
         index->nodes[n->previous].next = n->next;
-    } else if (parent != NONE) {
-        index->nodes[parent].first_child = n->next;
+    } else if (n->parent != NONE) {
+        index->nodes[n->parent].first_child = n->next;
     } else {
         index->first_root = n->next;
     }
     if (n->next != NONE) {
         index->nodes[n->next].previous = n->previous;
     }
-    if (parent != NONE) {
-        // Whoever used this one used that one as well.
-        if (index->nodes[parent].last_used < n->last_used) {
-            index->nodes[parent].last_used = n->last_used;
-            if (index->nodes[parent].place != NONE) {
-                sift(index, index->nodes[parent].place);
-            }
-        }
-        settle(index, parent);
-    }
-    *n = (node){0};
+    *n = (node){.next = index->first_unused};
+    index->first_unused = id;
     index->n_nodes--;
 }
 
-bool tsr_prefix_index_forget(tsr_prefix_index *index, int32_t *block)
+/* From here up: nodes that are of no use any more. */
+static void prune(tsr_prefix_index *index, int32_t id)
 {
-    if (index->n_heap == 0) {
-        return false;
+    while (id != NONE && index->nodes[id].first_child == NONE && index->nodes[id].n_blocks == 0 &&
+           index->nodes[id].n_holders == 0) {
+        const int32_t parent = index->nodes[id].parent;
+
+        remove_leaf(index, id);
+        id = parent;
     }
-    *block = index->heap[0];
-    remove_leaf(index, *block);
-    return true;
 }
 
-int tsr_prefix_index_cut(tsr_prefix_index *index, int32_t id, int32_t *blocks)
+static void take_block(tsr_prefix_index *index, int32_t id, int group, int32_t *given, int *n_given)
 {
-    int n = 0;
+    int32_t *block = &blocks_of(index, id)[group];
 
-    if (index->nodes[id].depth == 0) {
-        return 0;
+    if (*block != TSR_BLOCK_NONE) {
+        given[(*n_given)++] = *block;
+        index->node_of[*block] = 0;
+        index->nodes[id].n_blocks--;
+        *block = TSR_BLOCK_NONE;
     }
+}
+
+/* All blocks of a node and of those below it, the deepest first; the nodes below are removed. */
+static void empty(tsr_prefix_index *index, int32_t top, int32_t *given, int *n_given)
+{
     for (;;) {
-        int32_t leaf = id;
+        int32_t leaf = top;
 
         while (index->nodes[leaf].first_child != NONE) {
             leaf = index->nodes[leaf].first_child;
         }
-        remove_leaf(index, leaf);
-        blocks[n++] = leaf;
-        if (leaf == id) {
-            return n;
+        for (int g = 0; g < index->groups.n; g++) {
+            take_block(index, leaf, g, given, n_given);
         }
+        if (leaf == top) {
+            return;
+        }
+        remove_leaf(index, leaf);
+    }
+}
+
+int tsr_prefix_index_forget(tsr_prefix_index *index, int32_t block, int32_t *given)
+{
+    const int32_t id = index->node_of[block] - 1;
+    int n_given = 0;
+    int group = 0;
+
+    if (id == NONE) {
+        return 0;
+    }
+    while (blocks_of(index, id)[group] != block) {
+        group++;
+    }
+    if (index->groups.behind[group] == INT32_MAX) {
+        empty(index, id, given, &n_given);
+    } else {
+        take_block(index, id, group, given, &n_given);
+    }
+    prune(index, id);
+    return n_given;
+}
+
+/* ---- holding ---- */
+
+void tsr_prefix_index_hold(tsr_prefix_index *index, int32_t id)
+{
+    if (id != NONE) {
+        index->nodes[id].n_holders++;
+        index->n_held++;
+    }
+}
+
+void tsr_prefix_index_release(tsr_prefix_index *index, int32_t id)
+{
+    if (id != NONE) {
+        assert(index->nodes[id].n_holders > 0);
+        index->nodes[id].n_holders--;
+        index->n_held--;
+        prune(index, id);
     }
 }
 
@@ -488,14 +542,14 @@ int tsr_prefix_index_n_nodes(const tsr_prefix_index *index)
     return index->n_nodes;
 }
 
-int tsr_prefix_index_n_unheld(const tsr_prefix_index *index)
-{
-    return index->n_nodes - index->n_held;
-}
-
 int tsr_prefix_index_n_holders(const tsr_prefix_index *index, int32_t id)
 {
     return index->nodes[id].n_holders;
+}
+
+int tsr_prefix_index_n_held(const tsr_prefix_index *index)
+{
+    return index->n_held;
 }
 
 void tsr_prefix_index_mask_hash(tsr_prefix_index *index, uint64_t mask)
@@ -503,12 +557,11 @@ void tsr_prefix_index_mask_hash(tsr_prefix_index *index, uint64_t mask)
     index->hash_mask = mask;
 }
 
-/* Children are linked both ways, one deeper, and those held among them are counted. */
+/* Children are linked both ways, one deeper. */
 static bool verify_children(const tsr_prefix_index *index, int32_t parent, int *n_seen)
 {
     const int depth = tsr_prefix_index_depth(index, parent);
     int32_t before = NONE;
-    int n_held = 0;
 
     for (int32_t id = youngest_below(index, parent); id != NONE; id = index->nodes[id].next) {
         const node *n = &index->nodes[id];
@@ -517,49 +570,56 @@ static bool verify_children(const tsr_prefix_index *index, int32_t parent, int *
             ++*n_seen > index->n_nodes) {
             return false;
         }
-        n_held += is_held(n) ? 1 : 0;
         before = id;
     }
-    return parent == NONE || n_held == index->nodes[parent].n_held_below;
+    return true;
 }
 
 static bool verify_node(const tsr_prefix_index *index, int32_t id)
 {
     const node *n = &index->nodes[id];
-    const bool is_full = n->n_tokens == index->block_tokens;
-    const bool belongs = n->first_child == NONE && !is_held(n);
+    const bool is_full = n->n_tokens == index->groups.block_tokens;
+    int n_blocks = 0;
 
-    if (n->n_tokens < 1 || n->n_tokens > index->block_tokens || n->n_holders < 0 ||
-        (n->first_child != NONE && !is_full) || belongs != (n->place != NONE)) {
-        return false;
+    for (int g = 0; g < index->groups.n; g++) {
+        const int32_t block = blocks_of(index, id)[g];
+
+        if (block == TSR_BLOCK_NONE ? index->groups.behind[g] == INT32_MAX
+                                    : index->node_of[block] != id + 1) {
+            return false;
+        }
+        n_blocks += block != TSR_BLOCK_NONE ? 1 : 0;
     }
-    if (belongs && (n->place >= index->n_heap || index->heap[n->place] != id ||
-                    (n->place > 0 && is_sooner(index, id, index->heap[(n->place - 1) / 2])))) {
-        return false;
-    }
-    return !is_full || find_full(index, n->parent, tokens_of(index, id)) == id;
+    return n->n_tokens >= 1 && n->n_tokens <= index->groups.block_tokens && n->n_holders >= 0 &&
+           n_blocks == n->n_blocks &&
+           (n_blocks > 0 || n->first_child != NONE || n->n_holders > 0) &&
+           (n->first_child == NONE || is_full) &&
+           (!is_full || find_full(index, n->parent, tokens_of(index, id)) == id);
 }
 
 bool tsr_prefix_index_verify(const tsr_prefix_index *index)
 {
     int n_nodes = 0;
     int n_held = 0;
-    int n_heap = 0;
     int n_seen = 0;
+    int n_blocks = 0;
 
     if (!verify_children(index, NONE, &n_seen)) {
         return false;
     }
-    for (int32_t id = 0; id < index->n_blocks; id++) {
+    for (int32_t id = 0; id < index->n_room; id++) {
         if (index->nodes[id].depth > 0) {
             if (!verify_node(index, id) || !verify_children(index, id, &n_seen)) {
                 return false;
             }
             n_nodes++;
-            n_held += is_held(&index->nodes[id]) ? 1 : 0;
-            n_heap += index->nodes[id].place != NONE ? 1 : 0;
+            n_held += index->nodes[id].n_holders;
+            n_blocks += index->nodes[id].n_blocks;
         }
     }
+    for (int32_t block = 0; block < index->n_ids; block++) {
+        n_blocks -= index->node_of[block] != 0 ? 1 : 0;
+    }
     return n_nodes == index->n_nodes && n_seen == n_nodes && n_held == index->n_held &&
-           n_heap == index->n_heap;
+           n_blocks == 0;
 }

@@ -387,7 +387,7 @@ static void close_desk(tsr_desk *desk)
 }
 
 /* Whatever is left fails. */
-static void shut(tsr_desk *desk)
+static void shut(tsr_desk *desk, const char *message)
 {
     tsr_job *job;
 
@@ -397,13 +397,13 @@ static void shut(tsr_desk *desk)
     while (job != NULL) {
         tsr_job *next = job->next;
 
-        fail_job(job, 503, "the server is ending");
+        fail_job(job, 503, message);
         close_job(job);
         release(job, false);
         job = next;
     }
     while (desk->running != NULL) {
-        fail_job(desk->running, 503, "the server is ending");
+        fail_job(desk->running, 503, message);
         end_job(desk, desk->running);
     }
 }
@@ -425,6 +425,7 @@ tsr_status tsr_desk_serve(tsr_desk *desk, tsr_engine *engine)
         tsr_picture_look(desk->options.picture, engine, desk->running != NULL);
         st = tsr_engine_step(engine, &busy);
     }
-    shut(desk);
+    shut(desk,
+         st == TSR_OK || st == TSR_ERR_CANCELLED ? "the server is ending" : tsr_status_message());
     return st;
 }

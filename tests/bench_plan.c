@@ -50,10 +50,15 @@ static void submit_all(tsr_scheduler *scheduler, int n_seqs, int n_prompt)
     tsr_free(prompt);
 }
 
-static void measure(int n_seqs, int n_prompt, bool is_tiered, bool prefix_cache)
+/* One layer in six sees everything, the others 1,024 positions. */
+static const tsr_block_groups mixed = {.n = 6, .behind = {INT32_MAX, 16, 16, 16, 16, 16}};
+
+static void measure(int n_seqs, int n_prompt, bool is_tiered, bool prefix_cache, bool is_mixed)
 {
-    const int n_blocks = n_seqs * ((n_prompt + MOST_TOKENS) / BLOCK_TOKENS + 2);
+    const int n_blocks =
+        n_seqs * ((n_prompt + MOST_TOKENS) / BLOCK_TOKENS + 2) * (is_mixed ? 2 : 1) + 1024;
     const tsr_scheduler_options options = {
+        .groups = is_mixed ? mixed : (tsr_block_groups){0},
         .max_batch_tokens = 8192,
         .max_seqs = n_seqs,
         .block_tokens = BLOCK_TOKENS,
@@ -96,11 +101,12 @@ static void measure(int n_seqs, int n_prompt, bool is_tiered, bool prefix_cache)
             longest = n_ints > longest ? n_ints : longest;
         }
     }
-    printf("%4d sequences of %6d tokens%s%s: plan %6.1f us, pack %5.1f us, commit %6.1f us; the "
+    printf("%4d sequences of %6d tokens%s%s%s: plan %6.1f us, pack %5.1f us, commit %6.1f us; the "
            "slowest %6.1f us; messages to %zu bytes\n",
            n_seqs, n_prompt, is_tiered ? ", tiers" : "", prefix_cache ? ", prefix cache" : "",
-           (double)plan_ns / 1e3 / N_STEPS, (double)pack_ns / 1e3 / N_STEPS,
-           (double)commit_ns / 1e3 / N_STEPS, (double)most_ns / 1e3, longest * sizeof(int32_t));
+           is_mixed ? ", windows" : "", (double)plan_ns / 1e3 / N_STEPS,
+           (double)pack_ns / 1e3 / N_STEPS, (double)commit_ns / 1e3 / N_STEPS,
+           (double)most_ns / 1e3, longest * sizeof(int32_t));
     while (!tsr_scheduler_is_idle(scheduler)) {
         (void)tsr_scheduler_plan(scheduler, &step, ++now);
         tsr_scheduler_commit(scheduler, &step, next, never, NULL, ++now);
@@ -116,10 +122,12 @@ static void measure(int n_seqs, int n_prompt, bool is_tiered, bool prefix_cache)
 
 int main(void)
 {
-    measure(256, 8192, false, false);
-    measure(256, 8192, false, true);
-    measure(256, 8192, true, true);
-    measure(16, 8192, false, true);
-    measure(16, 131072, false, true);
+    measure(256, 8192, false, false, false);
+    measure(256, 8192, false, true, false);
+    measure(256, 8192, true, true, false);
+    measure(16, 8192, false, true, false);
+    measure(16, 131072, false, true, false);
+    measure(256, 8192, false, true, true);
+    measure(256, 8192, true, true, true);
     return 0;
 }

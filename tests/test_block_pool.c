@@ -144,7 +144,45 @@ static tsr_status make_and_drop(void *ctx)
 static void running_out_of_memory_leaks_nothing(void **state)
 {
     (void)state;
-    assert_int_equal(torture(make_and_drop, NULL), 4); // the record and three arrays
+    assert_int_equal(torture(make_and_drop, NULL), 6); // the record and five arrays
+}
+
+static void what_the_index_alone_has_stands_in_line(void **state)
+{
+    tsr_block_pool *pool = NULL;
+    int32_t ids[4];
+
+    (void)state;
+    assert_int_equal(tsr_block_pool_create(&pool, 5), TSR_OK);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(tsr_block_pool_take(pool, &ids[i]), TSR_OK);
+        if (i < 3) {
+            tsr_block_pool_keep(pool, ids[i]);
+        }
+    }
+    assert_int_equal(tsr_block_pool_n_idle(pool), 0);
+    assert_int_equal(tsr_block_pool_oldest_idle(pool), -1);
+    assert_false(tsr_block_pool_drop(pool, ids[1]));
+    assert_false(tsr_block_pool_drop(pool, ids[0]));
+    assert_false(tsr_block_pool_drop(pool, ids[2]));
+    assert_int_equal(tsr_block_pool_n_idle(pool), 3);
+    assert_int_equal(tsr_block_pool_oldest_idle(pool), ids[1]);
+    tsr_block_pool_share(pool, ids[0]); // used once more: out of the middle, then behind the others
+    assert_true(tsr_block_pool_verify(pool));
+    assert_false(tsr_block_pool_is_idle(pool, ids[0]));
+    assert_false(tsr_block_pool_drop(pool, ids[0]));
+    assert_true(tsr_block_pool_let_go(pool, ids[1]));
+    assert_int_equal(tsr_block_pool_oldest_idle(pool), ids[2]);
+    assert_true(tsr_block_pool_let_go(pool, ids[2]));
+    assert_int_equal(tsr_block_pool_oldest_idle(pool), ids[0]);
+    tsr_block_pool_share(pool, ids[0]);
+    assert_false(tsr_block_pool_let_go(pool, ids[0])); // the other owner has it still
+    assert_false(tsr_block_pool_is_kept(pool, ids[0]));
+    assert_int_equal(tsr_block_pool_n_idle(pool), 0);
+    assert_true(tsr_block_pool_drop(pool, ids[0]));
+    assert_true(tsr_block_pool_drop(pool, ids[3]));
+    assert_true(tsr_block_pool_verify(pool));
+    tsr_block_pool_destroy(pool);
 }
 
 int main(void)
@@ -154,6 +192,7 @@ int main(void)
         cmocka_unit_test(the_block_given_back_last_is_taken_first),
         cmocka_unit_test(a_shared_block_is_free_only_when_its_last_owner_drops_it),
         cmocka_unit_test(random_owners_always_add_up),
+        cmocka_unit_test(what_the_index_alone_has_stands_in_line),
         cmocka_unit_test(a_pool_of_nothing_is_refused),
         cmocka_unit_test(running_out_of_memory_leaks_nothing),
     };

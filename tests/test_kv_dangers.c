@@ -54,7 +54,7 @@ static int grown(play *p, int n_tokens)
 /* Blocks of a running sequence that are not on the device. */
 static int n_away(const play *p, int seq)
 {
-    const int32_t *tables = tsr_kv_store_tables(p->store).data;
+    const int32_t *tables = tsr_kv_store_tables(p->store, 0).data;
     int n = 0;
 
     for (int b = 0; b < p->seqs[seq].n_blocks; b++) {
@@ -377,7 +377,7 @@ static void a_tail_is_copied_though_the_sequence_fills_the_device(void **state)
         first_pos = n_device * PLAY_TOKENS - 3;
         visit = (tsr_kv_visit){.block_tokens = PLAY_TOKENS,
                                .n_seqs = 1,
-                               .tables = q->table == 0 ? &zero : &q->table,
+                               .lanes = q->table == 0 ? &zero : &q->table,
                                .first_pos = &first_pos,
                                .row_start = row_start};
         assert_int_equal(tsr_kv_store_append(p.store, q->table, n_device - 1, to), TSR_OK);
@@ -386,7 +386,7 @@ static void a_tail_is_copied_though_the_sequence_fills_the_device(void **state)
             fail_msg("%d blocks: %s", n_device, tsr_status_message());
         }
         at = (unsigned char *)tsr_kv_store_view(p.store, 0).pool +
-             (size_t)((const int32_t *)tsr_kv_store_tables(p.store)
+             (size_t)((const int32_t *)tsr_kv_store_tables(p.store, 0)
                           .data)[q->table * PLAY_MOST_BLOCKS + n_device - 1] *
                  p.block_bytes;
         assert_memory_equal(at, p.shadow + (size_t)from * p.block_bytes,
@@ -425,7 +425,8 @@ static tsr_status make_store(tsr_device *dev, int n_host, int n_disk, const char
         .n_host = n_host,
         .n_disk = n_disk,
         .folder = folder,
-        .n_tables = 2,
+        .n_lanes = 2,
+        .n_groups = 1,
         .max_blocks = 4,
     };
     tsr_kv_store *store = NULL;

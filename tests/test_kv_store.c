@@ -49,7 +49,8 @@ static tsr_status create(tsr_kv_store **out, tsr_device *dev, const tsr_kv_layou
         .layout = *layout,
         .n_ids = n_ids,
         .n_device = n_slots,
-        .n_tables = N_TABLES,
+        .n_lanes = N_TABLES,
+        .n_groups = 1,
         .max_blocks = MAX_BLOCKS,
     };
 
@@ -59,7 +60,7 @@ static tsr_status create(tsr_kv_store **out, tsr_device *dev, const tsr_kv_layou
 /* Where block `id` lies, by the entry of a table that it is told to. */
 static int32_t place(tsr_kv_store *store, int32_t id)
 {
-    const int32_t *tables = tsr_kv_store_tables(store).data;
+    const int32_t *tables = tsr_kv_store_tables(store, 0).data;
     int32_t slot;
 
     assert_int_equal(tsr_kv_store_append(store, 2, 5, id), TSR_OK);
@@ -131,7 +132,7 @@ static void ids_out_of_range_are_refused(void **state)
 
     assert_int_equal(create(&store, *state, &small, 3, 9), TSR_OK);
     assert_int_equal(tsr_kv_store_append(store, 0, 0, 9), TSR_ERR_ARG);
-    assert_int_equal(tsr_kv_store_append(store, 0, 0, -1), TSR_ERR_ARG);
+    assert_int_equal(tsr_kv_store_append(store, 0, 0, -2), TSR_ERR_ARG);
     assert_int_equal(tsr_kv_store_drop(store, 9), TSR_ERR_ARG);
     assert_int_equal(tsr_kv_store_drop(store, -1), TSR_ERR_ARG);
     assert_int_equal(tsr_kv_store_append(store, N_TABLES, 0, 1), TSR_ERR_ARG);

@@ -169,7 +169,8 @@ static tsr_engine_options sized(int max_batch_tokens)
 static void nothing_depends_on_company_order_or_chunks(void **state)
 {
     const way alone = {"alone", sized(512), false};
-    const way ways[] = {
+    way ways[] = {
+        {"planned ahead", sized(100), 3},
         {"all together", sized(512), 1},
         {"the second order, chunks of 16", sized(16), 2},
         {"the third order, chunks of 37", sized(37), 3},
@@ -180,6 +181,7 @@ static void nothing_depends_on_company_order_or_chunks(void **state)
     int n_ended = 0;
 
     (void)state;
+    ways[0].options.plan_ahead = 1;
     make_model("9/3", 41, N_REQUESTS, LONGEST);
     (void)run(&alone, first);
     for (size_t w = 0; w < sizeof(ways) / sizeof(ways[0]); w++) {

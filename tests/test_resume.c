@@ -182,7 +182,8 @@ static void an_answer_goes_on_from_any_of_its_tokens(void **state)
 {
     static const int cuts[] = {1, 2, 3, 8, 9, 20, N_NEW - 3, N_NEW};
     const way alone = {"alone", {.max_batch_tokens = 512}, 0};
-    const way together = {"together, in chunks", {.max_batch_tokens = 24}, 1};
+    const way ways[] = {{"together, in chunks", {.max_batch_tokens = 24}, 1},
+                        {"the next step planned ahead", {.plan_ahead = 1}, 1}};
     int n_stopped = 0;
 
     (void)state;
@@ -191,7 +192,7 @@ static void an_answer_goes_on_from_any_of_its_tokens(void **state)
     for (size_t c = 0; c < sizeof(cuts) / sizeof(cuts[0]); c++) {
         cut_at = cuts[c];
         sample = (int)c % N_SAMPLES;
-        run(&together, rest_wish, rest);
+        run(&ways[c % 2], rest_wish, rest);
         for (int i = 0; i < N_PROMPTS && tsr_world_is_leader(world); i++) {
             assert_same_rest(i);
         }

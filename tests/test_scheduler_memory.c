@@ -89,10 +89,21 @@ static bool token_ends(void *ctx, int32_t token)
 
 /* ---- a world, by a number ---- */
 
+/* Layers that see everything, windows, or some of both. */
+static void choose_groups(tsr_block_groups *groups, int64_t *reach, uint64_t *dice)
+{
+    *groups = (tsr_block_groups){.n = 1 + dice_below(dice, 3)};
+    for (int g = 0; g < groups->n; g++) {
+        reach[g] = dice_below(dice, 2) == 0 ? 0 : 1 + dice_below(dice, 50);
+        groups->behind[g] = tsr_block_groups_behind(reach[g], STORE_BLOCK_TOKENS);
+    }
+}
+
 static bool make_world(world *w, uint64_t seed)
 {
     uint64_t dice = seed;
     store_room room = {.n_device = 4 + dice_below(&dice, 14)};
+    tsr_block_groups groups;
     tsr_step_limits limits;
 
     *w = (world){0};
@@ -100,7 +111,12 @@ static bool make_world(world *w, uint64_t seed)
         room.n_host = 1 + dice_below(&dice, 10);
         room.n_disk = dice_below(&dice, 3) > 0 ? 1 + dice_below(&dice, 16) : 0;
     }
+    choose_groups(&groups, room.reach, &dice);
+    room.n_device *= groups.n;
+    room.n_host *= groups.n;
+    room.n_disk *= groups.n;
     w->options = (tsr_scheduler_options){
+        .groups = groups,
         .max_batch_tokens = 12 + dice_below(&dice, 60),
         .max_seqs = 1 + dice_below(&dice, 6),
         .block_tokens = STORE_BLOCK_TOKENS,

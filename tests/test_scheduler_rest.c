@@ -206,7 +206,8 @@ static tsr_request_state put_back_state(tsr_preempt preempt, int64_t moved_bytes
     b = rig_submit(&g, 3, 6, 20);
     for (int n = 0; b->n_preempted == 0; n++) {
         assert_true(n < 100 && rig_step(&g));
-        tsr_scheduler_note_time(g.scheduler, g.step.n_rows > 3 ? 100 * g.step.n_rows : 100);
+        tsr_scheduler_note_time(g.scheduler, tsr_scheduler_load_of(g.scheduler),
+                                g.step.n_rows > 3 ? 100 * g.step.n_rows : 100);
     }
     found = b->state;
     rig_finish(&g);

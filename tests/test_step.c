@@ -17,6 +17,7 @@ static const tsr_step_limits small = {
     .max_rows = 24,
     .max_seqs = 5,
     .max_blocks = 6,
+    .n_groups = 2,
     .block_tokens = 16,
     .n_block_ids = 11,
     .n_vocab = 100,
@@ -84,10 +85,10 @@ static void fill(tsr_step *step, uint64_t *dice)
     assert_int_equal(tsr_step_reserve_appended(step, step->n_appended), TSR_OK);
     for (int i = 0; i < step->n_appended; i++) {
         step->append_lane[i] = dice_below(dice, l->max_seqs);
-        step->append_index[i] = dice_below(dice, l->max_blocks);
-        step->append_block[i] = dice_below(dice, l->n_block_ids);
+        step->append_index[i] = dice_below(dice, l->max_blocks * l->n_groups);
+        step->append_block[i] = dice_below(dice, l->n_block_ids + 1) - 1;
     }
-    step->n_copied = dice_below(dice, l->max_seqs + 1);
+    step->n_copied = dice_below(dice, l->max_seqs * l->n_groups + 1);
     for (int i = 0; i < step->n_copied; i++) {
         step->copy_from[i] = dice_below(dice, l->n_block_ids);
         step->copy_to[i] =
@@ -188,7 +189,7 @@ static void assert_within_limits(const tsr_step *step)
         assert_false(lane_left[step->left[i]]);
         lane_left[step->left[i]] = true;
     }
-    assert_true(step->n_copied <= l->max_seqs);
+    assert_true(step->n_copied <= l->max_seqs * l->n_groups);
     for (int i = 0; i < step->n_copied; i++) {
         assert_in_range(step->copy_from[i], 0, l->n_block_ids - 1);
         assert_in_range(step->copy_to[i], 0, l->n_block_ids - 1);
@@ -198,8 +199,8 @@ static void assert_within_limits(const tsr_step *step)
     assert_true(step->n_appended <= step->max_appended);
     for (int i = 0; i < step->n_appended; i++) {
         assert_in_range(step->append_lane[i], 0, l->max_seqs - 1);
-        assert_in_range(step->append_index[i], 0, l->max_blocks - 1);
-        assert_in_range(step->append_block[i], 0, l->n_block_ids - 1);
+        assert_in_range(step->append_index[i], 0, l->max_blocks * l->n_groups - 1);
+        assert_in_range(step->append_block[i] + 1, 0, l->n_block_ids);
     }
     for (int i = 0; i < step->n_wanted; i++) {
         assert_true(step->wanted[i] > (i > 0 ? step->wanted[i - 1] : -1));
@@ -314,13 +315,19 @@ static void the_largest_step_fits_its_bound_exactly(void **state)
         step->lanes[s] = s;
     }
     step->n_dropped = small.n_block_ids;
-    step->n_left = step->n_copied = small.max_seqs;
+    step->n_left = small.max_seqs;
     for (int i = 0; i < small.max_seqs; i++) {
         step->left[i] = i;
+    }
+    step->n_copied = small.max_seqs * small.n_groups;
+    for (int i = 0; i < step->n_copied; i++) {
         step->copy_to[i] = i + 1;
     }
-    assert_int_equal(tsr_step_reserve_appended(step, small.max_seqs * small.max_blocks), TSR_OK);
-    step->n_appended = small.max_seqs * small.max_blocks; // every lane's whole table
+    // Every lane's whole tables, each of which also lets go of what was before.
+    assert_int_equal(
+        tsr_step_reserve_appended(step, small.max_seqs * small.n_groups * (small.max_blocks + 1)),
+        TSR_OK);
+    step->n_appended = small.max_seqs * small.n_groups * (small.max_blocks + 1);
     fill_raw_and_entries(step, NULL, true);
     assert_int_equal(tsr_step_n_ints(step), tsr_step_max_ints(&small));
     assert_int_equal(tsr_step_pack(step, p->message), tsr_step_max_ints(&small));
@@ -365,6 +372,7 @@ static void a_decode_step_of_long_sequences_is_a_small_message(void **state)
         .max_rows = 512,
         .max_seqs = 64,
         .max_blocks = 8192,
+        .n_groups = 1,
         .block_tokens = 16,
         .n_block_ids = 64 * 8192,
         .n_vocab = 151936,
@@ -499,11 +507,11 @@ static void what_was_appended_stays_when_more_room_is_made(void **state)
 
 static void impossible_limits_are_refused(void **state)
 {
-    tsr_step_limits bad[7];
+    tsr_step_limits bad[8];
     tsr_step step = {0};
 
     (void)state;
-    for (int i = 0; i < 7; i++) {
+    for (int i = 0; i < 8; i++) {
         bad[i] = small;
     }
     bad[0].max_rows = 0;
@@ -513,7 +521,8 @@ static void impossible_limits_are_refused(void **state)
     bad[4].n_block_ids = 0;
     bad[5].n_vocab = 0;
     bad[6].max_blocks = bad[6].block_tokens = 1 << 20;
-    for (int i = 0; i < 7; i++) {
+    bad[7].n_groups = 0;
+    for (int i = 0; i < 8; i++) {
         assert_int_equal(tsr_step_init(&step, &bad[i]), TSR_ERR_ARG);
         assert_null(step.memory);
     }

@@ -165,15 +165,41 @@ static void end_unwanted(tsr_remote *r)
     }
 }
 
-static void submit_all(tsr_remote *r)
+static int by_age(const void *left, const void *right)
 {
+    const tsr_kept *a = *(tsr_kept *const *)left;
+    const tsr_kept *b = *(tsr_kept *const *)right;
+
+    return a->id < b->id ? -1 : 1; // ids count, whatever the slot
+}
+
+/* The oldest first, as they came: else one could wait for ever, where ranks are lost all the time.
+ */
+static tsr_status submit_all(tsr_remote *r)
+{
+    tsr_kept **all;
+    int n = 0;
+
     end_unwanted(r);
+    all = tsr_alloc((size_t)r->n_kept, sizeof(tsr_kept *));
+    if (all == NULL) {
+        return tsr_fail(TSR_ERR_NOMEM, "no memory to submit %d generations again", r->n_kept);
+    }
     for (int slot = 0; slot < r->n_slots; slot++) {
-        if (r->slots[slot] != NULL &&
-            tsr_kept_submit(r->slots[slot], &r->attach.link.out) != TSR_OK) {
+        if (r->slots[slot] != NULL) {
+            all[n++] = r->slots[slot];
+        }
+    }
+    qsort(all, (size_t)n, sizeof(tsr_kept *), by_age);
+    for (int i = 0; i < n; i++) {
+        const int slot = (int)(all[i]->name / TSR_KEPT_NAMES);
+
+        if (tsr_kept_submit(all[i], &r->attach.link.out) != TSR_OK) {
             end_here(r, slot, "error", tsr_status_message());
         }
     }
+    tsr_free(all);
+    return TSR_OK;
 }
 
 /* ---- what comes ------------------------------------------------------------------------------ */
@@ -317,7 +343,7 @@ static tsr_status turn(tsr_remote *r)
                      r->n_kept == 1 ? "request goes" : "requests go");
     }
     if (news == TSR_ATTACH_CAME) {
-        submit_all(r);
+        TSR_TRY(submit_all(r));
     }
     return TSR_OK;
 }

@@ -30,7 +30,8 @@ void play_open(play *p, int n_device, int n_host, int n_disk, const char *folder
         .n_host = n_host,
         .n_disk = n_disk,
         .folder = folder,
-        .n_tables = PLAY_TABLES,
+        .n_lanes = PLAY_TABLES,
+        .n_groups = 1,
         .max_blocks = PLAY_MOST_BLOCKS,
     };
 
@@ -148,7 +149,7 @@ static void take_blocks(play *p, play_seq *q, int n_tokens)
 static unsigned char *block_of(const play *p, int table, int index, bool to_write)
 {
     const tsr_kv_view view = tsr_kv_store_view(p->store, 0);
-    const int32_t *tables = tsr_kv_store_tables(p->store).data;
+    const int32_t *tables = tsr_kv_store_tables(p->store, 0).data;
     const int32_t entry = tables[table * PLAY_MOST_BLOCKS + index];
 
     if (to_write) {
@@ -213,7 +214,7 @@ tsr_status play_step(play *p, const int n_rows[PLAY_SEQS], bool waits)
     int32_t tables[PLAY_TABLES], first_pos[PLAY_TABLES], row_start[PLAY_TABLES + 1] = {0};
     int of[PLAY_TABLES];
     tsr_kv_visit visit = {.block_tokens = PLAY_TOKENS,
-                          .tables = tables,
+                          .lanes = tables,
                           .first_pos = first_pos,
                           .row_start = row_start,
                           .waits = waits};

@@ -28,10 +28,12 @@ void rig_init(rig *g, const tsr_scheduler_options *options)
 {
     tsr_step_limits limits;
 
+    assert_true(options->max_seqs <= MAX_SEQS);
     g->options = *options;
     assert_int_equal(tsr_scheduler_create(&g->scheduler, options), TSR_OK);
     limits = tsr_scheduler_step_limits(g->scheduler);
     assert_int_equal(tsr_step_init(&g->step, &limits), TSR_OK);
+    assert_int_equal(tsr_step_init(&g->ahead, &limits), TSR_OK);
     fake_ranks_init(&g->ranks, &limits, options->context);
     g->ranks.is_tiered = options->n_device_blocks > 0;
 }
@@ -40,13 +42,23 @@ void rig_clear(rig *g)
 {
     tsr_scheduler_destroy(g->scheduler);
     tsr_step_clear(&g->step);
+    tsr_step_clear(&g->ahead);
     fake_ranks_clear(&g->ranks);
 }
 
 bool rig_plan(rig *g)
 {
-    const bool busy = tsr_scheduler_plan(g->scheduler, &g->step, ++g->now_ns);
+    bool busy = true;
 
+    if (g->is_ahead) {
+        const tsr_step used = g->step;
+
+        g->step = g->ahead;
+        g->ahead = used;
+        g->is_ahead = false;
+    } else {
+        busy = tsr_scheduler_plan(g->scheduler, &g->step, ++g->now_ns);
+    }
     assert_true(tsr_scheduler_verify(g->scheduler));
     assert_true(g->step.n_rows <= g->options.max_batch_tokens);
     assert_int_equal(busy, g->step.n_seqs > 0 || g->step.n_dropped > 0 || g->step.n_appended > 0 ||
@@ -55,10 +67,40 @@ bool rig_plan(rig *g)
     return busy;
 }
 
+/* What the ranks bring comes when the next step is planned already. */
+static void run_ahead(rig *g)
+{
+    tsr_request *requests[MAX_SEQS];
+    int32_t later[MAX_SEQS];
+
+    for (int s = 0; s < g->step.n_seqs; s++) {
+        requests[s] = tsr_scheduler_samples(g->scheduler, s)
+                          ? tsr_scheduler_request_of(g->scheduler, s)
+                          : NULL;
+        later[s] = TSR_SCHEDULER_LATER;
+    }
+    tsr_scheduler_commit(g->scheduler, &g->step, later, ends, NULL, ++g->now_ns);
+    assert_true(tsr_scheduler_verify(g->scheduler));
+    g->is_ahead = tsr_scheduler_plan(g->scheduler, &g->ahead, ++g->now_ns);
+    assert_true(tsr_scheduler_verify(g->scheduler));
+    for (int s = 0; s < g->step.n_seqs; s++) {
+        if (requests[s] != NULL) {
+            tsr_scheduler_settle(g->scheduler, requests[s], g->ranks.next[s], ends, NULL, g->now_ns,
+                                 g->is_ahead ? &g->ahead : NULL);
+        }
+    }
+    assert_true(tsr_scheduler_verify(g->scheduler));
+    g->n_ahead++;
+}
+
 void rig_run(rig *g)
 {
     fake_ranks_run(&g->ranks, g->scheduler, &g->step);
     g->now_ns++;
+    if (g->plans_ahead && tsr_scheduler_may_plan_ahead(g->scheduler, &g->step)) {
+        run_ahead(g);
+        return;
+    }
     if (g->ranks.report.is_spoilt) {
         tsr_scheduler_void(g->scheduler, g->now_ns);
     } else {

@@ -9,13 +9,18 @@
 enum {
     VOCAB = 50,
     END_TOKEN = 7,
-    MAX_PROMPT = 64
+    MAX_PROMPT = 64,
+    MAX_SEQS = 64
 };
 
 typedef struct rig {
     tsr_scheduler_options options;
     tsr_scheduler *scheduler;
     tsr_step step;
+    bool plans_ahead; /* a step while the one before runs, where that can be done */
+    bool is_ahead;    /* the next is in `ahead` */
+    tsr_step ahead;
+    int n_ahead;    /* so often */
     int64_t now_ns; /* a nanosecond later at each plan and commit, or as a test sets it */
     fake_ranks ranks;
 } rig;

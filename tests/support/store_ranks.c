@@ -18,8 +18,14 @@ static const tsr_kv_layout layout = {
 
 typedef struct cell {
     int32_t token;
-    int32_t position;
+    int32_t place;
 } cell;
+
+/* In whose blocks it is, and where. */
+static cell cell_of(int32_t token, int group, int32_t position)
+{
+    return (cell){token, group << 24 | position};
+}
 
 #define CHECK(r, condition)                                                                      \
     do {                                                                                         \
@@ -56,6 +62,7 @@ bool store_ranks_open(store_ranks *r, int n_ranks, const tsr_step_limits *limits
     const bool is_tiered = room->n_host + room->n_disk > 0;
 
     *r = (store_ranks){.n_ranks = n_ranks, .limits = *limits};
+    memcpy(r->reach, room->reach, sizeof(r->reach));
     CHECK_OK(r, tsr_step_init(&r->step, limits));
     r->next = tsr_alloc((size_t)limits->max_seqs, sizeof(*r->next));
     r->known = tsr_alloc((size_t)limits->n_block_ids, sizeof(*r->known));
@@ -69,7 +76,8 @@ bool store_ranks_open(store_ranks *r, int n_ranks, const tsr_step_limits *limits
             .n_host = room->n_host + (i > 1 ? i : 0),
             .n_disk = room->n_disk + (room->n_disk > 0 ? 2 * i : 0),
             .folder = folder,
-            .n_tables = limits->max_seqs,
+            .n_lanes = limits->max_seqs,
+            .n_groups = limits->n_groups,
             .max_blocks = limits->max_blocks,
         };
 
@@ -104,7 +112,9 @@ static bool note_changes(store_ranks *r)
         r->known[step->dropped[i]] = false;
     }
     for (int i = 0; i < step->n_appended; i++) {
-        r->known[step->append_block[i]] = true;
+        if (step->append_block[i] >= 0) {
+            r->known[step->append_block[i]] = true;
+        }
     }
     for (int i = 0; i < step->n_copied; i++) {
         CHECK(r, r->known[step->copy_from[i]] && r->known[step->copy_to[i]]);
@@ -122,7 +132,7 @@ static bool apply_changes(store_ranks *r, tsr_kv_store *store)
     const tsr_step *step = &r->step;
     const tsr_kv_visit visit = {.block_tokens = STORE_BLOCK_TOKENS,
                                 .n_seqs = step->n_seqs,
-                                .tables = step->lanes,
+                                .lanes = step->lanes,
                                 .first_pos = step->first_pos,
                                 .row_start = step->row_start,
                                 .waits = step->waits != 0};
@@ -144,16 +154,16 @@ static bool apply_changes(store_ranks *r, tsr_kv_store *store)
     return true;
 }
 
-/* Where a position of a lane lies; *on_device. NULL: nowhere. */
-static unsigned char *place_of(const store_ranks *r, int rank, int32_t lane, int64_t position,
-                               bool *on_device)
+/* Where a group's position of a lane lies; *on_device. NULL: nowhere. */
+static unsigned char *place_of(const store_ranks *r, int rank, int32_t lane, int group,
+                               int64_t position, bool *on_device)
 {
     const tsr_kv_store *store = r->ranks[rank].store;
     const tsr_kv_view view = tsr_kv_store_view(store, 0);
     const size_t block_bytes = tsr_kv_layout_block_bytes(&layout);
-    const int32_t *tables = tsr_kv_store_tables(store).data;
+    const tsr_tensor tables = tsr_kv_store_tables(store, group);
     const int32_t entry =
-        tables[(int64_t)lane * r->limits.max_blocks + position / STORE_BLOCK_TOKENS];
+        ((const int32_t *)tables.data)[lane * tables.stride + position / STORE_BLOCK_TOKENS];
     const size_t at = (size_t)(position % STORE_BLOCK_TOKENS) * (block_bytes / STORE_BLOCK_TOKENS);
 
     *on_device = entry >= 0;
@@ -175,14 +185,37 @@ static bool write_rows(store_ranks *r, int rank)
     for (int s = 0; s < step->n_seqs; s++) {
         for (int row = step->row_start[s]; row < step->row_start[s + 1]; row++) {
             const int32_t position = step->first_pos[s] + row - step->row_start[s];
-            const cell c = {step->tokens[row], position};
-            bool on_device;
-            unsigned char *at = place_of(r, rank, step->lanes[s], position, &on_device);
 
-            CHECK(r, at != NULL && on_device);
-            memcpy(at, &c, sizeof(c));
-            memcpy(at + last, &c, sizeof(c));
+            for (int g = 0; g < r->limits.n_groups; g++) {
+                const cell c = cell_of(step->tokens[row], g, position);
+                bool on_device;
+                unsigned char *at = place_of(r, rank, step->lanes[s], g, position, &on_device);
+
+                CHECK(r, at != NULL && on_device);
+                memcpy(at, &c, sizeof(c));
+                memcpy(at + last, &c, sizeof(c));
+            }
         }
+    }
+    return true;
+}
+
+/* What the rows of a request see through a group of layers. */
+static bool read_group(store_ranks *r, int rank, const tsr_request *request, int group,
+                       int32_t first_pos, int32_t n)
+{
+    const size_t last = tsr_kv_layout_block_bytes(&layout) / STORE_BLOCK_TOKENS - sizeof(cell);
+    const int64_t reach = r->reach[group];
+    int32_t position = reach > 0 && first_pos >= reach ? first_pos - (int32_t)reach + 1 : 0;
+
+    for (; position < n; position++) {
+        const cell c = cell_of(request->tokens[position], group, position);
+        bool on_device;
+        const unsigned char *at = place_of(r, rank, request->lane, group, position, &on_device);
+
+        CHECK(r, at != NULL);
+        CHECK(r, memcmp(at, &c, sizeof(c)) == 0);
+        CHECK(r, memcmp(at + last, &c, sizeof(c)) == 0);
     }
     return true;
 }
@@ -190,7 +223,6 @@ static bool write_rows(store_ranks *r, int rank)
 /* Only when all have written: nobody may have written into another's block. */
 static bool read_back(store_ranks *r, int rank, const tsr_scheduler *scheduler)
 {
-    const size_t last = tsr_kv_layout_block_bytes(&layout) / STORE_BLOCK_TOKENS - sizeof(cell);
     const tsr_kv_tiers *tiers = tsr_kv_store_tiers(r->ranks[rank].store);
     const tsr_step *step = &r->step;
 
@@ -200,14 +232,10 @@ static bool read_back(store_ranks *r, int rank, const tsr_scheduler *scheduler)
         const bool is_spoilt = tiers != NULL && tsr_kv_tiers_is_spoilt(tiers, s);
 
         CHECK(r, step->lanes[s] == request->lane && step->first_pos[s] == request->n_cached);
-        for (int32_t position = 0; position < n && !is_spoilt; position++) {
-            const cell c = {request->tokens[position], position};
-            bool on_device;
-            const unsigned char *at = place_of(r, rank, step->lanes[s], position, &on_device);
-
-            CHECK(r, at != NULL);
-            CHECK(r, memcmp(at, &c, sizeof(c)) == 0);
-            CHECK(r, memcmp(at + last, &c, sizeof(c)) == 0);
+        for (int g = 0; g < r->limits.n_groups && !is_spoilt; g++) {
+            if (!read_group(r, rank, request, g, step->first_pos[s], n)) {
+                return false;
+            }
         }
     }
     return true;

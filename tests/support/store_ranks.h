@@ -1,7 +1,7 @@
 /*
  * tests/support/store_ranks.h - ranks that carry out steps with the real storage and without a
- * model: each has tiers of its own size, writes a token's place with the token, and reads back all
- * that a sequence has.
+ * model: each has tiers of its own size, writes a token's place with the token, in each group of
+ * layers, and reads back all that a sequence's rows see.
  */
 #ifndef TSR_TESTS_SUPPORT_STORE_RANKS_H
 #define TSR_TESTS_SUPPORT_STORE_RANKS_H
@@ -17,6 +17,7 @@ enum {
 typedef struct store_ranks {
     int n_ranks;
     tsr_step_limits limits;
+    int64_t reach[TSR_BLOCK_MOST_GROUPS];
     struct {
         tsr_device *dev;
         tsr_kv_store *store;
@@ -34,7 +35,9 @@ typedef struct store_ranks {
 
 /* What each rank has room for at least; those behind the first have more, each differently. */
 typedef struct store_room {
-    int n_device, n_host, n_disk; /* blocks; without the last two there are no tiers */
+    int n_device, n_host, n_disk;         /* blocks; without the last two there are no tiers */
+    int64_t reach[TSR_BLOCK_MOST_GROUPS]; /* [n_groups] the last positions that rows of a group of
+                                             layers see; 0: all */
 } store_room;
 
 /* False: it could not be made; `why` says it. */

@@ -93,7 +93,8 @@ bool timed_ranks_step(timed_ranks *t)
     t->now_ns += t->step.n_seqs > 0 ? (int64_t)(t->last_us * 1e3) : 0;
     tsr_scheduler_commit(t->scheduler, &t->step, t->next, never, NULL, t->now_ns);
     if (!t->mute && t->step.n_seqs > 0) {
-        tsr_scheduler_note_time(t->scheduler, (int64_t)t->last_us);
+        tsr_scheduler_note_time(t->scheduler, tsr_scheduler_load_of(t->scheduler),
+                                (int64_t)t->last_us);
     }
     return true;
 }
