@@ -45,7 +45,7 @@ struct tsr_engine {
     int64_t sent_ns;  /* when the last step was */
     double load_s;
     uint64_t token_bytes; /* of weights that one token's matrices read on all ranks */
-    bool stopped; /* the leader has sent END, a follower has seen it */
+    bool stopped;         /* the leader has sent END, a follower has seen it */
     int64_t drain_ns;
     int64_t asked_ns; /* since when a signal asks to end; 0: none does */
 

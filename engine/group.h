@@ -47,10 +47,10 @@ typedef struct tsr_member {
     tsr_writing writing;  /* of the text so far */
 
     /* Samples only. */
-    int32_t next;       /* held: the token that it will get */
-    double logprob;     /* of the token chosen last */
-    bool is_chosen;     /* and it is not in the sum yet */
-    bool is_complete;   /* by a token that ends it; a step planned ahead may have a row behind that */
+    int32_t next;     /* held: the token that it will get */
+    double logprob;   /* of the token chosen last */
+    bool is_chosen;   /* and it is not in the sum yet */
+    bool is_complete; /* by a token that ends it; a step planned ahead may have a row behind that */
     tsr_top_token *top; /* owned, [n_top]: of its place */
     int n_top_found;
     tsr_text text; /* decoded and not yet told: an unfinished character, or what may be the

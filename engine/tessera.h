@@ -466,9 +466,9 @@ TSR_API TSR_MUST_CHECK tsr_status tsr_engine_measure(tsr_engine *engine, double 
 /* ---- an engine in processes of its own ---------------------------------------------------------
  *
  * A program that is no rank drives an engine by the same calls: tsr_engine_submit(), _cancel(),
- * _step(), _describe(), _memory(), _blocks(), _model(), _destroy(); it is the leader to itself, and never
- * follows. The ranks are a job of `tessera engine`, whose leader talks with it over a Unix socket
- * that only the same user may use. What is different then:
+ * _step(), _describe(), _memory(), _blocks(), _model(), _destroy(); it is the leader to itself, and
+ * never follows. The ranks are a job of `tessera engine`, whose leader talks with it over a Unix
+ * socket that only the same user may use. What is different then:
  *
  *   lost ranks   When a rank dies or is stopped, the job is ended and started again. Generations
  *                wait and go on where they were: no event comes twice, and tokens are those of an
@@ -476,7 +476,8 @@ TSR_API TSR_MUST_CHECK tsr_status tsr_engine_measure(tsr_engine *engine, double 
  * ranks were lost five times in a row before anything came of it. a step       passes on what has
  * come, and waits some milliseconds for it. submitting   fails at once only for what the client
  * itself sees; what the leader refuses ends with "error", and event.status says why. stats and
- * memory and blocks are as they were told last, at most a second or so ago. measuring    is UNSUPPORTED.
+ * memory and blocks are as they were told last, at most a second or so ago. measuring    is
+ * UNSUPPORTED.
  *
  * Ranks that a program has started end with it, however it ends. Start them from a thread that
  * lives as long as they are to: the kernel ends them with it.
