@@ -12,7 +12,8 @@
 
 enum {
     TURN_MS = 5,
-    END_US = 10000000 // that a job has to end when it is asked to
+    SERVING_TURN_MS = 1, // what is handed in meanwhile waits for so long
+    END_US = 10000000    // that a job has to end when it is asked to
 };
 
 static const int64_t first_rest_ns = 500000000;
@@ -184,7 +185,7 @@ static tsr_status serve(tsr_attach *a, tsr_attach_news *news)
     bool any = false;
     tsr_status st;
 
-    (void)poll(&watched, 1, TURN_MS);
+    (void)poll(&watched, 1, a->is_idle ? 0 : SERVING_TURN_MS);
     st = tsr_link_receive(&a->link, &any);
     if (st == TSR_ERR_NOMEM) {
         return st;

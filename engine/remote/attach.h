@@ -44,6 +44,7 @@ typedef struct tsr_attach {
     int64_t lost_ns;    /* since when it has not served */
     int64_t served_ns;  /* when it began to serve last; 0: it never did */
     bool was_useful;    /* set by whoever hears that something came of it */
+    bool is_idle;       /* likewise: nothing is waited for */
     int n_failures;     /* in a row */
     int n_restarts;
     double away_s; /* the last time */

@@ -333,7 +333,8 @@ static tsr_status turn(tsr_remote *r)
     tsr_attach *a = &r->attach;
     tsr_attach_news news;
 
-    a->was_useful = a->was_useful || r->n_kept == 0;
+    a->is_idle = r->n_kept == 0;
+    a->was_useful = a->was_useful || a->is_idle;
     TSR_TRY(tsr_attach_turn(a, &news));
     if (news == TSR_ATTACH_LOST) {
         say_lost(r);
