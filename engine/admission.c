@@ -55,25 +55,6 @@ int tsr_admission_most_blocks(const tsr_scheduler_options *o)
     return o->n_device_blocks > 0 ? o->n_device_blocks + o->n_host_blocks : o->n_blocks;
 }
 
-/* The longest sequence that so many blocks hold. */
-static int64_t most_tokens(const tsr_scheduler_options *o, int n_blocks)
-{
-    const tsr_block_groups groups = tsr_admission_groups(o);
-    int64_t low = 0;
-    int64_t high = tsr_block_table_blocks_for(o->context, o->block_tokens); // columns
-
-    while (low < high) {
-        const int64_t middle = low + (high - low + 1) / 2;
-
-        if (tsr_block_groups_most(&groups, middle * o->block_tokens, 0) <= n_blocks) {
-            low = middle;
-        } else {
-            high = middle - 1;
-        }
-    }
-    return low * o->block_tokens;
-}
-
 tsr_status tsr_admission_check_request(const tsr_scheduler_options *o, const tsr_request *r,
                                        int n_waiting)
 {
@@ -101,7 +82,7 @@ tsr_status tsr_admission_check_request(const tsr_scheduler_options *o, const tsr
                         "the prompt of %lld tokens takes %lld cache blocks and there are %d: at "
                         "most %lld tokens fit",
                         (long long)r->n_prompt, (long long)n_blocks, n_usable,
-                        (long long)most_tokens(o, n_usable));
+                        (long long)tsr_block_groups_longest(&groups, n_usable, o->context));
     }
     if (o->max_queue > 0 && n_waiting >= o->max_queue) {
         return tsr_fail(TSR_ERR_FULL, "%d requests wait already, the queue takes %d", n_waiting,

@@ -9,7 +9,7 @@
 #include "base/alloc.h"
 
 enum {
-    LONG_WEIGHT = 4 // what is unused in blocks that are kept for all positions counts so much more
+    LONG_WEIGHT = 8 // what is unused in blocks that are kept for all positions counts so much more
 };
 
 /* Layers of the cache that are seen equally far back. */

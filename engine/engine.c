@@ -69,8 +69,8 @@ static uint64_t token_bytes(const tsr_engine *e)
         const tsr_shard shard = tsr_shard_of(&config->shape, rank, n_ranks);
         size_t rank_bytes = 0;
 
-        if (tsr_weights_measure(&rank_bytes, checkpoint, config, &shard, e->settings.weights_as) ==
-            TSR_OK) {
+        if (tsr_weights_measure(&rank_bytes, checkpoint, config, &shard, e->settings.weights_as,
+                                tsr_device_kind_of(e->dev)) == TSR_OK) {
             n_bytes += rank_bytes;
         }
     }
@@ -169,6 +169,7 @@ static tsr_engine_stats describe_rank(const tsr_engine *e)
     const tsr_config *config = tsr_model_config(e->model);
     const tsr_shard_shape *shape = &config->shape;
     const tsr_kv_layout layout = tsr_settings_kv_layout(&e->settings, config, &e->shard);
+    const tsr_block_groups groups = tsr_settings_groups(&e->settings, config);
     const int64_t q_dim = (int64_t)shape->n_heads * shape->head_dim;
     const int64_t kv_dim = (int64_t)shape->n_kv_heads * shape->head_dim;
     tsr_kv_layout whole = layout;
@@ -188,6 +189,8 @@ static tsr_engine_stats describe_rank(const tsr_engine *e)
         .n_lower_blocks = e->settings.room.n_host + e->settings.room.n_disk,
         .n_blocks_free = e->leader == NULL ? 0 : tsr_leader_n_free_blocks(e->leader),
         .context = e->settings.context,
+        .longest = tsr_block_groups_longest(
+            &groups, e->settings.room.n_device + e->settings.room.n_host, e->settings.context),
         .token_bytes = e->token_bytes,
         .token_macs = (uint64_t)(config->n_layers * layer_macs),
         .head_macs = (uint64_t)(shape->n_vocab * shape->dim),

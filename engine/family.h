@@ -32,13 +32,14 @@ typedef enum tsr_layout {
     TSR_LAYOUT_STACK_GATE_UP, /* [experts, gate; up, columns] */
     TSR_LAYOUT_LATENT, /* for each head its part of K without rotary dimensions, then its V */
     TSR_LAYOUT_HEADS,  /* [heads, rows, columns]: a weight a head */
+    TSR_LAYOUT_A_HEAD, /* [D]: a vector a head, each a tensor */
     TSR_LAYOUT_COUNT
 } tsr_layout;
 
 /*
  * One way to name a role's tensor: ".weight" and ".bias" are put behind `name`; "%l" in it is the
- * layer and "%e" the expert. A name that ends in '=' is used without ".weight" (and with "_bias").
- * A role may be listed several times: what the file has is taken, the first first.
+ * layer and "%e" the expert or the head. A name that ends in '=' is used without ".weight" (and
+ * with "_bias"). A role may be listed several times: what the file has is taken, the first first.
  */
 typedef struct tsr_tensor_name {
     tsr_shard_role role;

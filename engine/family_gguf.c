@@ -12,6 +12,7 @@
 
 #define BLOCK "blk.%l."
 #define HEAD_NORMS (TSR_ROLE_BIT(TSR_ROLE_Q_HEAD_NORM) | TSR_ROLE_BIT(TSR_ROLE_K_HEAD_NORM))
+#define HEADS_NORMS (TSR_ROLE_BIT(TSR_ROLE_Q_HEADS_NORM) | TSR_ROLE_BIT(TSR_ROLE_K_HEADS_NORM))
 #define POST_NORMS (TSR_ROLE_BIT(TSR_ROLE_ATTN_POST_NORM) | TSR_ROLE_BIT(TSR_ROLE_FF_POST_NORM))
 
 static const tsr_tensor_name names[] = {
@@ -175,8 +176,13 @@ static tsr_status read_deepseek2(tsr_config *c, const tsr_gguf *gguf)
     const int head_dim =
         whole(c, gguf, "attention.key_length_mla", whole(c, gguf, "attention.key_length", 0));
     const double log_scale = number(c, gguf, "rope.scaling.yarn_log_multiplier", 0);
+    const int gating = whole(c, gguf, "expert_gating_func", 1);
     double magnitude = 1;
 
+    if (gating > 1) { // DeepSeek-V3's
+        return tsr_fail(TSR_ERR_UNSUPPORTED,
+                        "deepseek2: expert_gating_func is %d; 1, softmax, is known", gating);
+    }
     TSR_TRY(read_experts(c, gguf));
     c->kv_low = whole(c, gguf, "attention.kv_lora_rank", 0);
     c->q_low = whole(c, gguf, "attention.q_lora_rank", 0);
@@ -227,6 +233,7 @@ static tsr_status read_gemma2(tsr_config *c, const tsr_gguf *gguf)
 static tsr_status read_gemma3(tsr_config *c, const tsr_gguf *gguf)
 {
     TSR_TRY(read_gemma(c, gguf));
+    c->logit_cap = (float)number(c, gguf, "final_logit_softcapping", 0);
     if (c->n_layers == 62) {
         set_scale(c, 1 / sqrt((double)c->shape.dim / c->shape.n_heads));
     }
@@ -254,6 +261,7 @@ static tsr_status read_stablelm(tsr_config *c, const tsr_gguf *gguf)
     tsr_family_set(&c->roles, TSR_ROLE_BIT(TSR_ROLE_FF_NORM),
                    has_tensor(gguf, "blk.0.ffn_norm.weight"));
     c->parallel = (c->roles & TSR_ROLE_BIT(TSR_ROLE_FF_NORM)) == 0;
+    tsr_family_set(&c->roles, HEADS_NORMS, has_tensor(gguf, "blk.0.attn_q_norm.weight"));
     return TSR_OK;
 }
 
@@ -291,9 +299,7 @@ static tsr_status read_mpt(tsr_config *c, const tsr_gguf *gguf)
 static tsr_status read_command_r(tsr_config *c, const tsr_gguf *gguf)
 {
     c->logit_scale = (float)number(c, gguf, "logit_scale", 0.0625);
-    tsr_family_set(&c->roles,
-                   TSR_ROLE_BIT(TSR_ROLE_Q_HEADS_NORM) | TSR_ROLE_BIT(TSR_ROLE_K_HEADS_NORM),
-                   has_tensor(gguf, "blk.0.attn_q_norm.weight"));
+    tsr_family_set(&c->roles, HEADS_NORMS, has_tensor(gguf, "blk.0.attn_q_norm.weight"));
     return TSR_OK;
 }
 

@@ -63,6 +63,13 @@ static const tsr_tensor_name phi_names[] = {
     {0},
 };
 
+static const tsr_tensor_name stablelm_names[] = {
+    {TSR_ROLE_Q_HEADS_NORM, TSR_LAYOUT_A_HEAD, LAYER "self_attn.q_layernorm.norms.%e"},
+    {TSR_ROLE_K_HEADS_NORM, TSR_LAYOUT_A_HEAD, LAYER "self_attn.k_layernorm.norms.%e"},
+    {0},
+};
+
+#define HEADS_NORMS (TSR_ROLE_BIT(TSR_ROLE_Q_HEADS_NORM) | TSR_ROLE_BIT(TSR_ROLE_K_HEADS_NORM))
 #define HEAD_NORMS (TSR_ROLE_BIT(TSR_ROLE_Q_HEAD_NORM) | TSR_ROLE_BIT(TSR_ROLE_K_HEAD_NORM))
 #define POST_NORMS (TSR_ROLE_BIT(TSR_ROLE_ATTN_POST_NORM) | TSR_ROLE_BIT(TSR_ROLE_FF_POST_NORM))
 
@@ -84,7 +91,9 @@ static tsr_status read_gemma2(tsr_config *c, const tsr_hf_keys *keys)
     double scalar = 256;
 
     TSR_TRY(read_gemma(c, keys));
-    TSR_TRY(tsr_hf_number(keys, "attn_logit_softcapping", &attention_cap));
+    if (capped) { // of its scores Gemma 3 has none, though its files may speak of one
+        TSR_TRY(tsr_hf_number(keys, "attn_logit_softcapping", &attention_cap));
+    }
     TSR_TRY(tsr_hf_number(keys, "final_logit_softcapping", &logit_cap));
     TSR_TRY(tsr_hf_number(keys, "query_pre_attn_scalar", &scalar));
     c->attention_cap = (float)attention_cap;
@@ -102,7 +111,7 @@ static const tsr_family gemma = {
     .norm_plus_one = true,
     .norm_eps = 1e-6,
     .activation = TSR_ACTIVATION_GELU_TANH,
-    .activation_key = "hidden_activation",
+    .activation_key = "", // old files say "gelu" and mean this one
     .tied = true,
     .rope_pairs = TSR_ROPE_HALVES,
     .head_dim = 256,
@@ -178,9 +187,7 @@ static tsr_status read_cohere(tsr_config *c, const tsr_hf_keys *keys)
     TSR_TRY(tsr_hf_number(keys, "logit_scale", &scale));
     TSR_TRY(tsr_hf_bool(keys, "use_qk_norm", &qk_norm));
     c->logit_scale = (float)scale;
-    tsr_family_set(&c->roles,
-                   TSR_ROLE_BIT(TSR_ROLE_Q_HEADS_NORM) | TSR_ROLE_BIT(TSR_ROLE_K_HEADS_NORM),
-                   qk_norm);
+    tsr_family_set(&c->roles, HEADS_NORMS, qk_norm);
     return TSR_OK;
 }
 
@@ -190,10 +197,7 @@ static tsr_status read_stablelm(tsr_config *c, const tsr_hf_keys *keys)
 
     TSR_TRY(tsr_hf_bool(keys, "use_parallel_residual", &c->parallel));
     TSR_TRY(tsr_hf_bool(keys, "qk_layernorm", &qk_norm));
-    if (qk_norm) {
-        return tsr_fail(TSR_ERR_UNSUPPORTED, "%s: qk_layernorm is not known in this family",
-                        keys->label);
-    }
+    tsr_family_set(&c->roles, HEADS_NORMS, qk_norm);
     tsr_family_set(&c->roles, TSR_ROLE_BIT(TSR_ROLE_FF_NORM), !c->parallel);
     return TSR_OK;
 }
@@ -247,7 +251,7 @@ static const tsr_family cohere = {
 
 static const tsr_family stablelm = {
     .name = "stablelm",
-    .names = {tsr_family_llama_names},
+    .names = {stablelm_names, tsr_family_llama_names},
     .roles = TSR_FAMILY_GATED,
     .biases = TSR_FAMILY_NORMS,
     .norm = TSR_NORM_LAYER,

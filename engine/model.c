@@ -351,7 +351,7 @@ bool tsr_model_kv_at(const tsr_model *model, int i, tsr_model_kv *out)
 {
     const tsr_config *c = &model->config;
     const tsr_kv_layout layout = {
-        .n_layers = c->n_layers,
+        .n_layers = c->n_kv_layers,
         .n_kv_heads = (int)c->shape.n_kv_heads,
         .key_dim = c->shape.head_dim,
         .value_dim = c->shape.head_dim,
@@ -364,6 +364,30 @@ bool tsr_model_kv_at(const tsr_model *model, int i, tsr_model_kv *out)
     }
     out->type = tsr_kv_type_name(layout.type);
     out->bytes_per_token = (tsr_kv_layout_block_bytes(&layout) + 63) / 64;
+    return true;
+}
+
+bool tsr_model_reach_at(const tsr_model *model, int i, tsr_model_reach *out)
+{
+    const tsr_config *c = &model->config;
+    int64_t known[TSR_CONFIG_GROUPS];
+    int n_known = 0;
+
+    // Groups of the same reach follow one another.
+    for (int g = 0; g < c->n_groups; g++) {
+        if (g == 0 || c->reach[g] != known[n_known - 1]) {
+            known[n_known++] = c->reach[g];
+        }
+    }
+    if (i < 0 || i >= n_known) {
+        return false;
+    }
+    *out = (tsr_model_reach){.n_positions = known[i]};
+    for (int layer = 0; layer < c->n_layers; layer++) {
+        const tsr_layer_config *l = &c->layers[layer];
+
+        out->n_layers += l->makes_kv && c->reach[l->group] == known[i] ? 1 : 0;
+    }
     return true;
 }
 
@@ -444,7 +468,8 @@ tsr_status tsr_model_share_of(const tsr_model *model, int rank, int n_ranks, tsr
         return tsr_fail(TSR_ERR_ARG, "rank %d of %d ranks", rank, n_ranks);
     }
     shard = tsr_shard_of(&c->shape, rank, n_ranks);
-    TSR_TRY(tsr_weights_measure(&weight_bytes, model->checkpoint, c, &shard, TSR_FORMAT_COUNT));
+    TSR_TRY(tsr_weights_measure(&weight_bytes, model->checkpoint, c, &shard, TSR_FORMAT_COUNT,
+                                TSR_DEVICE_CPU));
     *out = (tsr_model_share){
         .first_head = shard.heads.first,
         .n_heads = shard.heads.count,

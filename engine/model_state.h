@@ -3,6 +3,7 @@
  *
  *   model.c        opening one, and what it is
  *   model_text.c   texts and conversations to ids and back
+ *   model_rounding.c   how far its weights move when they are rounded
  */
 #ifndef TSR_ENGINE_MODEL_STATE_H
 #define TSR_ENGINE_MODEL_STATE_H

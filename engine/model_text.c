@@ -49,6 +49,25 @@ tsr_status tsr_model_detokenize(const tsr_model *model, const int32_t *ids, int6
     return TSR_OK;
 }
 
+tsr_status tsr_model_token_text(const tsr_model *model, int32_t id, char **text, size_t *n_bytes)
+{
+    tsr_text whole = {0};
+    tsr_status st;
+
+    TSR_TRY(need_tokenizer(model));
+    st = tsr_text_append(&whole, "", 0);
+    if (st == TSR_OK) {
+        st = tsr_tokenizer_decode(model->tokenizer, NULL, &whole, id, true);
+    }
+    if (st != TSR_OK) {
+        tsr_text_clear(&whole);
+        return st;
+    }
+    *text = whole.bytes;
+    *n_bytes = whole.n_bytes;
+    return TSR_OK;
+}
+
 static tsr_status append_all(tsr_ids *list, const tsr_ids *more)
 {
     for (int64_t i = 0; i < more->n_ids; i++) {

@@ -9,6 +9,7 @@
 enum {
     WORD_BITS = 32,
     NAME_BYTES = 256,
+    MOST_GROUPS = 65536,
     FP8_NAN = 0x7F
 };
 
@@ -244,13 +245,18 @@ static tsr_status find_words(tsr_packed *p, bool *found, const tsr_checkpoint *c
 /* Runs have one scale for 32 columns, whose product with an integer code is exact. */
 static tsr_format format_of(const tsr_packed *p)
 {
-    if (p->groups != NULL || p->n_cols % TSR_TILE_COLS != 0 ||
-        (p->n_groups > 1 && group_size(p->how) % TSR_TILE_COLS != 0) ||
-        (p->how->kind != TSR_PACKING_FP8 && p->scale_type == TSR_ENCODING_F32)) {
+    const bool runs =
+        p->groups == NULL && (p->n_groups == 1 || group_size(p->how) % TSR_TILE_COLS == 0);
+
+    if (p->n_cols % TSR_TILE_COLS != 0 || p->n_groups > MOST_GROUPS ||
+        (p->how->kind == TSR_PACKING_FP8 && !runs)) {
         return TSR_FORMAT_F32;
     }
     if (p->how->kind == TSR_PACKING_FP8) {
         return TSR_FORMAT_FP8;
+    }
+    if (!runs || p->scale_type == TSR_ENCODING_F32) {
+        return p->how->bits == 4 ? TSR_FORMAT_Q4_MIXED : TSR_FORMAT_Q8_MIXED;
     }
     return p->how->bits == 4 ? TSR_FORMAT_Q4_WIDE : TSR_FORMAT_Q8_WIDE;
 }
@@ -391,14 +397,22 @@ static tsr_status no_number(const tsr_packed *p, int64_t row, int64_t col)
                     (long long)col);
 }
 
+/* Codes of eight bits without sign are brought to -128..127 in tiles. */
+static int less_by(const tsr_packed *p)
+{
+    return p->how->bits == 8 &&
+                   (p->how->kind == TSR_PACKING_GPTQ || p->how->kind == TSR_PACKING_WORDS)
+               ? 128
+               : 0;
+}
+
 tsr_status tsr_packed_run(const tsr_packed *p, tsr_encoding_run *run, int64_t row, int64_t tile)
 {
     const int64_t first = tile * TSR_TILE_COLS;
     const int64_t group = group_of(p, first);
     const float d = scale_at(p, row, group);
     const int zero = zero_at(p, row, group);
-    // Codes of eight bits without sign are brought to -128..127.
-    const int less = p->format == TSR_FORMAT_Q8_WIDE && p->how->kind != TSR_PACKING_BYTES ? 128 : 0;
+    const int less = less_by(p);
     bool sound = isfinite(d);
     int16_t codes[TSR_TILE_COLS];
 
@@ -410,6 +424,24 @@ tsr_status tsr_packed_run(const tsr_packed *p, tsr_encoding_run *run, int64_t ro
     run->d[0] = run->d[1] = d;
     run->m[0] = run->m[1] = zero == less ? -0.0F : d * (float)(less - zero);
     return sound ? TSR_OK : no_number(p, row, first);
+}
+
+void tsr_packed_groups(const tsr_packed *p, uint16_t groups[TSR_TILE_COLS], int64_t tile)
+{
+    for (int c = 0; c < TSR_TILE_COLS; c++) {
+        groups[c] = (uint16_t)group_of(p, tile * TSR_TILE_COLS + c);
+    }
+}
+
+tsr_status tsr_packed_group(const tsr_packed *p, float *d, float *z, int64_t row, int64_t group)
+{
+    *d = scale_at(p, row, group);
+    *z = (float)(zero_at(p, row, group) - less_by(p));
+    return isfinite(*d) ? TSR_OK
+                        : tsr_fail(TSR_ERR_FORMAT,
+                                   "the scale of row %lld, group %lld is no "
+                                   "number",
+                                   (long long)row, (long long)group);
 }
 
 tsr_status tsr_packed_values(const tsr_packed *p, float *out, int64_t row, int64_t first, int64_t n)

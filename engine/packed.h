@@ -16,10 +16,11 @@
  *            (github.com/neuralmagic/compressed-tensors)
  *
  * A value is (code - zero) * scale in all of them, rounded once. They go into tiles
- * (kernels/weight.h) as they are. They are opened to f32 where neighbouring columns have different
- * scales, where rows are no whole number of tiles, and where integer codes have scales of f32,
- * whose products with a code need not be exact. Which of it depends on the whole weight only: it
- * is the same on every rank. Activations are not rounded as such checkpoints may ask for.
+ * (kernels/weight.h) as they are: mixed ones where neighbouring columns are in different groups,
+ * and where integer codes have scales of f32, whose products with a code need not be exact. They
+ * are opened to f32 where rows are no whole number of tiles. Which of it depends on the whole
+ * weight only: it is the same on every rank. Activations are not rounded as such checkpoints may
+ * ask for.
  *
  * Threads: reading from several threads is safe.
  */
@@ -65,10 +66,16 @@ typedef struct tsr_packed {
 TSR_MUST_CHECK tsr_status tsr_packed_find(tsr_packed *out, bool *found, const tsr_packing *how,
                                           const tsr_checkpoint *checkpoint, const char *name);
 
-/* Columns [32 tile, 32 tile + 32) of a row, for tsr_weight_put_run(). Not for F32. Errors: FORMAT
- * (a code or a scale is no number). */
+/* Columns [32 tile, 32 tile + 32) of a row, for tsr_weight_put_run(); of mixed formats the codes
+ * only. Not for F32. Errors: FORMAT (a code or a scale is no number). */
 TSR_MUST_CHECK tsr_status tsr_packed_run(const tsr_packed *packed, tsr_encoding_run *run,
                                          int64_t row, int64_t tile);
+
+/* For mixed formats: the groups of these columns, and d and z of a row in a group. Errors: FORMAT
+ * (d is no number). */
+void tsr_packed_groups(const tsr_packed *packed, uint16_t groups[TSR_TILE_COLS], int64_t tile);
+TSR_MUST_CHECK tsr_status tsr_packed_group(const tsr_packed *packed, float *d, float *z,
+                                           int64_t row, int64_t group);
 
 /* Columns [first, first + n) of a row as f32. Errors as above. */
 TSR_MUST_CHECK tsr_status tsr_packed_values(const tsr_packed *packed, float *out, int64_t row,

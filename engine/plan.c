@@ -85,7 +85,7 @@ static tsr_status find_place(place *p, const draft *d, int rank)
         weight_bytes = tsr_weights_estimate(d->encoding, d->config, &p->shard);
     } else {
         TSR_TRY(tsr_weights_measure(&weight_bytes, tsr_model_checkpoint(d->request->model),
-                                    d->config, &p->shard, s->weights_as));
+                                    d->config, &p->shard, s->weights_as, TSR_DEVICE_CPU));
     }
     p->weight_bytes = weight_bytes;
     return TSR_OK;
@@ -113,6 +113,7 @@ static tsr_plan_share measure(const draft *d, const place *p, const tsr_settings
 {
     const tsr_step_limits limits = tsr_settings_step_limits(s, d->config);
     const tsr_kv_store_options store = tsr_settings_store(s, d->config, &p->shard);
+    const tsr_block_groups groups = tsr_settings_groups(s, d->config);
     const tsr_decoder_parts parts = {
         .config = d->config,
         .shard = &p->shard,
@@ -132,6 +133,8 @@ static tsr_plan_share measure(const draft *d, const place *p, const tsr_settings
                        (p->rank == 0 ? tsr_leader_table_bytes(s, d->config, d->n_ranks) : 0),
         .kv_token_bytes =
             p->own.block_bytes * (uint64_t)d->config->n_groups / (uint64_t)s->block_tokens,
+        .kv_sequence_bytes =
+            p->own.block_bytes * (uint64_t)tsr_block_groups_most(&groups, d->settings.context, 0),
         .kv_bytes = (uint64_t)s->used.n_device * p->own.block_bytes,
         .host_bytes = tsr_kv_tiers_host_bytes(p->own.block_bytes, s->used.n_host),
     };

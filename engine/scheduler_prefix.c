@@ -86,8 +86,8 @@ static bool may_have(const tsr_scheduler *s, const int32_t *ids)
 {
     bool may = true;
 
-    for (int g = 0; g < s->groups.n && s->is_tiered; g++) {
-        may = may && s->n_lanes_with[ids[g]] > 0;
+    for (int g = 0; g < s->groups.n; g++) {
+        may = may && ids[g] != TSR_BLOCK_NONE && (!s->is_tiered || s->n_lanes_with[ids[g]] > 0);
     }
     return may;
 }

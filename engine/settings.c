@@ -62,8 +62,7 @@ static tsr_status take_count(int *out, const char *name, int64_t value, int fall
     return TSR_OK;
 }
 
-/* `dtype` and `quantize` together: at most one of them asks for something. */
-static tsr_status take_format(tsr_format *out, const char *dtype, const char *quantize)
+tsr_status tsr_settings_weights(tsr_format *out, const char *dtype, const char *quantize)
 {
     static const struct {
         const char *name;
@@ -171,7 +170,7 @@ tsr_status tsr_settings_choose(tsr_settings *s, const tsr_engine_options *option
         return tsr_fail(TSR_ERR_ARG, "activations of type \"%s\"; known are int8 and f32",
                         activations);
     }
-    return take_format(&s->weights_as, options->dtype, options->quantize);
+    return tsr_settings_weights(&s->weights_as, options->dtype, options->quantize);
 }
 
 tsr_status tsr_settings_resolve(tsr_settings *s, const tsr_engine_options *options,

@@ -52,6 +52,11 @@ TSR_MUST_CHECK tsr_status tsr_settings_choose(tsr_settings *settings,
                                               const tsr_engine_options *options,
                                               const tsr_config *config);
 
+/* What plain weights become: `dtype` or `quantize` of tsr_engine_options, at most one of which asks
+ * for something. Errors: ARG. */
+TSR_MUST_CHECK tsr_status tsr_settings_weights(tsr_format *out, const char *dtype,
+                                               const char *quantize);
+
 /* All the rest, on each rank alone. Errors: as above. */
 TSR_MUST_CHECK tsr_status tsr_settings_resolve(tsr_settings *settings,
                                                const tsr_engine_options *options,

@@ -24,6 +24,8 @@ typedef struct known {
     const char *family; /* as config.json calls it; NULL: "llama" */
     int n_experts;
     int n_used; /* experts that a token takes */
+    int window; /* positions that layers see, but for each window_period-th, which sees all */
+    int window_period;
 } known;
 
 // name, layers, heads, KV heads, head dim, dim, feed-forward, vocabulary, context
@@ -39,6 +41,10 @@ static const known shapes[] = {
     {"llama-3.2-1b", 16, 32, 8, 64, 2048, 8192, 128256, 131072, .tied_head = true},
     {"llama-3.2-3b", 28, 24, 8, 128, 3072, 8192, 128256, 131072, .tied_head = true},
     {"falcon-7b", 32, 71, 1, 64, 4544, 18176, 65024, 2048, .tied_head = true, .family = "falcon"},
+    {"gemma-2-9b", 42, 16, 8, 256, 3584, 14336, 256000, 8192, true, .family = "gemma2",
+     .window = 4096, .window_period = 2},
+    {"gemma-3-27b", 62, 32, 16, 128, 5376, 21504, 262208, 131072, true, .family = "gemma3_text",
+     .window = 1024, .window_period = 6},
     {"mistral-7b", 32, 32, 8, 128, 4096, 14336, 32000, 32768, .tied_head = false},
     {"mixtral-8x7b", 32, 32, 8, 128, 4096, 14336, 32000, 32768, .family = "mixtral", .n_experts = 8,
      .n_used = 2},
@@ -97,6 +103,9 @@ static tsr_status fill(tsr_config *config, const known *k)
     }
     for (int layer = 0; layer < k->n_layers; layer++) {
         config->layers[layer].experts = k->n_experts > 0;
+        if (k->window > 0 && (layer + 1) % k->window_period != 0) {
+            config->layers[layer].window = k->window;
+        }
     }
     return tsr_config_finish(config);
 }

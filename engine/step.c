@@ -40,8 +40,8 @@ static tsr_status check_limits(const tsr_step_limits *limits)
         limits->n_groups < 1 || limits->block_tokens < 1 || limits->n_block_ids < 1 ||
         limits->n_vocab < 1) {
         return tsr_fail(TSR_ERR_ARG,
-                        "step: limits of %d rows, %d sequences, %d blocks of %d tokens in %d "
-                        "groups, %d block ids and %d tokens must all be positive",
+                        "step: %d rows, %d sequences of %d blocks of %d tokens in %d "
+                        "groups, %d block ids, %d tokens: all must be positive",
                         limits->max_rows, limits->max_seqs, limits->max_blocks,
                         limits->block_tokens, limits->n_groups, limits->n_block_ids,
                         limits->n_vocab);
@@ -187,8 +187,7 @@ tsr_status tsr_step_reserve(tsr_step *step, int64_t n)
     return TSR_OK;
 }
 
-/* Every entry of every lane can be told in one step, and each of its groups let go of something;
- * each block id at least once. */
+/* Every entry of every lane, each of whose groups lets go of something as well; or each id once. */
 static int64_t most_appended(const tsr_step_limits *limits)
 {
     const int64_t of_a_lane = ((int64_t)limits->max_blocks + 1) * limits->n_groups;
@@ -285,13 +284,9 @@ typedef struct packed {
     const int32_t *first_pos;
     const int32_t *lanes;
     const int32_t *is_long;
-    const int32_t *dropped;
-    const int32_t *left;
-    const int32_t *append_lane;
-    const int32_t *append_index;
-    const int32_t *append_block;
-    const int32_t *copy_from;
-    const int32_t *copy_to;
+    const int32_t *dropped, *left;
+    const int32_t *append_lane, *append_index, *append_block;
+    const int32_t *copy_from, *copy_to;
     const int32_t *wanted;
     const int32_t *targets;
     const int32_t *sharpness; // bits of floats

@@ -98,6 +98,14 @@ typedef struct tsr_model_kv {
 } tsr_model_kv;
 TSR_API bool tsr_model_kv_at(const tsr_model *model, int i, tsr_model_kv *out);
 
+/* Layers of the cache by how far back rows see their keys and values, which is as much as a
+ * sequence keeps of them; the furthest first, false past the last. */
+typedef struct tsr_model_reach {
+    int64_t n_positions; /* 0: all */
+    int n_layers;
+} tsr_model_reach;
+TSR_API bool tsr_model_reach_at(const tsr_model *model, int i, tsr_model_reach *out);
+
 /* The file's metadata in order: key and value in words (long values abbreviated); false past the
  * last. */
 TSR_API bool tsr_model_metadata_at(const tsr_model *model, int i, char *key, size_t key_bytes,
@@ -115,6 +123,25 @@ typedef struct tsr_model_share {
 TSR_API TSR_MUST_CHECK tsr_status tsr_model_share_of(const tsr_model *model, int rank, int n_ranks,
                                                      tsr_model_share *out);
 
+/* How far a tensor's weights move when they are rounded. */
+typedef struct tsr_model_rounded {
+    const char *name;    /* good during the call; NULL: all tensors together */
+    uint64_t n_elements; /* that are rounded */
+    double relative;     /* root mean square of the differences, as a part of the values' */
+    double largest;      /* difference */
+} tsr_model_rounded;
+
+typedef void tsr_model_rounded_fn(void *ctx, const tsr_model_rounded *rounded);
+
+/*
+ * Rounds whatever the engine's option `quantize` rounds, keeps nothing, and tells of each tensor,
+ * then of all together. All processors work; it takes as long as loading.
+ *   to  as that option: "int8", "int4" or "fp8"
+ * Errors: ARG, FORMAT (a tensor is missing or cannot be rounded), NOMEM.
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_model_round(const tsr_model *model, const char *to,
+                                                  tsr_model_rounded_fn *each, void *ctx);
+
 /*
  * Text to ids and back. *ids and *text are handed out: tsr_tessera_free(). Special tokens are
  * recognised in text only when match_special; ids of special tokens become text only when
@@ -126,6 +153,12 @@ TSR_API TSR_MUST_CHECK tsr_status tsr_model_tokenize(const tsr_model *model, con
                                                      int32_t **ids, int64_t *n_ids);
 TSR_API TSR_MUST_CHECK tsr_status tsr_model_detokenize(const tsr_model *model, const int32_t *ids,
                                                        int64_t n_ids, bool show_special,
+                                                       char **text, size_t *n_bytes);
+
+/* One token as it stands within a text, special ones shown: what `tsr_model_detokenize` gives of a
+ * token alone is what begins a text, without the space that some tokenizers take off there. Errors
+ * and ownership likewise. */
+TSR_API TSR_MUST_CHECK tsr_status tsr_model_token_text(const tsr_model *model, int32_t id,
                                                        char **text, size_t *n_bytes);
 
 typedef struct tsr_chat_message {
@@ -394,10 +427,13 @@ typedef struct tsr_engine_stats {
     int n_lower_blocks; /* of these, in tiers below the device's */
     int n_blocks_free;
     int64_t context;
+    int64_t longest; /* tokens of a sequence that has device and host memory for itself; at most
+                        `context` */
     uint64_t token_bytes;    /* weight bytes that one token's matrices read, all ranks */
     uint64_t token_macs;     /* multiply-adds of one token's layers (a prompt token), all ranks */
     uint64_t head_macs;      /* and of the head */
-    uint64_t kv_token_bytes; /* bytes of keys and values a position, all ranks */
+    uint64_t kv_token_bytes; /* bytes of keys and values a position, all ranks; layers that see a
+                                window only give those of a long sequence back */
     int64_t n_steps;
     int64_t n_preempted;
     double block_fill; /* of the bytes in blocks that running sequences held, those with tokens */
@@ -462,6 +498,24 @@ TSR_API TSR_MUST_CHECK tsr_status tsr_engine_blocks(tsr_engine *engine, int64_t 
  */
 TSR_API TSR_MUST_CHECK tsr_status tsr_engine_measure(tsr_engine *engine, double *read_bytes_per_s,
                                                      double *macs_per_s);
+
+/* One way in which layers see their past, and what it costs. */
+typedef struct tsr_attention_cost {
+    int n_layers;                  /* that see so */
+    int64_t window, stride, local; /* 0, 0, 0: everything; otherwise as engine/config.h has them */
+    int64_t context;               /* positions, the last of which looks */
+    int64_t seen;                  /* how many of them it sees */
+    uint64_t seen_bytes;           /* keys and values of these, on this rank */
+    double seen_s;                 /* attention of a layer for that one row and the own heads */
+    double full_s;                 /* and if it saw everything */
+} tsr_attention_cost;
+
+/*
+ * Measures the i-th way that occurs among the layers, on this rank alone, over a cache of its own
+ * of up to 8,192 positions. Errors: ARG (past the last), UNSUPPORTED (not on the host), NOMEM.
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_engine_attention_cost(tsr_engine *engine, int i,
+                                                            tsr_attention_cost *out);
 
 /* ---- an engine in processes of its own ---------------------------------------------------------
  *
@@ -531,11 +585,13 @@ typedef struct tsr_plan_request {
 /* What one rank's memory would hold. */
 typedef struct tsr_plan_share {
     uint64_t weight_bytes;
-    uint64_t workspace_bytes; /* activations, scratch and sums of the largest step */
-    uint64_t table_bytes;     /* books of blocks, steps, candidates */
-    uint64_t kv_token_bytes;  /* keys and values of one token */
-    uint64_t kv_bytes;        /* the cache */
-    uint64_t host_bytes;      /* its pool in host memory, beside the device */
+    uint64_t workspace_bytes;   /* activations, scratch and sums of the largest step */
+    uint64_t table_bytes;       /* books of blocks, steps, candidates */
+    uint64_t kv_token_bytes;    /* keys and values of one token, */
+    uint64_t kv_sequence_bytes; /* and of a sequence of `context` tokens: less than for each of
+                                   them, where layers see a window only */
+    uint64_t kv_bytes;          /* the cache */
+    uint64_t host_bytes;        /* its pool in host memory, beside the device */
 } tsr_plan_share;
 
 typedef struct tsr_plan {

@@ -36,11 +36,14 @@ static tsr_encoding encoding_for(const tsr_weight_place *place, tsr_format as)
     return place->transposed ? TSR_ENCODING_F32 : stored;
 }
 
-tsr_format tsr_weight_pack_format(const tsr_weight_place *place, tsr_format as)
+tsr_format tsr_weight_pack_format(const tsr_weight_place *place, tsr_format as, tsr_device_kind on)
 {
-    return is_rounded(place, as) ? as
-           : place->is_packed    ? place->packed.format
-                                 : tsr_weight_format_for(encoding_for(place, as));
+    if (place->is_packed) {
+        return tsr_weight_is_mixed(place->packed.format) && on != TSR_DEVICE_CPU
+                   ? TSR_FORMAT_F32
+                   : place->packed.format;
+    }
+    return is_rounded(place, as) ? as : tsr_weight_format_for(encoding_for(place, as));
 }
 
 /* Packed weights: the rows that are lines of `rows`, or the columns when they lie transposed. */
@@ -160,6 +163,31 @@ static tsr_status make_bench(tsr_weight_pack_bench *bench, int64_t n_cols)
     return TSR_OK;
 }
 
+/* Which groups the columns of a mixed panel are in, and the table of these. */
+static tsr_status put_groups(const tsr_weight_pack *pack, char *to, float *table, int64_t first,
+                             int n_rows)
+{
+    const tsr_packed *packed = &pack->place.packed;
+
+    for (int64_t t = 0; t < pack->cols.count / TSR_TILE_COLS; t++) {
+        uint16_t groups[TSR_TILE_COLS];
+
+        tsr_packed_groups(packed, groups, pack->cols.first / TSR_TILE_COLS + t);
+        tsr_weight_put_groups(packed->format, to, t, groups);
+    }
+    memset(table, 0, (size_t)tsr_weight_table_floats(packed->n_groups) * sizeof(*table));
+    for (int r = 0; r < n_rows; r++) {
+        const int64_t row = tsr_weight_place_line(&pack->place, first + r);
+
+        for (int64_t g = 0; g < packed->n_groups; g++) {
+            float *of_group = table + tsr_weight_table_floats(g);
+
+            TSR_TRY(tsr_packed_group(packed, &of_group[r], &of_group[TSR_PANEL_ROWS + r], row, g));
+        }
+    }
+    return TSR_OK;
+}
+
 /* A panel of a packed weight, its rows written run by run. */
 static tsr_status put_runs(const tsr_weight_pack *pack, char *to, int64_t first, int n_rows)
 {
@@ -250,7 +278,13 @@ tsr_status tsr_weight_pack_one(const tsr_weight_pack *pack, tsr_weight_pack_benc
     char *to = pack->panels + (size_t)panel * pack->panel_bytes;
     const void *rows[TSR_PANEL_ROWS] = {NULL};
 
-    if (p->is_packed && p->packed.format != TSR_FORMAT_F32) {
+    if (tsr_weight_is_mixed(pack->format)) {
+        TSR_TRY(put_runs(pack, to, first, n_rows));
+        return put_groups(pack, to,
+                          pack->groups + panel * tsr_weight_table_floats(p->packed.n_groups), first,
+                          n_rows);
+    }
+    if (p->is_packed && pack->format != TSR_FORMAT_F32) {
         return put_runs(pack, to, first, n_rows);
     }
     if (!p->is_packed && !p->transposed && !is_rounded(p, pack->as) && as == p->source->encoding) {

@@ -16,9 +16,11 @@ extern "C" {
 
 typedef struct tsr_weight_pack {
     tsr_weight_place place;
-    tsr_format as; /* as of tsr_weight_pack_format() */
-    char *panels;  /* destination */
+    tsr_format as;     /* as of tsr_weight_pack_format() */
+    tsr_format format; /* that it has in panels */
+    char *panels;      /* destination */
     size_t panel_bytes;
+    float *groups;        /* of mixed formats: destination of the table */
     tsr_range rows, cols; /* of the weight */
 } tsr_weight_pack;
 
@@ -29,10 +31,11 @@ typedef struct tsr_weight_pack_bench {
 } tsr_weight_pack_bench;
 
 /* What a weight becomes: plain ones what `as` says (COUNT: as they are), quantised ones what holds
- * them without loss, or F32 when they lie transposed. as  also Q8, Q4 or FP8, to which
- * kernels/round_weight.h rounds each 32 columns of a row; every cut must then be a multiple of 32.
+ * them without loss, or F32 when they lie transposed or are mixed and not for the host. as  also
+ * Q8, Q4 or FP8, to which kernels/round_weight.h rounds each 32 columns of a row; every cut must
+ * then be a multiple of 32.
  */
-tsr_format tsr_weight_pack_format(const tsr_weight_place *place, tsr_format as);
+tsr_format tsr_weight_pack_format(const tsr_weight_place *place, tsr_format as, tsr_device_kind on);
 
 /* The bytes of the file that rows x cols of a weight are. */
 uint64_t tsr_weight_pack_file_bytes(const tsr_weight_place *place, tsr_range rows, tsr_range cols);

@@ -259,6 +259,10 @@ static form form_of(const tsr_config *c, tsr_shard_role role, tsr_layout layout,
     case TSR_LAYOUT_LATENT:
         f = latent_form(c, role, number);
         break;
+    case TSR_LAYOUT_A_HEAD:
+        f.n_lines = 1;
+        f.place.is_a_head = true;
+        break;
     default:
         break;
     }

@@ -33,6 +33,7 @@ typedef struct tsr_weight_place {
     int64_t step;
     int64_t skip;
     bool transposed;
+    bool is_a_head; /* the tensor is one head's part: the others have tensors of their own */
 } tsr_weight_place;
 
 /* The whole weight's shape, whatever the ranks. number: of the head or expert, for those that there

@@ -91,10 +91,11 @@ TSR_MUST_CHECK tsr_status tsr_weights_load(tsr_weights *weights, tsr_device *dev
                                            tsr_format as);
 void tsr_weights_clear(tsr_weights *weights); /* fine on {0} */
 
-/* Bytes that the shard will take on its rank, without loading anything. Errors as above. */
+/* Bytes that the shard will take on a device of its rank, without loading anything. Errors as
+ * above. */
 TSR_MUST_CHECK tsr_status tsr_weights_measure(size_t *n_bytes, const tsr_checkpoint *checkpoint,
                                               const tsr_config *config, const tsr_shard *shard,
-                                              tsr_format as);
+                                              tsr_format as, tsr_device_kind on);
 
 /* The same of a model that only its config is known of: all its matrices being of `encoding`. */
 size_t tsr_weights_estimate(tsr_encoding encoding, const tsr_config *config,

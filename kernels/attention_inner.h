@@ -238,10 +238,11 @@ TSR_INLINE const char *key_piece(const tsr_attention_run *run, int g, tsr_kv_typ
                                       within * run->key_dim * key_bits_of(kv) / 8;
 }
 
-/* o += e v over tokens [from, to) of n_queries, n_vectors of dimensions from `dim` on. */
+/* o += e v over each step-th token of [from, to) of n_queries, n_vectors of dimensions from `dim`
+ * on. */
 TSR_INLINE void gather(int n_queries, int n_vectors, tsr_kv_type kv, const tsr_attention_run *run,
                        const float *e, float *o, int64_t part_floats, int dim, int from, int to,
-                       const tsr_attention_run *then)
+                       int step, const tsr_attention_run *then)
 {
     const v16 levels = levels_of(value_bits_of(kv), kv);
     v16 sums[MAX_QUERIES][4];
@@ -259,7 +260,8 @@ TSR_INLINE void gather(int n_queries, int n_vectors, tsr_kv_type kv, const tsr_a
         const char *next = then != NULL ? key_piece(then, g, kv) : NULL;
         const int64_t next_bytes = run->key_dim * key_bits_of(kv) / 8;
 
-        for (int t = t0; t < t1; t++) {
+        for (; t0 < t1; t0 += step) {
+            const int t = t0;
             const int64_t row = (int64_t)(t - g * TSR_LANES) * run->padded_dim + dim;
             v16 v[4];
 
@@ -280,7 +282,6 @@ TSR_INLINE void gather(int n_queries, int n_vectors, tsr_kv_type kv, const tsr_a
                 }
             }
         }
-        t0 = t1;
     }
     UNROLL
     for (int i = 0; i < n_queries; i++) {
@@ -302,10 +303,10 @@ TSR_INLINE void gather(int n_queries, int n_vectors, tsr_kv_type kv, const tsr_a
     }                                                                                           \
     static void gather_##n_queries##_##n_vectors##_##type(                                      \
         const tsr_attention_run *run, const float *e, float *o, int64_t part_floats, int dim,   \
-        int from, int to, const tsr_attention_run *then)                                        \
+        int from, int to, int step, const tsr_attention_run *then)                              \
     {                                                                                           \
         gather(n_queries, n_vectors, TSR_KV_TYPE_##type, run, e, o, part_floats, dim, from, to, \
-               then);                                                                           \
+               step, then);                                                                     \
     }
 TILES(TILE, F32)
 TILES(TILE, F16)
@@ -318,7 +319,7 @@ TILES(TILE, INT2)
 typedef void score_fn(const tsr_attention_run *run, const float *q, float *scores, int first,
                       bool ask);
 typedef void gather_fn(const tsr_attention_run *run, const float *e, float *o, int64_t part_floats,
-                       int dim, int from, int to, const tsr_attention_run *then);
+                       int dim, int from, int to, int step, const tsr_attention_run *then);
 
 #define SCORE(n_queries, n_vectors, type) \
     [TSR_KV_TYPE_##type][n_queries][n_vectors] = score_##n_queries##_##n_vectors##_##type,

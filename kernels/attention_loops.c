@@ -68,29 +68,47 @@ static void score_all(const tsr_attention_run *run, const tsr_attention_tile *ti
 /* Only the groups in which something is seen. */
 static void score_pattern(const tsr_attention_run *run, const tsr_attention_tile *tile)
 {
-    for (int i = 0, n; i < tile->n_queries; i += n) {
-        int done = 0; // groups
+    const int to = groups_of(tile->pattern[tile->n_pattern - 1].end);
 
-        n = next_queries(tile->n_queries - i);
-        for (int r = 0; r < tile->n_pattern; r++) {
-            const int end = groups_of(tile->pattern[r].end);
+    for (int from = 0, end; from < to; from = end + 1) {
+        for (end = from; end < to && run->keys[end] != NULL; end++) {
+        }
+        for (int i = 0, n; i < tile->n_queries && end > from; i += n) {
+            n = next_queries(tile->n_queries - i);
+            score_groups(run, tile, i, n, from, end);
+        }
+    }
+}
 
-            score_groups(run, tile, i, n, most(done, tile->pattern[r].first / TSR_LANES), end);
-            done = end;
+/* 1 where the pattern shows a token, 0 beside it in its group. */
+static void mark_pattern(float *shown, const tsr_attention_run *run, const tsr_attention_tile *tile)
+{
+    for (int g = 0; g < TSR_ATTENTION_GROUPS; g++) {
+        if (run->keys[g] != NULL) {
+            v16_store(shown + g * TSR_LANES, v16_set1(0.0F));
+        }
+    }
+    for (int r = 0; r < tile->n_pattern; r++) {
+        for (int t = tile->pattern[r].first; t < tile->pattern[r].end; t++) {
+            shown[t] = 1.0F;
         }
     }
 }
 
 /* Soft cap and slope over groups [from, to). */
-static void bend(float *s, int from, int to, float softcap, float slope, float distance)
+static void bend(const tsr_attention_run *run, float *s, int from, int to, float softcap,
+                 float slope, float distance)
 {
     const v16 cap = v16_set1(softcap);
     const v16 one = v16_set1(1.0F);
     v16 d = v16_add(v16_load(lane_numbers), v16_set1(distance + (float)(from * TSR_LANES)));
 
-    for (int g = from; g < to; g++) {
+    for (int g = from; g < to; g++, d = v16_add(d, v16_set1((float)TSR_LANES))) {
         v16 x = v16_load(s + g * TSR_LANES);
 
+        if (run->keys[g] == NULL) {
+            continue;
+        }
         if (softcap > 0) {
             // tanh x = 1 - 2 / (e^2x + 1); where e^2x would overflow it is 1 to the last bit, so
             // that 2 x is held below 80: it is minus the larger of -2 x and -80.
@@ -100,7 +118,6 @@ static void bend(float *s, int from, int to, float softcap, float slope, float d
             x = v16_sub(cap, v16_div(v16_add(cap, cap), v16_add(e, one)));
         }
         v16_store(s + g * TSR_LANES, v16_fma(v16_set1(slope), d, x));
-        d = v16_add(d, v16_set1((float)TSR_LANES));
     }
 }
 
@@ -115,19 +132,21 @@ static void bend_rounded(float *s, int from, int to, float scale, float slope, f
     }
 }
 
-/* Puts x wherever groups [from, to) lie outside of the ranges. */
-static void fill_unseen(float *s, int from, int to, const tsr_attention_range *ranges, int n_ranges,
-                        float x)
+/* Puts x wherever groups [from, to) lie outside of what query i sees. */
+static void fill_unseen(const tsr_attention_run *run, const tsr_attention_tile *tile, int i,
+                        float *s, int from, int to, const float *shown, float x)
 {
-    int t = from * TSR_LANES;
-
-    for (int r = 0; r <= n_ranges; r++) {
-        const int end = r < n_ranges ? ranges[r].first : to * TSR_LANES;
-
-        for (; t < end; t++) {
-            s[t] = x;
+    for (int g = from; g < to && tile->pattern != NULL; g++) {
+        if (run->keys[g] != NULL) {
+            v16_store(s + g * TSR_LANES, v16_choose(v16_load(s + g * TSR_LANES), v16_set1(x),
+                                                    v16_load(shown + g * TSR_LANES)));
         }
-        t = r < n_ranges ? ranges[r].end : t;
+    }
+    for (int t = from * TSR_LANES; t < tile->seen[i].first && tile->pattern == NULL; t++) {
+        s[t] = x;
+    }
+    for (int t = tile->seen[i].end; t < to * TSR_LANES && tile->pattern == NULL; t++) {
+        s[t] = x;
     }
 }
 
@@ -152,9 +171,13 @@ static void unscale(float *s, int from, int to, const tsr_attention_run *run, co
     const int64_t mean_stride = (run->key_dim + TSR_LANES - 1) / TSR_LANES * TSR_LANES;
 
     for (int g = from; g < to; g++) {
-        v16 x = v16_mul(v16_load(s + g * TSR_LANES), v16_load(run->key_scales + g * TSR_LANES));
+        v16 x;
 
-        if (run->means != NULL && run->keys[g] != NULL) {
+        if (run->keys[g] == NULL) {
+            continue;
+        }
+        x = v16_mul(v16_load(s + g * TSR_LANES), v16_load(run->key_scales + g * TSR_LANES));
+        if (run->means != NULL) {
             x = v16_fma(v16_load(run->centred + g * TSR_LANES),
                         v16_set1(of_mean(q, run->means + g * mean_stride, run->key_dim)), x);
         }
@@ -191,13 +214,11 @@ static void widen_mean(float *mean, const int8_t *codes, int key_dim, float scal
 }
 
 /* Scores of what query i sees become e, and zeros beside it. Sets m and l. */
-static void soften(const tsr_attention_run *run, const tsr_attention_tile *tile, int i, float *m,
-                   float *l)
+static void soften(const tsr_attention_run *run, const tsr_attention_tile *tile, int i,
+                   const float *shown, float *m, float *l)
 {
-    const tsr_attention_range *ranges = tile->pattern != NULL ? tile->pattern : &tile->seen[i];
-    const int n_ranges = tile->pattern != NULL ? tile->n_pattern : 1;
-    const int from = ranges[0].first / TSR_LANES;
-    const int to = groups_of(ranges[n_ranges - 1].end);
+    const int from = tile->seen[i].first / TSR_LANES;
+    const int to = groups_of(tile->seen[i].end);
     float *s = tile->scores + i * TSR_ATTENTION_RUN;
     v16 largest = v16_set1(-INFINITY);
     v16 sum = v16_set1(0.0F);
@@ -211,21 +232,28 @@ static void soften(const tsr_attention_run *run, const tsr_attention_tile *tile,
     } else if (tile->softcap > 0 || tile->slopes != NULL) {
         const float slope = tile->slopes == NULL ? 0 : tile->slopes[i % tile->n_heads];
 
-        bend(s, from, to, tile->softcap, slope, tile->distance - (float)(i / tile->n_heads));
+        bend(run, s, from, to, tile->softcap, slope, tile->distance - (float)(i / tile->n_heads));
     }
-    fill_unseen(s, from, to, ranges, n_ranges, -INFINITY); // whatever lies there
+    fill_unseen(run, tile, i, s, from, to, shown, -INFINITY); // whatever lies there
     for (int g = from; g < to; g++) {
-        largest = v16_max(largest, v16_load(s + g * TSR_LANES));
+        if (run->keys[g] != NULL) {
+            largest = v16_max(largest, v16_load(s + g * TSR_LANES));
+        }
     }
     *m = v16_largest(largest);
     largest = v16_set1(*m);
     for (int g = from; g < to; g++) {
-        v16_store(s + g * TSR_LANES, v16_exp(v16_sub(v16_load(s + g * TSR_LANES), largest)));
+        if (run->keys[g] != NULL) {
+            v16_store(s + g * TSR_LANES, v16_exp(v16_sub(v16_load(s + g * TSR_LANES), largest)));
+        }
     }
-    fill_unseen(s, from, to, ranges, n_ranges, 0); // v16_exp(-infinity) is tiny, not nothing
+    fill_unseen(run, tile, i, s, from, to, shown, 0); // v16_exp(-infinity) is tiny, not nothing
     for (int g = from; g < to; g++) {
         const v16 e = v16_load(s + g * TSR_LANES);
 
+        if (run->keys[g] == NULL) {
+            continue;
+        }
         sum = v16_add(sum, e);
         if (run->value_scales != NULL) {
             v16_store(s + g * TSR_LANES, v16_mul(e, v16_load(run->value_scales + g * TSR_LANES)));
@@ -235,13 +263,13 @@ static void soften(const tsr_attention_run *run, const tsr_attention_tile *tile,
 }
 
 static void gather_all(const tsr_attention_run *run, const float *e, float *o, int64_t part_floats,
-                       int n_queries, int from, int to, const tsr_attention_run *then)
+                       int n_queries, int from, int to, int step, const tsr_attention_run *then)
 {
     const int n_dims = run->padded_dim / TSR_LANES;
 
     for (int j = 0, n; j < n_dims && from < to; j += n) {
         n = next_vectors(n_dims - j, n_queries);
-        gather_tiles[run->type][n_queries][n](run, e, o, part_floats, j * TSR_LANES, from, to,
+        gather_tiles[run->type][n_queries][n](run, e, o, part_floats, j * TSR_LANES, from, to, step,
                                               j == 0 ? then : NULL);
     }
 }
@@ -260,12 +288,33 @@ static void gather_block(const tsr_attention_run *run, const tsr_attention_tile 
 
     for (int k = 0; k < n - 1; k++) {
         gather_all(run, e + k * TSR_ATTENTION_RUN, o + k * part_floats, part_floats, 1,
-                   most(seen[k].first, from), least(seen[k].end, shared_from), NULL);
+                   most(seen[k].first, from), least(seen[k].end, shared_from), 1, NULL);
     }
-    gather_all(run, e, o, part_floats, n, shared_from, shared_end, i == 0 ? tile->then : NULL);
+    gather_all(run, e, o, part_floats, n, shared_from, shared_end, 1, i == 0 ? tile->then : NULL);
     for (int k = 1; k < n; k++) {
         gather_all(run, e + k * TSR_ATTENTION_RUN, o + k * part_floats, part_floats, 1,
-                   most(most(seen[k].first, from), shared_end), least(seen[k].end, to), NULL);
+                   most(most(seen[k].first, from), shared_end), least(seen[k].end, to), 1, NULL);
+    }
+}
+
+/* Single tokens that lie equally far apart are taken in one go. */
+static void gather_pattern(const tsr_attention_run *run, const tsr_attention_tile *tile, int i,
+                           int n)
+{
+    const int64_t part_floats = run->padded_dim + TSR_ATTENTION_PART_TAIL;
+    const tsr_attention_range *p = tile->pattern;
+
+    for (int r = 0; r < tile->n_pattern; r++) {
+        const int from = p[r].first;
+        const bool alone = p[r].end == from + 1 && r + 1 < tile->n_pattern;
+        const int step = alone ? p[r + 1].first - from : 1;
+
+        for (; alone && r + 1 < tile->n_pattern && p[r + 1].end == p[r].end + step &&
+               p[r + 1].first == p[r].first + step;
+             r++) {
+        }
+        gather_all(run, tile->scores + i * TSR_ATTENTION_RUN, tile->parts + i * part_floats,
+                   part_floats, n, from, p[r].end, step, NULL);
     }
 }
 
@@ -273,8 +322,10 @@ static void attend(const tsr_attention_run *run, const tsr_attention_tile *tile)
 {
     const int64_t part_floats = run->padded_dim + TSR_ATTENTION_PART_TAIL;
     const int most_seen = tile->seen[tile->n_queries - 1].end;
+    _Alignas(64) float shown[TSR_ATTENTION_RUN]; // of a pattern
 
     if (tile->pattern != NULL) {
+        mark_pattern(shown, run, tile);
         score_pattern(run, tile);
     } else {
         score_all(run, tile);
@@ -283,14 +334,11 @@ static void attend(const tsr_attention_run *run, const tsr_attention_tile *tile)
         float *part = tile->parts + i * part_floats;
 
         memset(part, 0, (size_t)part_floats * sizeof(*part));
-        soften(run, tile, i, part + run->padded_dim, part + run->padded_dim + 1);
+        soften(run, tile, i, shown, part + run->padded_dim, part + run->padded_dim + 1);
     }
     for (int i = 0, n; tile->pattern != NULL && i < tile->n_queries; i += n) {
         n = next_queries(tile->n_queries - i);
-        for (int r = 0; r < tile->n_pattern; r++) {
-            gather_all(run, tile->scores + i * TSR_ATTENTION_RUN, tile->parts + i * part_floats,
-                       part_floats, n, tile->pattern[r].first, tile->pattern[r].end, NULL);
-        }
+        gather_pattern(run, tile, i, n);
     }
     for (int t = tile->seen[0].first / TOKENS_A_BLOCK * TOKENS_A_BLOCK;
          tile->pattern == NULL && t < most_seen; t += TOKENS_A_BLOCK) {
@@ -315,7 +363,7 @@ TSR_INLINE void widen_as(tsr_kv_type kv, float *keys, float *values, const tsr_a
         float *to_keys = keys + (int64_t)g * key_dim * TSR_LANES;
         i16 codes = v16_round(v16_set1(0.0F));
 
-        for (int d = 0; d < key_dim; d++) {
+        for (int d = 0; d < key_dim && run->keys[g] != NULL; d++) {
             if (tsr_kv_type_has_levels(kv) && d % dims_at_once(kv) == 0) {
                 codes = load_codes(run->keys[g], d, run->key_stride, kv);
             }
@@ -325,10 +373,10 @@ TSR_INLINE void widen_as(tsr_kv_type kv, float *keys, float *values, const tsr_a
                           : load(run->keys[g], (int64_t)d * run->key_stride, kv));
         }
     }
-    for (int t = from; t < to && run->values[t / TSR_LANES] != NULL; t++) {
+    for (int t = from; t < to; t++) {
         const int64_t row = (int64_t)(t % TSR_LANES) * padded_dim;
 
-        for (int d = 0; d < padded_dim; d += TSR_LANES) {
+        for (int d = 0; d < padded_dim && run->values[t / TSR_LANES] != NULL; d += TSR_LANES) {
             v16_store(values + (int64_t)t * padded_dim + d,
                       load_value(run->values[t / TSR_LANES], row + d, value_levels, kv));
         }
@@ -357,7 +405,8 @@ static widen_fn *const wideners[TSR_KV_TYPE_COUNT] = {
     [TSR_KV_TYPE_INT8] = widen_INT8, [TSR_KV_TYPE_INT4] = widen_INT4,
     [TSR_KV_TYPE_INT2] = widen_INT2};
 
-/* values[t, d] = keys[d, t], zeros behind the last dimension of a key. */
+/* values[t, d] = keys[d, t], zeros behind the last dimension of a key, where keys are the values.
+ */
 static void turn_over(float *values, const float *keys, const tsr_attention_run *run, int from,
                       int to)
 {
@@ -369,6 +418,9 @@ static void turn_over(float *values, const float *keys, const tsr_attention_run 
         const float *key = keys + (int64_t)(t / TSR_LANES) * key_dim * TSR_LANES + t % TSR_LANES;
         float *value = values + (int64_t)t * padded_dim;
 
+        if (run->keys[t / TSR_LANES] == NULL || run->values[t / TSR_LANES] != NULL) {
+            continue;
+        }
         for (int d = 0; d < n_dims; d++) {
             value[d] = key[d * TSR_LANES];
         }
@@ -382,14 +434,12 @@ static void widen(tsr_attention_run *out, float *keys, float *values, const tsr_
                   int from, int to)
 {
     wideners[run->type](keys, values, run, from, to);
-    if (run->values[from / TSR_LANES] == NULL) {
-        turn_over(values, keys, run, from, to);
-    }
+    turn_over(values, keys, run, from, to);
     *out = *run;
     out->type = TSR_KV_TYPE_F32;
     out->key_stride = TSR_LANES;
     for (int g = 0; g < TSR_ATTENTION_GROUPS; g++) {
-        out->keys[g] = keys + (int64_t)g * run->key_dim * TSR_LANES;
+        out->keys[g] = run->keys[g] == NULL ? NULL : keys + (int64_t)g * run->key_dim * TSR_LANES;
         out->values[g] = values + (int64_t)g * run->padded_dim * TSR_LANES;
     }
 }

@@ -31,8 +31,8 @@ typedef struct tsr_attention_run {
     int key_dim;
     int padded_dim;
     int key_stride; /* elements from one dimension of a key to the next */
-    /* [key_dim, 16], rows key_stride apart; rows of bytes for int4 and int2. NULL: nothing is seen
-     */
+    /* [key_dim, 16], rows key_stride apart; rows of bytes for int4 and int2. NULL: nothing of the
+     * group is seen, and no loop takes time for it */
     const void *keys[TSR_ATTENTION_GROUPS];
     /* [16, padded_dim]; NULL also where the values are in the keys */
     const void *values[TSR_ATTENTION_GROUPS];

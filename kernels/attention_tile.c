@@ -101,9 +101,9 @@ static const char *block_at(const tsr_kv_view *kv, int32_t slot)
                      : (const char *)kv->host_pool + (size_t)~slot * kv->block_bytes;
 }
 
-/* Tokens [from, to) of a run; groups of 16 that hold none of them stay NULL. */
+/* The tokens of a run that lie in the ranges; groups of 16 that hold none of them stay NULL. */
 static tsr_attention_run run_at(const tsr_attention_call *c, const tsr_attention_rows *t,
-                                int64_t index, int from, int to)
+                                int64_t index, const tsr_attention_range *ranges, int n_ranges)
 {
     const tsr_kv_layout *layout = c->kv->layout;
     const size_t offset = tsr_kv_layout_offset(layout, c->kv->layer, t->kv_head);
@@ -115,17 +115,76 @@ static tsr_attention_run run_at(const tsr_attention_call *c, const tsr_attention
                              .key_dim = layout->key_dim,
                              .padded_dim = c->padded_dim,
                              .key_stride = layout->block_tokens};
+    int g = 0;
 
-    for (int first = from / 16 * 16; first < to; first += 16) {
-        const int64_t token = index * TSR_ATTENTION_RUN + first;
-        const size_t within = (size_t)(token % layout->block_tokens);
-        const char *keys = block_at(c->kv, t->in.slots[token / layout->block_tokens]) + offset;
+    for (int r = 0; r < n_ranges; r++) {
+        for (g = (int)tsr_most(g, ranges[r].first / 16); g * 16 < ranges[r].end; g++) {
+            const int64_t token = index * TSR_ATTENTION_RUN + g * 16;
+            const size_t within = (size_t)(token % layout->block_tokens);
+            const char *keys = block_at(c->kv, t->in.slots[token / layout->block_tokens]) + offset;
 
-        run.keys[first / 16] = keys + within * key_elem_bytes;
-        run.values[first / 16] =
-            layout->latent ? NULL : keys + key_bytes + within * value_row_bytes;
+            run.keys[g] = keys + within * key_elem_bytes;
+            run.values[g] = layout->latent ? NULL : keys + key_bytes + within * value_row_bytes;
+        }
     }
     return run;
+}
+
+/* Tokens of a pattern that lie so far apart that most of their groups is not seen. The same for
+ * every number of ranks, whose tiles have fewer heads. */
+static bool is_sparse(const tsr_attention_call *c, const tsr_attention_range *ranges, int n_ranges)
+{
+    int n_tokens = 0;
+    int n_groups = 0;
+    int end = 0; // of the groups that are counted
+
+    for (int r = 0; r < n_ranges; r++) {
+        const int from = (int)tsr_most(end, ranges[r].first / 16);
+
+        n_tokens += ranges[r].end - ranges[r].first;
+        end = (ranges[r].end + 15) / 16;
+        n_groups += end - from;
+    }
+    return c->shape->slopes.data == NULL && !c->kv->layout->latent &&
+           !tsr_kv_type_is_coded(c->kv->layout->type) && 2 * n_tokens < n_groups * c->shape->group;
+}
+
+/* The tokens in the ranges, side by side. Returns how many. */
+static int pick_tokens(tsr_attention_run *run, const tsr_attention_bench *b,
+                       const tsr_attention_range *ranges, int n_ranges)
+{
+    const size_t key_bytes = (size_t)tsr_kv_type_key_bits(run->type) / 8;
+    const size_t row_bytes =
+        (size_t)run->padded_dim * (size_t)tsr_kv_type_value_bits(run->type) / 8;
+    const tsr_attention_run from = *run;
+    char *keys = (char *)b->keys;
+    char *values = (char *)b->values;
+    int n = 0;
+
+    for (int r = 0; r < n_ranges; r++) {
+        for (int t = ranges[r].first; t < ranges[r].end; t++, n++) {
+            const char *key = (const char *)from.keys[t / 16] + (size_t)(t % 16) * key_bytes;
+            char *to = keys + ((size_t)(n / 16 * from.key_dim) * 16 + (size_t)(n % 16)) * key_bytes;
+
+            if (key_bytes == sizeof(uint16_t)) {
+                for (int64_t d = 0; d < from.key_dim; d++) {
+                    ((uint16_t *)(void *)to)[d * 16] =
+                        ((const uint16_t *)(const void *)key)[d * from.key_stride];
+                }
+            } else {
+                for (int64_t d = 0; d < from.key_dim; d++) {
+                    ((float *)(void *)to)[d * 16] =
+                        ((const float *)(const void *)key)[d * from.key_stride];
+                }
+            }
+            memcpy(values + (size_t)n * row_bytes,
+                   (const char *)from.values[t / 16] + (size_t)(t % 16) * row_bytes, row_bytes);
+            run->keys[n / 16] = keys + (size_t)(n / 16 * from.key_dim) * 16 * key_bytes;
+            run->values[n / 16] = values + (size_t)(n / 16) * 16 * row_bytes;
+        }
+    }
+    run->key_stride = 16;
+    return n;
 }
 
 /* What the codes of tokens [from, to) stand for. */
@@ -143,8 +202,12 @@ static void add_scales(const tsr_attention_call *c, tsr_attention_run *run,
 
     for (int g = from / 16; g * 16 < to; g++) {
         const size_t within = (size_t)((int64_t)g * 16 % layout->block_tokens);
-        const char *keys = (const char *)run->keys[g] - within; // bytes of a token apart
+        const char *keys;
 
+        if (run->keys[g] == NULL) {
+            continue;
+        }
+        keys = (const char *)run->keys[g] - within; // bytes of a token apart
         c->loops->widen_scales(b->scales + g * 16, centred + g * 16,
                                (const uint16_t *)(const void *)(keys + key_codes) + within);
         if (!layout->latent) {
@@ -229,7 +292,7 @@ void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_
     const int n_queries = t->n_rows * t->n_heads;
     const int64_t start = run * TSR_ATTENTION_RUN;
     const int64_t first_pos = t->in.first_pos + t->first_row;
-    const tsr_attention_range all = seen_by_tile(c, t, run);
+    tsr_attention_range all = seen_by_tile(c, t, run);
     const float *slopes = c->shape->slopes.data;
     tsr_attention_range seen_by[TSR_ATTENTION_QUERIES];
     tsr_attention_range pattern[TSR_ATTENTION_RUN];
@@ -239,6 +302,7 @@ void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_
         .seen = seen_by, .softcap = c->shape->softcap, .scores = b->scores};
     int first = 0;
     int end = 0;
+    bool picked;
 
     for (int i = 0; i < n_queries; i++) { // those that see anything follow one another
         seen_by[i] = seen(c->shape, first_pos + i / t->n_heads, start);
@@ -256,9 +320,18 @@ void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_
     if (end == 0) {
         return;
     }
-    what = run_at(c, t, run, all.first, all.end);
+    what = queries.pattern != NULL ? run_at(c, t, run, pattern, queries.n_pattern)
+                                   : run_at(c, t, run, &all, 1);
     if (tsr_kv_type_is_coded(what.type)) {
         add_scales(c, &what, b, all.first, all.end);
+    }
+    picked = queries.pattern != NULL && is_sparse(c, pattern, queries.n_pattern);
+    if (picked) {
+        all = (tsr_attention_range){0, pick_tokens(&what, b, pattern, queries.n_pattern)};
+        queries.pattern = NULL;
+        for (int i = first; i < end; i++) {
+            seen_by[i] = all;
+        }
     }
     queries.n_queries = end - first;
     queries.seen = seen_by + first;
@@ -270,12 +343,12 @@ void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_
     queries.first_token = (float)start;
     queries.distance = (float)(start - (first_pos + first / t->n_heads));
     queries.from_memory =
-        queries.n_queries < WIDEN_FROM && queries.pattern == NULL && !c->kv->layout->latent;
+        queries.n_queries < WIDEN_FROM && c->shape->stride == 0 && !c->kv->layout->latent;
     if (queries.from_memory && later != NULL) {
         const tsr_attention_range next = seen_by_tile(c, later, later_run);
 
         if (next.first < next.end) {
-            then = run_at(c, later, later_run, next.first, next.end);
+            then = run_at(c, later, later_run, &next, 1);
             queries.then = &then;
             if (tsr_kv_type_is_coded(then.type)) {
                 ask_for_scales(c, &then, next.first, next.end);
@@ -283,7 +356,7 @@ void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_
         }
     }
     if (c->kv->layout->latent ||
-        (queries.n_queries >= WIDEN_FROM && what.type != TSR_KV_TYPE_F32)) {
+        (queries.n_queries >= WIDEN_FROM && what.type != TSR_KV_TYPE_F32 && !picked)) {
         const tsr_attention_run narrow = what;
 
         c->loops->widen(&what, b->keys, b->values, &narrow, all.first, all.end);

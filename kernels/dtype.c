@@ -20,17 +20,6 @@ const char *tsr_dtype_name(tsr_dtype dtype)
     return traits[dtype].name;
 }
 
-bool tsr_dtype_parse(tsr_dtype *out, const char *name)
-{
-    for (int i = 0; i < TSR_DTYPE_COUNT; i++) {
-        if (strcmp(name, traits[i].name) == 0) {
-            *out = (tsr_dtype)i;
-            return true;
-        }
-    }
-    return false;
-}
-
 static float from_bits(uint32_t bits)
 {
     float value;

@@ -22,9 +22,6 @@ typedef enum tsr_dtype {
 size_t tsr_dtype_bytes(tsr_dtype dtype);
 const char *tsr_dtype_name(tsr_dtype dtype); /* "f32" ... */
 
-/* Finds a type by its name; false if there is none. */
-bool tsr_dtype_parse(tsr_dtype *out, const char *name);
-
 /* Exact; subnormals, infinities and NaN included. */
 float tsr_dtype_from_f16(uint16_t half);
 float tsr_dtype_from_bf16(uint16_t bits);

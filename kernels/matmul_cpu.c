@@ -102,6 +102,9 @@ static void add_stretch(tsr_panel_run *run, const tsr_product *product, int64_t 
 
     run->stretches[run->n_stretches++] = (tsr_panel_stretch){
         .tiles = (const uint8_t *)w->tiles + first * run->panel_bytes,
+        .groups =
+            w->groups == NULL ? NULL : w->groups + first * tsr_weight_table_floats(w->n_groups),
+        .n_groups = w->n_groups,
         .out = (char *)product->out.data + (size_t)lane * tsr_dtype_bytes(product->out.dtype),
         .bias = bias == NULL ? NULL : bias + lane,
         .out_stride = product->out.stride,

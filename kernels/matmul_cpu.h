@@ -44,8 +44,10 @@ enum {
 /* One product's part in a run of panels. */
 typedef struct tsr_panel_stretch {
     const uint8_t *tiles; /* of its first panel here */
-    void *out;            /* f32 or f64: row 0 of its first panel's first lane */
-    const float *bias;    /* likewise; or NULL */
+    const float *groups;  /* likewise, of mixed formats */
+    int64_t n_groups;
+    void *out;         /* f32 or f64: row 0 of its first panel's first lane */
+    const float *bias; /* likewise; or NULL */
     int64_t out_stride;
     int64_t n_panels;
     int64_t

@@ -104,7 +104,42 @@ static void open_bytes(float *to, const uint8_t *tile, v16 d, v16 m)
     }
 }
 
-static void open_tile(tsr_format format, float *to, const uint8_t *tile)
+/* to = d (q - z), by a column's group. */
+TSR_INLINE void put_mixed(float *to, i16 codes, const float *group)
+{
+    v16_store(
+        to, v16_mul(v16_load(group), v16_sub(i16_to_v16(codes), v16_load(group + TSR_PANEL_ROWS))));
+}
+
+static void open_mixed(tsr_format format, float *to, const uint8_t *tile, const float *groups)
+{
+    const size_t codes_bytes = tsr_weight_tile_bytes(format) - TSR_TILE_COLS * sizeof(uint16_t);
+    const bool nibbles = format == TSR_FORMAT_Q4_MIXED;
+    const float *of[TSR_TILE_COLS];
+
+    for (int c = 0; c < TSR_TILE_COLS; c++) {
+        uint16_t g;
+
+        memcpy(&g, tile + codes_bytes + sizeof(g) * (size_t)c, sizeof(g));
+        of[c] = groups + tsr_weight_table_floats(g);
+    }
+    for (int j = 0; j < (nibbles ? 4 : 8); j++) {
+        const b64 four = b64_load(tile + 64 * j);
+
+        for (int i = 0; i < 4; i++) {
+            const int c = 4 * j + i;
+
+            if (nibbles) {
+                put_mixed(to + TSR_PANEL_ROWS * c, b64_nibbles(four, 8 * i), of[c]);
+                put_mixed(to + TSR_PANEL_ROWS * (c + 16), b64_nibbles(four, 8 * i + 4), of[c + 16]);
+            } else {
+                put_mixed(to + TSR_PANEL_ROWS * c, b64_bytes(four, 8 * i), of[c]);
+            }
+        }
+    }
+}
+
+static void open_tile(tsr_format format, float *to, const uint8_t *tile, const float *groups)
 {
     const int half = TSR_PANEL_ROWS * 16; // elements of 16 columns
 
@@ -153,6 +188,10 @@ static void open_tile(tsr_format format, float *to, const uint8_t *tile)
                        v16_load((const float *)(tile + 512 + 128 * h)),
                        v16_load((const float *)(tile + 576 + 128 * h)));
         }
+        break;
+    case TSR_FORMAT_Q4_MIXED:
+    case TSR_FORMAT_Q8_MIXED:
+        open_mixed(format, to, tile, groups);
         break;
     case TSR_FORMAT_COUNT:
         break;
@@ -230,7 +269,7 @@ static void panel_by_rows(const tsr_panel_run *run, const tsr_panel_place *p, co
         grain_end = grain_end < run->n_cols ? grain_end : run->n_cols;
         end = end < grain_end ? end : grain_end;
         for (int64_t t = 0; t < end - c; t += TSR_TILE_COLS, tile += tile_bytes) {
-            open_tile(run->format, b->w + TSR_PANEL_ROWS * t, tile);
+            open_tile(run->format, b->w + TSR_PANEL_ROWS * t, tile, p->groups);
         }
         all_rows_over_chunk(b, x->x + first * x->x_stride + c, x->x_stride, n_rows, end - c);
         if (end == grain_end && run->grain_cols > 0) {

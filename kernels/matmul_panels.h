@@ -22,6 +22,7 @@
 /* One panel of the work, wherever it comes from. */
 typedef struct tsr_panel_place {
     const uint8_t *tiles;
+    const float *groups;
     void *out;
     const float *bias;
     int64_t out_stride;
@@ -41,6 +42,7 @@ TSR_INLINE tsr_panel_place tsr_panel_find(const tsr_panel_run *run, int64_t i)
     lanes = in->n_lanes - TSR_PANEL_ROWS * i;
     return (tsr_panel_place){
         in->tiles + i * run->panel_bytes,
+        in->groups == NULL ? NULL : in->groups + i * tsr_weight_table_floats(in->n_groups),
         (char *)in->out + (size_t)(TSR_PANEL_ROWS * i) * out_bytes,
         in->bias == NULL ? NULL : in->bias + TSR_PANEL_ROWS * i,
         in->out_stride,

@@ -51,5 +51,11 @@ tsr_status tsr_ops_check_weight(const tsr_device *dev, const char *op, const tsr
         return tsr_fail(TSR_ERR_ARG, "%s: the weight is [%lld, %lld] and has no memory", op,
                         (long long)w->n_rows, (long long)w->n_cols);
     }
+    if (w->n_rows > 0 && w->n_cols > 0 && tsr_weight_is_mixed(w->format) &&
+        (w->groups == NULL || w->on != TSR_DEVICE_CPU)) {
+        return tsr_fail(TSR_ERR_ARG, "%s: a weight of format %s %s", op,
+                        tsr_weight_format_name(w->format),
+                        w->groups == NULL ? "without its groups" : "that is not the host's");
+    }
     return TSR_OK;
 }

@@ -3,8 +3,7 @@
  *
  * A group is 32 or 128 columns of one row that share a scale.
  *   Q8    d = absmax / 127 as a half, q to nearest
- *   Q4    d and m as halves; of several ranges within [min, max] the one whose squared error is
- *         least: leaving out an extreme often serves the others better
+ *   Q4    d and m as halves; of several ranges near [min, max] the one whose squared error is least
  *   FP8   d = absmax / 448 in f32, e to nearest even
  *
  * Threads: none of its own.

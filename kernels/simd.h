@@ -117,6 +117,10 @@ TSR_INLINE v16 v16_abs(v16 a)
 {
     return _mm512_abs_ps(a);
 }
+TSR_INLINE v16 v16_choose(v16 a, v16 b, v16 by) /* a where by > 0, b elsewhere */
+{
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(by, _mm512_setzero_ps(), _CMP_GT_OQ), b, a);
+}
 TSR_INLINE i16 v16_round(v16 a) /* to nearest, ties to even; |a| < 2^31 */
 {
     return _mm512_cvtps_epi32(a);
@@ -284,6 +288,13 @@ TSR_INLINE v16 v16_abs(v16 a)
     const __m256 sign = _mm256_set1_ps(-0.0F);
 
     return (v16){_mm256_andnot_ps(sign, a.low), _mm256_andnot_ps(sign, a.high)};
+}
+TSR_INLINE v16 v16_choose(v16 a, v16 b, v16 by) /* a where by > 0, b elsewhere */
+{
+    const __m256 zero = _mm256_setzero_ps();
+
+    return (v16){_mm256_blendv_ps(b.low, a.low, _mm256_cmp_ps(by.low, zero, _CMP_GT_OQ)),
+                 _mm256_blendv_ps(b.high, a.high, _mm256_cmp_ps(by.high, zero, _CMP_GT_OQ))};
 }
 TSR_INLINE i16 v16_round(v16 a)
 {
@@ -477,6 +488,11 @@ TSR_INLINE v16 v16_fma(v16 a, v16 b, v16 c)
 TSR_INLINE v16 v16_abs(v16 a)
 {
     TSR_EACH_LANE a.lane[i] = fabsf(a.lane[i]);
+    return a;
+}
+TSR_INLINE v16 v16_choose(v16 a, v16 b, v16 by) /* a where by > 0, b elsewhere */
+{
+    TSR_EACH_LANE a.lane[i] = by.lane[i] > 0 ? a.lane[i] : b.lane[i];
     return a;
 }
 TSR_INLINE i16 v16_round(v16 a)

@@ -24,6 +24,8 @@ enum {
     CODED_D = 256,
     FP8_BYTES = 576,
     FP8_D = 512,
+    Q4_MIXED_BYTES = 320,
+    Q8_MIXED_BYTES = 576,
     HALF_COLS = 16
 };
 
@@ -31,11 +33,18 @@ static const struct {
     const char *name;
     size_t tile_bytes;
 } formats[TSR_FORMAT_COUNT] = {
-    [TSR_FORMAT_F32] = {"f32", 2048},        [TSR_FORMAT_F16] = {"f16", 1024},
-    [TSR_FORMAT_BF16] = {"bf16", 1024},      [TSR_FORMAT_FP8] = {"fp8", FP8_BYTES},
-    [TSR_FORMAT_Q4] = {"q4", Q4_BYTES},      [TSR_FORMAT_Q4_WIDE] = {"q4_wide", Q4_WIDE_BYTES},
-    [TSR_FORMAT_NL4] = {"nl4", CODED_BYTES}, [TSR_FORMAT_FP4] = {"fp4", CODED_BYTES},
-    [TSR_FORMAT_Q8] = {"q8", Q8_BYTES},      [TSR_FORMAT_Q8_WIDE] = {"q8_wide", Q8_WIDE_BYTES},
+    [TSR_FORMAT_F32] = {"f32", 2048},
+    [TSR_FORMAT_F16] = {"f16", 1024},
+    [TSR_FORMAT_BF16] = {"bf16", 1024},
+    [TSR_FORMAT_FP8] = {"fp8", FP8_BYTES},
+    [TSR_FORMAT_Q4] = {"q4", Q4_BYTES},
+    [TSR_FORMAT_Q4_WIDE] = {"q4_wide", Q4_WIDE_BYTES},
+    [TSR_FORMAT_NL4] = {"nl4", CODED_BYTES},
+    [TSR_FORMAT_FP4] = {"fp4", CODED_BYTES},
+    [TSR_FORMAT_Q8] = {"q8", Q8_BYTES},
+    [TSR_FORMAT_Q8_WIDE] = {"q8_wide", Q8_WIDE_BYTES},
+    [TSR_FORMAT_Q4_MIXED] = {"q4_mixed", Q4_MIXED_BYTES},
+    [TSR_FORMAT_Q8_MIXED] = {"q8_mixed", Q8_MIXED_BYTES},
 };
 
 const char *tsr_weight_format_name(tsr_format format)
@@ -50,7 +59,12 @@ size_t tsr_weight_tile_bytes(tsr_format format)
 
 bool tsr_weight_is_quantised(tsr_format format)
 {
-    return format >= TSR_FORMAT_Q4;
+    return format >= TSR_FORMAT_Q4 && !tsr_weight_is_mixed(format);
+}
+
+bool tsr_weight_is_mixed(tsr_format format)
+{
+    return format == TSR_FORMAT_Q4_MIXED || format == TSR_FORMAT_Q8_MIXED;
 }
 
 tsr_format tsr_weight_format_for(tsr_encoding encoding)
@@ -371,10 +385,29 @@ void tsr_weight_put_run(tsr_format format, void *panel, int r, int64_t tile,
         }
         store_f32(to + FP8_D + 4 * r, run->d[0]);
         break;
+    case TSR_FORMAT_Q4_MIXED:
+        put_codes_of_4_bits(to, r, run->q);
+        break;
+    case TSR_FORMAT_Q8_MIXED:
+        put_codes(to, r, run->q);
+        break;
     default:
         assert(false); // plain formats have no runs
         break;
     }
+}
+
+/* Where a mixed tile says which groups its columns belong to. */
+static size_t groups_at(tsr_format format)
+{
+    return formats[format].tile_bytes - TSR_TILE_COLS * sizeof(uint16_t);
+}
+
+void tsr_weight_put_groups(tsr_format format, void *panel, int64_t tile,
+                           const uint16_t groups[TSR_TILE_COLS])
+{
+    memcpy((uint8_t *)panel + (size_t)tile * formats[format].tile_bytes + groups_at(format), groups,
+           TSR_TILE_COLS * sizeof(*groups));
 }
 
 static void pack_runs(tsr_encoding encoding, uint8_t *panel, const void *const *rows, int64_t first,
@@ -483,10 +516,21 @@ static float element(tsr_format format, const uint8_t *tile, int r, int c)
         return load_f32(tile + CODED_D + 4 * r) * (float)tsr_encoding_fp4_values[code4(tile, r, c)];
     case TSR_FORMAT_FP8:
         return load_f32(tile + FP8_D + 4 * r) * tsr_dtype_from_fp8(tile[at]);
-    case TSR_FORMAT_COUNT:
+    default:
         break;
     }
     return 0.0F;
+}
+
+/* Its groups are those of the panel. */
+static float mixed_element(tsr_format format, const uint8_t *tile, const float *groups, int r,
+                           int c)
+{
+    const int code = format == TSR_FORMAT_Q4_MIXED ? code4(tile, r, c) : code8(tile, r, c);
+    const float *group =
+        groups + tsr_weight_table_floats(load16(tile + groups_at(format) + 2 * (size_t)c));
+
+    return group[r] * ((float)code - group[TSR_PANEL_ROWS + r]);
 }
 
 void tsr_weight_unpack_row(const tsr_weight *weight, int64_t row, float *out)
@@ -495,13 +539,18 @@ void tsr_weight_unpack_row(const tsr_weight *weight, int64_t row, float *out)
     const uint8_t *tile =
         (const uint8_t *)weight->tiles +
         (size_t)(row / TSR_PANEL_ROWS) * tsr_weight_panel_bytes(weight->format, weight->n_cols);
+    const float *groups = weight->groups;
     const int r = (int)(row % TSR_PANEL_ROWS);
 
     assert(row >= 0 && row < weight->n_rows);
+    if (groups != NULL) {
+        groups += row / TSR_PANEL_ROWS * tsr_weight_table_floats(weight->n_groups);
+    }
     for (int64_t c = 0; c < weight->n_cols; c++) {
+        const uint8_t *at = tile + (size_t)(c / TSR_TILE_COLS) * tile_bytes;
         const int in_tile = (int)(c % TSR_TILE_COLS);
 
-        out[c] =
-            element(weight->format, tile + (size_t)(c / TSR_TILE_COLS) * tile_bytes, r, in_tile);
+        out[c] = groups != NULL ? mixed_element(weight->format, at, groups, r, in_tile)
+                                : element(weight->format, at, r, in_tile);
     }
 }

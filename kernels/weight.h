@@ -22,8 +22,12 @@
  *   FP8      576 B  w = d e, e of type e4m3 (OCP 8-bit floating point 1.0: no infinities), f32 d a
  *                   row and 32 columns: [16 c + r] e, [512 + 4 r] d; the product is rounded to f32
  *   F16, BF16  1024 B and F32  2048 B: element (r, c) at index 16 c + r
+ *   Q4_MIXED 320 B and Q8_MIXED  576 B: codes as in Q4 and Q8, whose columns belong to groups in
+ * any order: [256 + 2 c] and [512 + 2 c] u16 the group g of column c; w = d (q - z), f32 d and z a
+ * row and group, in a table beside the tiles
  *
- * In all but FP8 d q is exact in f32, so that w is rounded once, where m is added.
+ * In all but FP8 and the mixed ones d q is exact in f32, so that w is rounded once, where m is
+ * added; in those it is rounded once as well, by the product.
  *
  * Every encoding of kernels/encoding.h goes into one of these without loss:
  *   Q4_0, Q4_1 -> Q4;  Q4_K -> Q4_WIDE;  Q8_0, Q5_0 -> Q8;  IQ4_NL, IQ4_XS -> NL4;  MXFP4 -> FP4;
@@ -55,6 +59,8 @@ typedef enum tsr_format {
     TSR_FORMAT_FP4,
     TSR_FORMAT_Q8,
     TSR_FORMAT_Q8_WIDE,
+    TSR_FORMAT_Q4_MIXED,
+    TSR_FORMAT_Q8_MIXED,
     TSR_FORMAT_COUNT
 } tsr_format;
 
@@ -66,14 +72,26 @@ typedef struct tsr_weight {
     int64_t
         grain_cols; /* > 0: the product is a sum over ranks and is taken a grain of so many columns
                        at a time (a multiple of 32, or all columns); 0: it is whole on this rank */
-    const void *tiles; /* borrowed; NULL when n_rows or n_cols is 0 */
+    const void *tiles;   /* borrowed; NULL when n_rows or n_cols is 0 */
+    const float *groups; /* mixed formats, host memory only: for each panel [n_groups, 2, 16], d and
+                            z of its rows; borrowed */
+    int64_t n_groups;
 } tsr_weight;
 
 const char *tsr_weight_format_name(tsr_format format);
 size_t tsr_weight_tile_bytes(tsr_format format);
 
-/* Has it integer codes, so that products can be taken with int8 activations? */
+/* Has it integer codes in runs of one scale, so that products can be taken with int8 activations?
+ */
 bool tsr_weight_is_quantised(tsr_format format);
+
+bool tsr_weight_is_mixed(tsr_format format);
+
+/* Floats of a panel's table of groups. */
+static inline int64_t tsr_weight_table_floats(int64_t n_groups)
+{
+    return 2 * TSR_PANEL_ROWS * n_groups;
+}
 
 tsr_format tsr_weight_format_for(tsr_encoding encoding);
 
@@ -102,10 +120,15 @@ TSR_MUST_CHECK tsr_status tsr_weight_pack_panel(tsr_encoding encoding, void *pan
  *   Q8             d[0], a half
  *   Q8_WIDE        as it is
  *   FP8            q are the bits of e; d[0]
+ *   mixed          q, in 0..15 or -128..127
  * Plain formats have no runs.
  */
 void tsr_weight_put_run(tsr_format format, void *panel, int r, int64_t tile,
                         const tsr_encoding_run *run);
+
+/* The groups of a mixed format's columns [32 tile, 32 tile + 32). */
+void tsr_weight_put_groups(tsr_format format, void *panel, int64_t tile,
+                           const uint16_t groups[TSR_TILE_COLS]);
 
 /* The exact values of one row, f32 [n_cols]; host memory. */
 void tsr_weight_unpack_row(const tsr_weight *weight, int64_t row, float *out);

@@ -36,6 +36,26 @@ int64_t tsr_block_groups_held(const tsr_block_groups *groups, int64_t n_cached, 
     return n;
 }
 
+int64_t tsr_block_groups_longest(const tsr_block_groups *groups, int64_t n_blocks,
+                                 int64_t most_tokens)
+{
+    int64_t low = 0;
+    int64_t high = tsr_block_table_blocks_for(most_tokens, groups->block_tokens); // columns
+    int64_t n_tokens;
+
+    while (low < high) {
+        const int64_t middle = low + (high - low + 1) / 2;
+
+        if (tsr_block_groups_most(groups, middle * groups->block_tokens, 0) <= n_blocks) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    n_tokens = low * groups->block_tokens;
+    return n_tokens < most_tokens ? n_tokens : most_tokens;
+}
+
 /* ---- tables ---- */
 
 tsr_status tsr_block_table_reserve(tsr_block_table *table, const tsr_block_groups *groups,

@@ -73,6 +73,10 @@ int64_t tsr_block_groups_most(const tsr_block_groups *groups, int64_t n_tokens, 
 /* The blocks held when n_cached tokens are in the cache and there is room for n_tokens. */
 int64_t tsr_block_groups_held(const tsr_block_groups *groups, int64_t n_cached, int64_t n_tokens);
 
+/* The longest sequence that so many blocks hold, in whole columns and at most most_tokens. */
+int64_t tsr_block_groups_longest(const tsr_block_groups *groups, int64_t n_blocks,
+                                 int64_t most_tokens);
+
 /* The list can take n_columns in all without memory. Errors: NOMEM (as it was). */
 TSR_MUST_CHECK tsr_status tsr_block_table_reserve(tsr_block_table *table,
                                                   const tsr_block_groups *groups, int n_columns);

@@ -1,7 +1,8 @@
 /*
  * kv/kv_tiers_state.h - what the tiers are made of. Private to
  *
- *   kv_tiers.c   blocks that come and go, visits
+ *   kv_tiers.c   blocks that come and go
+ *   kv_tiers_visit.c   what a step's rows need, and what can be begun beside them
  *   kv_tiers_verify.c   what they report, and whether the books are right
  *   kv_evict.c   finding room
  *   kv_fetch.c   bringing blocks where they are needed, now or soon
@@ -67,6 +68,9 @@ TSR_MUST_CHECK tsr_status tsr_kv_tiers_take_back(tsr_kv_tiers *t, int waits_for)
  * failure the slot is given back. Errors: FULL, DEVICE. */
 TSR_MUST_CHECK tsr_status tsr_kv_tiers_start(tsr_kv_tiers *t, int32_t id, tsr_kv_tier from,
                                              tsr_kv_tier to, int32_t slot, bool may_wait);
+
+/* Nobody waits for the table's ticket any more, if it has one. */
+void tsr_kv_tiers_close_ticket(tsr_kv_tiers *t, int table);
 
 /* The block's bytes are gone. */
 void tsr_kv_tiers_lose(tsr_kv_tiers *t, int32_t id);

@@ -1,4 +1,4 @@
-#include "kv/prefix_index.h"
+#include "kv/prefix_index_state.h"
 
 #include <assert.h>
 #include <string.h>
@@ -11,35 +11,6 @@
 enum {
     NONE = TSR_PREFIX_NONE,
     MOST_SIBLINGS = 256 // looked at for a part of a column
-};
-
-typedef struct node {
-    uint64_t hash; // of all tokens down to here; only of a full column
-    int32_t parent;
-    int32_t first_child;    // the youngest
-    int32_t next, previous; // its siblings, older and younger; next: among the unused as well
-    int32_t next_in_bucket;
-    int32_t depth;    // 0: no node
-    int32_t n_tokens; // in it
-    int32_t n_holders;
-    int32_t n_blocks; // that it has
-} node;
-
-struct tsr_prefix_index {
-    int n_ids;
-    tsr_block_groups groups;
-    node *nodes;      // owned, [n_room]
-    int32_t *blocks;  // owned, [n_room, groups.n]
-    int32_t *tokens;  // owned, [n_room, block_tokens]
-    int32_t *node_of; // owned, [n_ids]: node + 1 that a block belongs to
-    int n_room;
-    int32_t first_unused;
-    int32_t *buckets; // owned, [n_buckets], a power of two
-    size_t n_buckets;
-    int32_t first_root; // the youngest of those without parents
-    int n_nodes;
-    int n_held;
-    uint64_t hash_mask;
 };
 
 /* ---- memory ---- */
@@ -92,7 +63,7 @@ static bool make_room(tsr_prefix_index *index, int n_room)
 {
     const size_t n = (size_t)n_room;
     const size_t n_buckets = buckets_for(n_room);
-    node *nodes = tsr_alloc(n, sizeof(*nodes));
+    tsr_prefix_node *nodes = tsr_alloc(n, sizeof(*nodes));
     int32_t *blocks = tsr_alloc(n * (size_t)index->groups.n, sizeof(*blocks));
     int32_t *tokens = tsr_alloc(n * (size_t)index->groups.block_tokens, sizeof(*tokens));
     int32_t *buckets = tsr_alloc(n_buckets, sizeof(*buckets));
@@ -179,16 +150,6 @@ void tsr_prefix_index_destroy(tsr_prefix_index *index)
 
 /* ---- finding ---- */
 
-static int32_t *tokens_of(const tsr_prefix_index *index, int32_t id)
-{
-    return &index->tokens[(size_t)id * (size_t)index->groups.block_tokens];
-}
-
-static int32_t *blocks_of(const tsr_prefix_index *index, int32_t id)
-{
-    return &index->blocks[(size_t)id * (size_t)index->groups.n];
-}
-
 static uint64_t hash_of(const tsr_prefix_index *index, int32_t parent, const int32_t *tokens)
 {
     const uint64_t seed = parent == NONE ? 0 : index->nodes[parent].hash;
@@ -198,22 +159,18 @@ static uint64_t hash_of(const tsr_prefix_index *index, int32_t parent, const int
            index->hash_mask;
 }
 
-static int32_t find_full(const tsr_prefix_index *index, int32_t parent, const int32_t *tokens)
+int32_t tsr_prefix_index_find_full(const tsr_prefix_index *index, int32_t parent,
+                                   const int32_t *tokens)
 {
     const uint64_t hash = hash_of(index, parent, tokens);
     int32_t id = index->buckets[hash & (index->n_buckets - 1)];
 
     while (id != NONE && (index->nodes[id].hash != hash || index->nodes[id].parent != parent ||
-                          memcmp(tokens_of(index, id), tokens,
+                          memcmp(tsr_prefix_index_tokens_of(index, id), tokens,
                                  (size_t)index->groups.block_tokens * sizeof(*tokens)) != 0)) {
         id = index->nodes[id].next_in_bucket;
     }
     return id;
-}
-
-static int32_t youngest_below(const tsr_prefix_index *index, int32_t parent)
-{
-    return parent == NONE ? index->first_root : index->nodes[parent].first_child;
 }
 
 /* The node below `parent` that begins with most of `tokens`; *n_common: with how many. */
@@ -221,11 +178,11 @@ static int32_t find_part(const tsr_prefix_index *index, int32_t parent, const in
                          int n_most, int *n_common)
 {
     int32_t best = NONE;
-    int32_t id = youngest_below(index, parent);
+    int32_t id = tsr_prefix_index_below(index, parent);
 
     *n_common = 0;
     for (int n = 0; id != NONE && n < MOST_SIBLINGS && *n_common < n_most; n++) {
-        const int32_t *has = tokens_of(index, id);
+        const int32_t *has = tsr_prefix_index_tokens_of(index, id);
         const int most = index->nodes[id].n_tokens < n_most ? index->nodes[id].n_tokens : n_most;
         int same = 0;
 
@@ -249,7 +206,7 @@ typedef struct way {
 
 static void go_down(const tsr_prefix_index *index, way *w, int32_t id, int n_tokens)
 {
-    const int32_t *blocks = blocks_of(index, id);
+    const int32_t *blocks = tsr_prefix_index_blocks_of(index, id);
 
     w->at.node = id;
     w->at.n_columns++;
@@ -280,7 +237,7 @@ tsr_prefix_match tsr_prefix_index_find(const tsr_prefix_index *index, const int3
     way w = {.at = {.node = NONE}};
 
     while (w.at.n_tokens + bt <= n_tokens && w.at.n_tokens < n_most) {
-        const int32_t next = find_full(index, w.at.node, tokens + w.at.n_tokens);
+        const int32_t next = tsr_prefix_index_find_full(index, w.at.node, tokens + w.at.n_tokens);
 
         if (next == NONE) {
             break;
@@ -312,7 +269,7 @@ void tsr_prefix_index_path(const tsr_prefix_index *index, int32_t id, int32_t *i
     for (int c = n_columns - 1; c >= 0; c--, id = index->nodes[id].parent) {
         for (int g = 0; g < groups->n; g++) {
             ids[c * groups->n + g] = c >= tsr_block_groups_first(groups, g, n_columns - 1)
-                                         ? blocks_of(index, id)[g]
+                                         ? tsr_prefix_index_blocks_of(index, id)[g]
                                          : TSR_BLOCK_NONE;
         }
     }
@@ -338,7 +295,7 @@ int32_t tsr_prefix_index_node_of(const tsr_prefix_index *index, int32_t block)
 
 const int32_t *tsr_prefix_index_blocks(const tsr_prefix_index *index, int32_t id)
 {
-    return blocks_of(index, id);
+    return tsr_prefix_index_blocks_of(index, id);
 }
 
 /* ---- adding ---- */
@@ -346,7 +303,7 @@ const int32_t *tsr_prefix_index_blocks(const tsr_prefix_index *index, int32_t id
 static void give_block(tsr_prefix_index *index, int32_t id, int group, int32_t block,
                        int32_t *taken, int *n_taken)
 {
-    blocks_of(index, id)[group] = block;
+    tsr_prefix_index_blocks_of(index, id)[group] = block;
     index->nodes[id].n_blocks++;
     index->node_of[block] = id + 1;
     taken[(*n_taken)++] = block;
@@ -358,7 +315,7 @@ static int32_t make_node(tsr_prefix_index *index, int32_t parent, const int32_t 
 {
     int32_t *first;
     int32_t id;
-    node *n;
+    tsr_prefix_node *n;
 
     if (index->first_unused == NONE &&
         (index->n_room > INT32_MAX / 2 || !make_room(index, 2 * index->n_room))) {
@@ -368,15 +325,16 @@ static int32_t make_node(tsr_prefix_index *index, int32_t parent, const int32_t 
     n = &index->nodes[id];
     index->first_unused = n->next;
     first = parent == NONE ? &index->first_root : &index->nodes[parent].first_child;
-    *n = (node){.parent = parent,
-                .first_child = NONE,
-                .next = *first,
-                .previous = NONE,
-                .next_in_bucket = NONE,
-                .depth = tsr_prefix_index_depth(index, parent) + 1,
-                .n_tokens = n_tokens};
-    memcpy(tokens_of(index, id), tokens, (size_t)n_tokens * sizeof(*tokens));
-    memset(blocks_of(index, id), 0xff, (size_t)index->groups.n * sizeof(*index->blocks)); // NONE
+    *n = (tsr_prefix_node){.parent = parent,
+                           .first_child = NONE,
+                           .next = *first,
+                           .previous = NONE,
+                           .next_in_bucket = NONE,
+                           .depth = tsr_prefix_index_depth(index, parent) + 1,
+                           .n_tokens = n_tokens};
+    memcpy(tsr_prefix_index_tokens_of(index, id), tokens, (size_t)n_tokens * sizeof(*tokens));
+    memset(tsr_prefix_index_blocks_of(index, id), 0xff,
+           (size_t)index->groups.n * sizeof(*index->blocks)); // NONE
     if (n_tokens == index->groups.block_tokens) {
         n->hash = hash_of(index, parent, tokens);
         put_in_bucket(index, id);
@@ -404,7 +362,7 @@ int32_t tsr_prefix_index_add(tsr_prefix_index *index, int32_t parent, const int3
             return index->node_of[blocks[g]] - 1;
         }
     }
-    id = is_full ? find_full(index, parent, tokens)
+    id = is_full ? tsr_prefix_index_find_full(index, parent, tokens)
                  : find_part(index, parent, tokens, n_tokens, &n_common);
     if (id != NONE && !is_full && n_common == n_tokens) {
         return id;
@@ -413,7 +371,7 @@ int32_t tsr_prefix_index_add(tsr_prefix_index *index, int32_t parent, const int3
         id = make_node(index, parent, tokens, n_tokens);
     }
     for (int g = 0; g < index->groups.n && id != NONE; g++) {
-        if (blocks_of(index, id)[g] == TSR_BLOCK_NONE) {
+        if (tsr_prefix_index_blocks_of(index, id)[g] == TSR_BLOCK_NONE) {
             give_block(index, id, g, blocks[g], taken, n_taken);
         }
     }
@@ -425,7 +383,7 @@ int32_t tsr_prefix_index_add(tsr_prefix_index *index, int32_t parent, const int3
 /* A node without children. */
 static void remove_leaf(tsr_prefix_index *index, int32_t id)
 {
-    node *n = &index->nodes[id];
+    tsr_prefix_node *n = &index->nodes[id];
 
     assert(n->depth > 0 && n->first_child == NONE && n->n_holders == 0 && n->n_blocks == 0);
     if (n->n_tokens == index->groups.block_tokens) {
@@ -446,7 +404,7 @@ static void remove_leaf(tsr_prefix_index *index, int32_t id)
     if (n->next != NONE) {
         index->nodes[n->next].previous = n->previous;
     }
-    *n = (node){.next = index->first_unused};
+    *n = (tsr_prefix_node){.next = index->first_unused};
     index->first_unused = id;
     index->n_nodes--;
 }
@@ -465,7 +423,7 @@ static void prune(tsr_prefix_index *index, int32_t id)
 
 static void take_block(tsr_prefix_index *index, int32_t id, int group, int32_t *given, int *n_given)
 {
-    int32_t *block = &blocks_of(index, id)[group];
+    int32_t *block = &tsr_prefix_index_blocks_of(index, id)[group];
 
     if (*block != TSR_BLOCK_NONE) {
         given[(*n_given)++] = *block;
@@ -503,7 +461,7 @@ int tsr_prefix_index_forget(tsr_prefix_index *index, int32_t block, int32_t *giv
     if (id == NONE) {
         return 0;
     }
-    while (blocks_of(index, id)[group] != block) {
+    while (tsr_prefix_index_blocks_of(index, id)[group] != block) {
         group++;
     }
     if (index->groups.behind[group] == INT32_MAX) {
@@ -555,71 +513,4 @@ int tsr_prefix_index_n_held(const tsr_prefix_index *index)
 void tsr_prefix_index_mask_hash(tsr_prefix_index *index, uint64_t mask)
 {
     index->hash_mask = mask;
-}
-
-/* Children are linked both ways, one deeper. */
-static bool verify_children(const tsr_prefix_index *index, int32_t parent, int *n_seen)
-{
-    const int depth = tsr_prefix_index_depth(index, parent);
-    int32_t before = NONE;
-
-    for (int32_t id = youngest_below(index, parent); id != NONE; id = index->nodes[id].next) {
-        const node *n = &index->nodes[id];
-
-        if (n->parent != parent || n->depth != depth + 1 || n->previous != before ||
-            ++*n_seen > index->n_nodes) {
-            return false;
-        }
-        before = id;
-    }
-    return true;
-}
-
-static bool verify_node(const tsr_prefix_index *index, int32_t id)
-{
-    const node *n = &index->nodes[id];
-    const bool is_full = n->n_tokens == index->groups.block_tokens;
-    int n_blocks = 0;
-
-    for (int g = 0; g < index->groups.n; g++) {
-        const int32_t block = blocks_of(index, id)[g];
-
-        if (block == TSR_BLOCK_NONE ? index->groups.behind[g] == INT32_MAX
-                                    : index->node_of[block] != id + 1) {
-            return false;
-        }
-        n_blocks += block != TSR_BLOCK_NONE ? 1 : 0;
-    }
-    return n->n_tokens >= 1 && n->n_tokens <= index->groups.block_tokens && n->n_holders >= 0 &&
-           n_blocks == n->n_blocks &&
-           (n_blocks > 0 || n->first_child != NONE || n->n_holders > 0) &&
-           (n->first_child == NONE || is_full) &&
-           (!is_full || find_full(index, n->parent, tokens_of(index, id)) == id);
-}
-
-bool tsr_prefix_index_verify(const tsr_prefix_index *index)
-{
-    int n_nodes = 0;
-    int n_held = 0;
-    int n_seen = 0;
-    int n_blocks = 0;
-
-    if (!verify_children(index, NONE, &n_seen)) {
-        return false;
-    }
-    for (int32_t id = 0; id < index->n_room; id++) {
-        if (index->nodes[id].depth > 0) {
-            if (!verify_node(index, id) || !verify_children(index, id, &n_seen)) {
-                return false;
-            }
-            n_nodes++;
-            n_held += index->nodes[id].n_holders;
-            n_blocks += index->nodes[id].n_blocks;
-        }
-    }
-    for (int32_t block = 0; block < index->n_ids; block++) {
-        n_blocks -= index->node_of[block] != 0 ? 1 : 0;
-    }
-    return n_nodes == index->n_nodes && n_seen == n_nodes && n_held == index->n_held &&
-           n_blocks == 0;
 }

@@ -143,7 +143,7 @@ static json_t *token_text(const tsr_model *model, int32_t id, json_t **bytes)
     size_t n_bytes = 0;
     char *text = NULL;
 
-    if (tsr_model_detokenize(model, &id, 1, true, &text, &n_bytes) != TSR_OK) {
+    if (tsr_model_token_text(model, id, &text, &n_bytes) != TSR_OK) {
         return NULL;
     }
     value = tsr_out_json_text(text, n_bytes);

@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -20,7 +21,7 @@ static const tsr_args_option options_table[] = {
      "parts of each measurement, of which the median is shown (default 3)"},
     {"--json", NULL, TSR_ARGS_FLAG, FIELD(json), 0, 0, NULL,
      "one object; its \"results\" is a list of what, batch, context, tok_per_s, share_of_limit, "
-     "host_share"},
+     "host_share; \"attention\" one of sees, seen, us, us_of_everything"},
 };
 
 /* What is measured, in this order. */
@@ -105,19 +106,81 @@ static void print_head(const tsr_engine *engine, const machine *m)
     tsr_out_flush();
 }
 
+/* "window 512", "each 4th, the last 32" */
+static void name_way(char *text, size_t n_bytes, const tsr_attention_cost *c)
+{
+    if (c->stride > 0 && c->local > 0) {
+        (void)snprintf(text, n_bytes, "1 in %lld, the last %lld", (long long)c->stride,
+                       (long long)c->local);
+    } else if (c->stride > 0) {
+        (void)snprintf(text, n_bytes, "1 in %lld", (long long)c->stride);
+    } else if (c->window > 0) {
+        (void)snprintf(text, n_bytes, "the last %lld", (long long)c->window);
+    } else {
+        (void)snprintf(text, n_bytes, "everything");
+    }
+}
+
+static json_t *cost_json(const char *name, const tsr_attention_cost *c)
+{
+    return json_pack("{s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "sees", name, "layers",
+                     c->n_layers, "window", (json_int_t)c->window, "stride", (json_int_t)c->stride,
+                     "local", (json_int_t)c->local, "context", (json_int_t)c->context, "seen",
+                     (json_int_t)c->seen, "seen_bytes", (json_int_t)c->seen_bytes, "us",
+                     tsr_out_json_real(c->seen_s * 1e6), "us_of_everything",
+                     tsr_out_json_real(c->full_s * 1e6));
+}
+
+static void print_cost(const char *name, const tsr_attention_cost *c)
+{
+    tsr_out_print("%-24s %6d %9lld %7.2f %% %10s %10.1f %12.1f %7.2f %%\n", name, c->n_layers,
+                  (long long)c->seen, 100.0 * (double)c->seen / (double)c->context,
+                  tsr_out_bytes(c->seen_bytes).text, c->seen_s * 1e6, c->full_s * 1e6,
+                  100.0 * c->seen_s / c->full_s);
+}
+
+/* What layers cost that do not see everything, beside what they would if they did; nothing when all
+ * layers do. */
+static tsr_status measure_attention(tsr_engine *engine, json_t *list)
+{
+    tsr_attention_cost c;
+    char name[64];
+    bool begun = list != NULL;
+
+    for (int i = 0; tsr_engine_attention_cost(engine, i, &c) == TSR_OK; i++) {
+        if (c.window == 0 && c.stride == 0) {
+            continue;
+        }
+        name_way(name, sizeof(name), &c);
+        if (!begun) {
+            tsr_out_print("\nattention of one row at position %lld, a layer, on the first rank\n"
+                          "%-24s %6s %19s %10s %10s %12s %9s\n",
+                          (long long)c.context, "sees", "layers", "positions", "reads", "us",
+                          "us, were it all", "of it");
+            begun = true;
+        }
+        if (list == NULL) {
+            print_cost(name, &c);
+        } else if (json_array_append_new(list, cost_json(name, &c)) != 0) {
+            return tsr_fail(TSR_ERR_NOMEM, "no memory for the results");
+        }
+    }
+    return TSR_OK;
+}
+
 static json_t *report_json(const tsr_engine *engine, const machine *m, json_t *results,
-                           json_t *memory)
+                           json_t *memory, json_t *attention)
 {
     const tsr_engine_stats stats = tsr_engine_describe(engine);
     const tsr_model_facts facts = tsr_model_describe(tsr_engine_model(engine));
 
-    return json_pack("{s:o, s:i, s:i, s:s, s:s, s:o, s:o, s:o, s:o, s:o}", "model",
+    return json_pack("{s:o, s:i, s:i, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o}", "model",
                      tsr_out_json_text(facts.name, strlen(facts.name)), "ranks", stats.n_ranks,
                      "threads", stats.n_threads, "device", stats.device, "comm", stats.comm,
                      "load_ms", tsr_out_json_real(stats.load_s * 1e3), "machine_gb_per_s",
                      tsr_out_json_real(m->read_bytes_per_s / 1e9), "machine_gop_per_s",
                      tsr_out_json_real(2.0 * m->macs_per_s / 1e9), "results", results, "memory",
-                     memory);
+                     memory, "attention", attention);
 }
 
 static tsr_status run_tasks(tsr_engine *engine, const bench_options *options, const machine *m,
@@ -146,6 +209,7 @@ static tsr_status lead(tsr_engine *engine, void *ctx)
     machine m;
     json_t *results;
     json_t *memory = NULL;
+    json_t *attention = options->json ? json_array() : NULL;
     tsr_status st;
 
     TSR_TRY(tsr_engine_measure(engine, &m.read_bytes_per_s, &m.macs_per_s));
@@ -157,16 +221,20 @@ static tsr_status lead(tsr_engine *engine, void *ctx)
         return tsr_fail(TSR_ERR_NOMEM, "no memory for the results");
     }
     st = run_tasks(engine, options, &m, results);
+    if (st == TSR_OK) {
+        st = measure_attention(engine, attention);
+    }
     if (st == TSR_OK && options->json) {
         st = tsr_memory_words_json(engine, &memory);
     } else if (st == TSR_OK && tsr_memory_words_has_tiers(engine) && !options->session.verbose) {
         st = tsr_memory_words_say(engine); // --verbose says it in any case
     }
     if (st != TSR_OK || !options->json) {
+        json_decref(attention);
         json_decref(results);
         return st;
     }
-    return tsr_out_json(report_json(engine, &m, results, memory));
+    return tsr_out_json(report_json(engine, &m, results, memory, attention));
 }
 
 int tsr_cmd_bench_run(const tsr_call *call)
@@ -186,7 +254,9 @@ int tsr_cmd_bench_run(const tsr_call *call)
             "narrower of two limits, which are measured on all ranks at the start: reading memory, "
             "and multiplying. Under host stands how much of the time the ranks waited for the "
             "leader: to "
-            "plan, to choose tokens, to give them out.",
+            "plan, to choose tokens, to give them out.\nOf layers that see only some positions (a "
+            "window, each n-th) it is told how many they see, and what that costs beside seeing "
+            "everything.",
         .groups = groups,
         .n_groups = 2,
         .examples = "  tessera bench --model model.gguf\n"

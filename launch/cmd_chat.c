@@ -259,11 +259,10 @@ static tsr_status lead(tsr_engine *engine, void *ctx)
 {
     chatting *c = ctx;
     const tsr_engine_stats stats = tsr_engine_describe(engine);
-    const int64_t kept = (int64_t)stats.n_blocks * stats.block_tokens;
 
     c->engine = engine;
     c->chat.engine = engine;
-    c->chat.room = stats.context < kept ? stats.context : kept;
+    c->chat.room = stats.longest;
     TSR_TRY(check_template(tsr_engine_model(engine)));
     TSR_TRY(tsr_conversation_begin(&c->chat.conversation, c->options->system));
     TSR_TRY(tsr_line_open(&c->line));

@@ -6,6 +6,7 @@
 #include "base/env.h"
 #include "engine/tessera.h"
 #include "launch/commands.h"
+#include "launch/inspect_rounding.h"
 #include "launch/inspect_share.h"
 #include "launch/out.h"
 
@@ -18,6 +19,7 @@ enum {
 typedef struct inspect_options {
     const char *model;
     int64_t n_ranks;
+    const char *quantize;
     bool metadata;
     bool env;
     bool devices;
@@ -27,9 +29,13 @@ typedef struct inspect_options {
 #define FIELD(name) offsetof(inspect_options, name)
 
 static const tsr_args_option options_table[] = {
-    {"MODEL", NULL, TSR_ARGS_TEXT, FIELD(model), 0, 0, NULL, "the model: a GGUF file"},
+    {"MODEL", NULL, TSR_ARGS_TEXT, FIELD(model), 0, 0, NULL,
+     "the model: a GGUF file or a Hugging Face folder"},
     {"--ranks", "N", TSR_ARGS_INTEGER, FIELD(n_ranks), 1, 4096, NULL,
      "also what each of N ranks would own"},
+    {"--quantize", "T", TSR_ARGS_CHOICE, FIELD(quantize), 0, 0, "int8|int4|fp8",
+     "also how far each tensor would move with that option of the other commands; reads all "
+     "weights"},
     {"--metadata", NULL, TSR_ARGS_FLAG, FIELD(metadata), 0, 0, NULL,
      "also every key of the file with its value"},
     {"--env", NULL, TSR_ARGS_FLAG, FIELD(env), 0, 0, NULL,
@@ -38,12 +44,12 @@ static const tsr_args_option options_table[] = {
      "what this build could compute on here, and its free memory; needs no model"},
     {"--json", NULL, TSR_ARGS_FLAG, FIELD(json), 0, 0, NULL, "the same as one JSON object"},
 };
-static const tsr_args_group group = {"Options", options_table, 6, 0};
+static const tsr_args_group group = {"Options", options_table, 7, 0};
 static const tsr_args_spec spec = {
     .command = "inspect",
-    .usage = "MODEL [--ranks N] [--metadata] [--env] [--devices] [--json]",
+    .usage = "MODEL [--ranks N] [--quantize T] [--metadata] [--env] [--devices] [--json]",
     .about = "What a model file holds: its shape, its tensors by type, its tokenizer and chat "
-             "template. Nothing is loaded, so it is quick.",
+             "template. Nothing is loaded, so it is quick, but for --quantize.",
     .groups = &group,
     .n_groups = 1,
     .examples = "  tessera inspect model.gguf --ranks 3\n"
@@ -85,6 +91,22 @@ static json_t *kv_json(const tsr_model *model)
         }
     }
     return object;
+}
+
+static json_t *reach_json(const tsr_model *model)
+{
+    json_t *array = json_array();
+    tsr_model_reach reach;
+
+    for (int i = 0; array != NULL && tsr_model_reach_at(model, i, &reach); i++) {
+        if (json_array_append_new(array, json_pack("{s:i, s:I}", "layers", reach.n_layers,
+                                                   "positions", (json_int_t)reach.n_positions)) !=
+            0) {
+            json_decref(array);
+            return NULL;
+        }
+    }
+    return array;
 }
 
 static json_t *metadata_json(const tsr_model *model)
@@ -169,14 +191,24 @@ static tsr_status model_json(const tsr_model *model, const inspect_options *opti
 {
     const tsr_model_facts f = tsr_model_describe(model);
     json_t *root =
-        json_pack("{s:o, s:o, s:o, s:I, s:I, s:i, s:o, s:o, s:o, s:o, s:o}", "name", text(f.name),
-                  "architecture", text(f.architecture), "shape", shape_json(&f), "file_bytes",
-                  (json_int_t)f.file_bytes, "parameters", (json_int_t)f.n_parameters, "n_tensors",
-                  f.n_tensors, "tensors", encodings_json(model), "kv_bytes_per_token",
-                  kv_json(model), "tokenizer", tokenizer_json(&f), "chat_form", text(f.chat_form),
-                  "chat_template", text(f.chat_template));
+        json_pack("{s:o, s:o, s:o, s:I, s:I, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "name",
+                  text(f.name), "architecture", text(f.architecture), "shape", shape_json(&f),
+                  "file_bytes", (json_int_t)f.file_bytes, "parameters", (json_int_t)f.n_parameters,
+                  "n_tensors", f.n_tensors, "tensors", encodings_json(model), "kv_bytes_per_token",
+                  kv_json(model), "kv_reach", reach_json(model), "tokenizer", tokenizer_json(&f),
+                  "chat_form", text(f.chat_form), "chat_template", text(f.chat_template));
     bool whole = root != NULL;
 
+    if (whole && options->quantize != NULL) {
+        json_t *rounding = NULL;
+        const tsr_status st = tsr_inspect_rounding_json(&rounding, model, options->quantize);
+
+        if (st != TSR_OK) {
+            json_decref(root);
+            return st;
+        }
+        whole = json_object_set_new(root, "rounding", rounding) == 0;
+    }
     if (whole && shares != NULL) {
         whole = json_object_set_new(root, "ranks",
                                     tsr_inspect_share_json(shares, (int)options->n_ranks)) == 0;
@@ -226,6 +258,22 @@ static tsr_status print_machine(const inspect_options *options)
     return options->devices ? print_devices() : TSR_OK;
 }
 
+/* What a sequence keeps: said where it is not everything of all layers. */
+static void print_reach(const tsr_model *model)
+{
+    tsr_model_reach reach;
+
+    for (int i = 0; tsr_model_reach_at(model, i, &reach); i++) {
+        if (reach.n_positions > 0) {
+            tsr_out_print("  %d %s: the last %" PRId64 " positions are kept\n", reach.n_layers,
+                          reach.n_layers == 1 ? "layer" : "layers", reach.n_positions);
+        } else if (tsr_model_reach_at(model, 1, &(tsr_model_reach){0})) {
+            tsr_out_print("  %d %s: all positions are kept\n", reach.n_layers,
+                          reach.n_layers == 1 ? "layer" : "layers");
+        }
+    }
+}
+
 static void print_model(const tsr_model *model)
 {
     const tsr_model_facts f = tsr_model_describe(model);
@@ -256,6 +304,7 @@ static void print_model(const tsr_model *model)
     for (int i = 0; tsr_model_kv_at(model, i, &kv); i++) {
         tsr_out_print("  %-10s %8" PRIu64 "\n", kv.type, kv.bytes_per_token);
     }
+    print_reach(model);
     tsr_out_print("\ntokenizer\n  %s: %d tokens, %d merges", f.tokenizer, f.n_tokens, f.n_merges);
     if (f.bos >= 0) {
         tsr_out_print(", begin %d", (int)f.bos);
@@ -313,6 +362,9 @@ static tsr_status inspect_model(const inspect_options *options)
 
         tsr_inspect_share_print(shares, (int)options->n_ranks, f.n_heads, f.n_kv_heads);
     }
+    if (options->quantize != NULL) {
+        TSR_TRY_GOTO(st, fail, tsr_inspect_rounding_print(model, options->quantize));
+    }
     if (options->metadata) {
         print_metadata(model);
     }
@@ -353,10 +405,12 @@ int tsr_cmd_inspect_run(const tsr_call *call)
         return exit_status;
     }
     if (options.model == NULL && !options.env && !options.devices) {
-        return tsr_call_usage(call, "which model? Name a GGUF file");
+        return tsr_call_usage(call, "which model? Name a GGUF file or a folder");
     }
-    if (options.model == NULL && (options.n_ranks > 0 || options.metadata)) {
-        return tsr_call_usage(call, "--ranks and --metadata are about a model: name a GGUF file");
+    if (options.model == NULL &&
+        (options.n_ranks > 0 || options.metadata || options.quantize != NULL)) {
+        return tsr_call_usage(call,
+                              "--ranks, --quantize and --metadata are about a model: name one");
     }
     return tsr_call_end(call, call->speaks ? inspect(&options) : TSR_OK);
 }

@@ -55,7 +55,7 @@ static json_t *token_object(const tsr_model *model, int32_t id, double logprob)
     size_t n_bytes = 0;
     json_t *words;
 
-    if (tsr_model_detokenize(model, &id, 1, true, &text, &n_bytes) != TSR_OK) {
+    if (tsr_model_token_text(model, id, &text, &n_bytes) != TSR_OK) {
         n_bytes = 0; // the vocabulary may be larger than the tokenizer's
     }
     words = tsr_out_json_text(text != NULL ? text : "", n_bytes);

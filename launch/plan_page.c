@@ -36,6 +36,20 @@ static void print_row(const tsr_plan_page *page, const tsr_plan_row *row)
     tsr_out_print("\n");
 }
 
+/* Layers that keep less than all, in the terms of the first row. */
+static void print_windows(const tsr_plan_page *page)
+{
+    const tsr_plan *p = &page->rows[0].plan;
+    const uint64_t whole = p->share.kv_token_bytes * (uint64_t)p->context;
+
+    if (p->share.kv_sequence_bytes + p->share.kv_token_bytes * (uint64_t)p->block_tokens < whole) {
+        tsr_out_print("  windows: on %d %s such a sequence holds %s, not %s: layers keep what they "
+                      "see\n",
+                      p->n_ranks, p->n_ranks == 1 ? "rank" : "ranks",
+                      tsr_out_bytes(p->share.kv_sequence_bytes).text, tsr_out_bytes(whole).text);
+    }
+}
+
 static void print_table(const tsr_plan_page *page)
 {
     const tsr_plan *p = &page->rows[0].plan;
@@ -52,6 +66,7 @@ static void print_table(const tsr_plan_page *page)
         "made for %" PRId64 "\n",
         p->model_context);
     tsr_out_print("  sequences: of %" PRId64 " tokens each, in the cache at once\n", p->context);
+    print_windows(page);
     if (page->lower_bytes > 0) {
         tsr_out_print(
             "  in flight: with %s a rank in the tiers below as well; those that the host's cannot "
@@ -209,10 +224,11 @@ void tsr_plan_page_print(const tsr_plan_page *page)
 
 static json_t *share_json(const tsr_plan_share *s)
 {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "weight_bytes", (json_int_t)s->weight_bytes,
-                     "workspace_bytes", (json_int_t)s->workspace_bytes, "table_bytes",
-                     (json_int_t)s->table_bytes, "kv_bytes_per_token",
-                     (json_int_t)s->kv_token_bytes, "kv_bytes", (json_int_t)s->kv_bytes,
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "weight_bytes",
+                     (json_int_t)s->weight_bytes, "workspace_bytes", (json_int_t)s->workspace_bytes,
+                     "table_bytes", (json_int_t)s->table_bytes, "kv_bytes_per_token",
+                     (json_int_t)s->kv_token_bytes, "kv_bytes_per_sequence",
+                     (json_int_t)s->kv_sequence_bytes, "kv_bytes", (json_int_t)s->kv_bytes,
                      "kv_host_bytes", (json_int_t)s->host_bytes);
 }
 

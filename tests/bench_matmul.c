@@ -119,14 +119,16 @@ static bool make_model(model *m, tsr_format layers, tsr_format head)
         for (int i = 0; i < PER_LAYER; i++) {
             const size_t n = tsr_weight_bytes(layers, shapes[i][0], shapes[i][1]);
 
-            m->layers[l][i] = (tsr_weight){
-                layers, TSR_DEVICE_CPU, shapes[i][0], shapes[i][1], i == O || i == DOWN ? GRAIN : 0,
-                at};
+            m->layers[l][i] = (tsr_weight){.format = layers,
+                                           .n_rows = shapes[i][0],
+                                           .n_cols = shapes[i][1],
+                                           .grain_cols = i == O || i == DOWN ? GRAIN : 0,
+                                           .tiles = at};
             fill_tiles(at, layers, n);
             at += n;
         }
     }
-    m->head = (tsr_weight){head, TSR_DEVICE_CPU, VOCABULARY, DIM, 0, at};
+    m->head = (tsr_weight){.format = head, .n_rows = VOCABULARY, .n_cols = DIM, .tiles = at};
     fill_tiles(at, head, tsr_weight_bytes(head, VOCABULARY, DIM));
     return true;
 }

@@ -3,11 +3,13 @@
 
 Runs under CTest, which says where things are: TESSERA, TINY_GGUF, MPIEXEC. Standard library only.
 """
+import array
 import json
 import math
 import os
 import re
 import signal
+import struct
 import subprocess
 import tempfile
 import time
@@ -18,6 +20,7 @@ TINY_GGUF = os.environ["TINY_GGUF"]
 MPIRUN = [os.environ["MPIEXEC"], "--oversubscribe", "--bind-to", "none", "-n"]
 WAIT_S = 100
 
+MODELS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data", "models")
 FOLDER = tempfile.TemporaryDirectory(prefix="tessera-cli-")
 MODEL = os.path.join(FOLDER.name, "tiny.gguf")
 COMMANDS = ("generate", "chat", "tokenize", "detokenize", "perplexity", "bench", "inspect", "batch", "serve", "engine", "plan")
@@ -280,6 +283,13 @@ class Decoding(Case):
             self.assertEqual(choice[key], reply[key])
         self.assertLess(choice["logprob"], 0)
 
+    def test_likely_tokens_keep_the_space_before_them(self):
+        done = self.good("generate", "--model", os.path.join(MODELS, "llama2"), "--prompt", "a b", "--max-tokens", "20",
+                         "--json", "--logprobs", "5", "--ignore-end")
+        places = json.loads(done.stdout)["choices"][0]["logprobs"]
+        texts = [token["text"] for place in places for token in place["top"]]
+        self.assertTrue(any(text.startswith(" ") for text in texts), texts)
+
     def test_logprobs_are_those_of_the_tokens(self):
         choice = self.choice("--logprobs", "3", "--temperature", "0.7", "--seed", "3", "--frequency-penalty", "0.5")
         self.assertEqual([place["id"] for place in choice["logprobs"]], choice["ids"])
@@ -499,6 +509,34 @@ class Inspect(Case):
         self.assertEqual(len(rows), 2)
         self.assertEqual([row.count("#") + row.count(".") for row in rows], [9, 9])
         self.assertEqual(sum(row.count("#") for row in rows), 9)
+
+    def test_rounding_is_told_a_tensor_as_computed_here(self):
+        folder = os.path.join(MODELS, "qwen2")
+        name = "model.layers.1.self_attn.o_proj.weight"
+        with open(os.path.join(folder, "model.safetensors"), "rb") as file:
+            n, = struct.unpack("<Q", file.read(8))
+            entry = json.loads(file.read(n))[name]
+            file.seek(8 + n + entry["data_offsets"][0])
+            halves = array.array("H", file.read(entry["data_offsets"][1] - entry["data_offsets"][0]))
+        values = [struct.unpack("<f", struct.pack("<I", h << 16))[0] for h in halves]
+        misses = []
+        for at in range(0, len(values), 32):
+            run = values[at:at + 32]
+            d, = struct.unpack("<e", struct.pack("<e", max(map(abs, run)) / 127))
+            misses += [abs(d * round(v / d) - v) for v in run]
+        relative = math.sqrt(sum(m * m for m in misses) / sum(v * v for v in values))
+        done = json.loads(self.good("inspect", folder, "--quantize", "int8", "--json").stdout)["rounding"]
+        told = next(t for t in done["tensors"] if t["name"] == name)
+        self.assertEqual(told["elements"], len(values))
+        self.assertAlmostEqual(told["relative"], relative, places=6)
+        self.assertAlmostEqual(told["largest"], max(misses), places=6)
+        self.assertEqual(done["total"]["elements"], sum(t["elements"] for t in done["tensors"]))
+        self.assertEqual(done["total"]["largest"], max(t["largest"] for t in done["tensors"]))
+        four = json.loads(self.good("inspect", folder, "--quantize", "int4", "--json").stdout)["rounding"]["total"]
+        self.assertTrue(0.05 < four["relative"] < 0.08, four)
+        self.assertIn(b"all of them", self.good("inspect", folder, "--quantize", "fp8").stdout)
+        self.assertIn(b"none", self.good("inspect", os.path.join(MODELS, "q_awq"), "--quantize", "int8").stdout)
+        self.says(2, "about a model", "inspect", "--quantize", "int8")
 
     def test_the_devices_are_told_without_a_model(self):
         self.assertRegex(self.good("inspect", "--devices").stdout, rb"devices\n  CPU, .* GB free")

@@ -31,11 +31,19 @@ static void look_at(const tsr_config *c)
 
         n_kv_layers += l->makes_kv;
         require(l->kv_layer >= 0 && l->kv_layer < c->n_kv_layers, "a layer reads what is there");
+        require(l->group >= 0 && l->group < c->n_groups && l->group_layer >= 0 &&
+                    l->group_layer < c->group_layers,
+                "a layer has a place in a block");
+        require(c->reach[l->group] == 0 || (l->window > 0 && l->window <= c->reach[l->group]),
+                "what a layer sees is kept");
         require(l->rope < c->n_ropes && (l->rope < 0 || c->ropes[l->rope].frequencies != NULL),
                 "a layer turns by a rope that is there");
         require(l->window >= 0 && l->stride >= 0 && l->local >= 0, "windows are not negative");
         require(l->scale > 0 && isfinite(l->scale), "scores are scaled");
     }
+    require(c->n_groups >= 1 && c->n_groups <= TSR_CONFIG_GROUPS &&
+                c->n_groups * c->group_layers >= c->n_kv_layers,
+            "blocks have room for all layers");
     require(n_kv_layers == c->n_kv_layers, "the cache has the layers that make keys");
     require(c->shape.n_experts == 0 ||
                 (c->routing.n_used >= 1 && c->routing.n_used <= c->shape.n_experts),

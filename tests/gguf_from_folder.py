@@ -202,11 +202,13 @@ class Converter:
 
     def keys_gemma3_text(self):
         self.key("{a}.attention.scale", "f", self.config["query_pre_attn_scalar"] ** -0.5)
+        if self.family == "gemma3_text" and self.config.get("final_logit_softcapping"):
+            self.key("{a}.final_logit_softcapping", "f", self.config["final_logit_softcapping"])
 
     def keys_gemma2(self):
         self.keys_gemma3_text()
-        self.key("{a}.attn_logit_softcapping", "f", self.config["attn_logit_softcapping"])
-        self.key("{a}.final_logit_softcapping", "f", self.config["final_logit_softcapping"])
+        for name in ("attn_logit_softcapping", "final_logit_softcapping"):
+            self.key("{a}." + name, "f", self.config[name] or 0.0)
 
     def keys_gpt_neox(self):
         self.key("{a}.use_parallel_residual", "b", self.config["use_parallel_residual"])
@@ -232,6 +234,10 @@ class Converter:
         self.key("{a}.expert_shared_count", "u", c["n_shared_experts"])
         self.key("{a}.expert_weights_scale", "f", c["routed_scaling_factor"])
         self.key("{a}.attention.kv_lora_rank", "u", c["kv_lora_rank"])
+        if c["q_lora_rank"]:
+            self.key("{a}.attention.q_lora_rank", "u", c["q_lora_rank"])
+        if (c.get("rope_scaling") or {}).get("mscale_all_dim"):
+            self.key("{a}.rope.scaling.yarn_log_multiplier", "f", 0.1 * c["rope_scaling"]["mscale_all_dim"])
         self.key("{a}.attention.key_length", "u", c["qk_nope_head_dim"] + c["qk_rope_head_dim"])
         self.key("{a}.attention.value_length", "u", c["v_head_dim"])
         self.key("{a}.rope.dimension_count", "u", c["qk_rope_head_dim"])
@@ -256,7 +262,7 @@ class Converter:
         if self.arch in ("falcon", "bloom"):
             parts = {"word_embeddings": "token_embd", "word_embeddings_layernorm": "token_embd_norm",
                      "ln_f": "output_norm", "input_layernorm": "attn_norm", "ln_mlp": "attn_norm",
-                     "ln_attn": "attn_norm_2", "post_attention_layernorm": "ffn_norm",
+                     "lm_head": "output", "ln_attn": "attn_norm_2", "post_attention_layernorm": "ffn_norm",
                      "self_attention.query_key_value": "attn_qkv", "self_attention.dense": "attn_output",
                      "mlp.dense_h_to_4h": "ffn_up", "mlp.dense_4h_to_h": "ffn_down"}
         elif self.arch == "gptneox":
@@ -265,7 +271,7 @@ class Converter:
                      "attention.query_key_value": "attn_qkv", "attention.dense": "attn_output",
                      "mlp.dense_h_to_4h": "ffn_up", "mlp.dense_4h_to_h": "ffn_down"}
         elif self.arch == "gpt2":
-            parts = {"wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm", "ln_1": "attn_norm",
+            parts = {"wte": "token_embd", "lm_head": "output", "wpe": "position_embd", "ln_f": "output_norm", "ln_1": "attn_norm",
                      "ln_2": "ffn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output",
                      "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"}
         elif self.arch == "mpt":
@@ -293,8 +299,10 @@ class Converter:
                      "mlp.shared_experts.up_proj": "ffn_up_shexp",
                      "mlp.shared_experts.down_proj": "ffn_down_shexp",
                      "self_attn.kv_a_proj_with_mqa": "attn_kv_a_mqa", "self_attn.kv_a_layernorm": "attn_kv_a_norm",
-                     "self_attn.kv_b_proj": "attn_kv_b"}
+                     "self_attn.kv_b_proj": "attn_kv_b", "self_attn.q_a_proj": "attn_q_a",
+                     "self_attn.q_a_layernorm": "attn_q_a_norm", "self_attn.q_b_proj": "attn_q_b"}
         experts = {}
+        norms = {}
         for name, t in self.hf.items():
             words = name.split(".")
             layer = next((int(w) for w in words if w.isdigit()), None)
@@ -308,6 +316,9 @@ class Converter:
                 kind = {"w1": "gate", "w3": "up", "w2": "down"}.get(rest.split(".")[-1],
                                                                    rest.split(".")[-1].split("_")[0])
                 experts.setdefault((layer, kind), {})[int(rest.split(".")[-2])] = t
+                continue
+            if "_layernorm.norms." in rest:
+                norms.setdefault((layer, rest.split(".")[1][0]), {})[int(rest.split(".")[-1])] = t
                 continue
             if rest.startswith("mlp.experts."):
                 self.oss_experts(layer, rest.split(".")[-1], t)
@@ -329,6 +340,8 @@ class Converter:
                 if rest.endswith("k_proj"):
                     t = permuted(t, self.n_kv)
             self.place(gguf, t)
+        for (layer, kind), some in norms.items():
+            self.place("blk.%d.attn_%s_norm.weight" % (layer, kind), stacked([some[i] for i in sorted(some)]))
         for (layer, kind), some in experts.items():
             self.place("blk.%d.ffn_%s_exps.weight" % (layer, kind), stacked([some[i] for i in sorted(some)]))
 
@@ -397,6 +410,7 @@ def is_defined(folder):
         return False
     config = json.load(open(os.path.join(folder, "config.json")))
     return (config["model_type"] in NAMES and "quantization_config" not in config and
+            "rope_parameters" not in config and  # of the newer style, which the converter does not read
             not config.get("alibi"))  # of Falcon: no key says it
 
 
@@ -414,7 +428,7 @@ def main():
             c.vocabulary()
             c.save(path)
             models.append(name + "=" + path)
-    sys.exit(subprocess.run([test, "-"] + models).returncode)
+    sys.exit(subprocess.run([test, "-", folders + "/"] + models).returncode)
 
 
 if __name__ == "__main__":

@@ -25,10 +25,13 @@ enum {
 #ifdef TSR_TEST_EMULATED // where a multiply-add takes as long as a thousand do here
     MOST_ROWS = 20,
     MOST_THREADS = 1,
+    N_FORMATS = TSR_FORMAT_Q4_MIXED, // the mixed ones are the host's
 #else
     MOST_ROWS = 300,
     MOST_THREADS = 4,
+    N_FORMATS = TSR_FORMAT_COUNT,
 #endif
+    N_GROUPS = 7, // of mixed formats
     SKIPPED = 77
 };
 
@@ -65,12 +68,45 @@ static tsr_device *open_device(int n_threads)
 
 /* ---- weights ------------------------------------------------------------------------------- */
 
+/* Groups in no order for the columns of tiles of any codes, and their table. */
+static tsr_weight random_mixed(tsr_weight w)
+{
+    const int64_t n_panels = (w.n_rows + TSR_PANEL_ROWS - 1) / TSR_PANEL_ROWS;
+    const int64_t n_tiles = (w.n_cols + TSR_TILE_COLS - 1) / TSR_TILE_COLS;
+    const int64_t n_floats = n_panels * tsr_weight_table_floats(N_GROUPS);
+    float *groups = malloc((size_t)n_floats * sizeof(*groups) + 1);
+
+    assert_non_null(groups);
+    for (int64_t i = 0; i < n_floats; i++) {
+        groups[i] =
+            i / TSR_PANEL_ROWS % 2 == 0 ? random_float() * 0.05F : (float)(random_bits() % 16);
+    }
+    for (int64_t t = 0; t < n_panels * n_tiles; t++) {
+        uint16_t of_columns[TSR_TILE_COLS];
+
+        for (int c = 0; c < TSR_TILE_COLS; c++) {
+            of_columns[c] = (uint16_t)(random_bits() % N_GROUPS);
+        }
+        tsr_weight_put_groups(w.format, (void *)(uintptr_t)w.tiles, t, of_columns);
+    }
+    w.groups = groups;
+    w.n_groups = N_GROUPS;
+    return w;
+}
+
+static void free_weight(tsr_weight *w)
+{
+    free((void *)(uintptr_t)w->tiles);
+    free((void *)(uintptr_t)w->groups);
+}
+
 /* Tiles of any codes and small scales; codes and scales differ everywhere. */
 static tsr_weight random_weight(tsr_format format, int64_t n_rows, int64_t n_cols, int64_t grain)
 {
     const size_t n_bytes = tsr_weight_bytes(format, n_rows, n_cols);
     const size_t tile_bytes = tsr_weight_tile_bytes(format);
     uint8_t *tiles = malloc(n_bytes > 0 ? n_bytes : 1);
+    tsr_weight w;
 
     assert_non_null(tiles);
     for (size_t i = 0; i < n_bytes; i++) {
@@ -92,7 +128,7 @@ static tsr_weight random_weight(tsr_format format, int64_t n_rows, int64_t n_col
         for (size_t at = 0; format == TSR_FORMAT_FP8 && at < first; at++) {
             tile[at] = (tile[at] & 127) == 127 ? 126 : tile[at]; // not NaN
         }
-        for (size_t at = first; at < tile_bytes;) {
+        for (size_t at = first; at < tile_bytes && !tsr_weight_is_mixed(format);) {
             // Few enough bits that a scale times a code is exact, as it is in files.
             const float value = tsr_dtype_from_bf16(tsr_dtype_to_bf16(random_float() * 0.05F));
             const uint16_t bits = halves ? tsr_dtype_to_f16(value) : tsr_dtype_to_bf16(value);
@@ -106,7 +142,13 @@ static tsr_weight random_weight(tsr_format format, int64_t n_rows, int64_t n_col
             }
         }
     }
-    return (tsr_weight){format, TSR_DEVICE_CPU, n_rows, n_cols, grain, tiles};
+    w = (tsr_weight){.format = format,
+                     .on = TSR_DEVICE_CPU,
+                     .n_rows = n_rows,
+                     .n_cols = n_cols,
+                     .grain_cols = grain,
+                     .tiles = tiles};
+    return tsr_weight_is_mixed(format) ? random_mixed(w) : w;
 }
 
 static float half_at(const uint8_t *p)
@@ -358,7 +400,7 @@ static void free_outputs(outputs *o)
         }
         free(out->data);
         free(o->products[p].bias.data);
-        free((void *)(uintptr_t)o->weights[p].tiles);
+        free_weight(&o->weights[p]);
     }
     o->n = 0;
 }
@@ -399,7 +441,7 @@ static void every_format_sums_in_the_promised_order(void **state)
     for (int n_threads = 1; n_threads <= MOST_THREADS; n_threads += 2) {
         tsr_device *dev = open_device(n_threads);
 
-        for (int f = 0; f < TSR_FORMAT_COUNT; f++) {
+        for (int f = 0; f < N_FORMATS; f++) {
             for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
                 for (int how = 0; how < TSR_ACTIVATIONS_COUNT; how++) {
                     outputs o = {.n = 0};
@@ -419,7 +461,7 @@ static void any_number_of_rows_gives_each_row_its_own_sums(void **state)
     tsr_device *dev = open_device(2);
 
     (void)state;
-    for (int f = 0; f < TSR_FORMAT_COUNT; f++) {
+    for (int f = 0; f < N_FORMATS; f++) {
         for (int64_t n_rows = 1; n_rows <= 20; n_rows++) {
             outputs o = {.n = 0};
 
@@ -435,7 +477,7 @@ static void many_rows_and_columns_are_blocked_without_a_trace(void **state)
     tsr_device *dev = open_device(2);
 
     (void)state;
-    for (int f = 0; f < TSR_FORMAT_COUNT; f++) {
+    for (int f = 0; f < N_FORMATS; f++) {
         for (int how = 0; how < TSR_ACTIVATIONS_COUNT; how++) {
             outputs o = {.n = 0};
 
@@ -453,7 +495,7 @@ static void sums_of_grains_are_rounded_to_the_grid(void **state)
     tsr_device *dev = open_device(2);
 
     (void)state;
-    for (int f = 0; f < TSR_FORMAT_COUNT; f++) {
+    for (int f = 0; f < N_FORMATS; f++) {
         for (size_t g = 0; g < sizeof(grains) / sizeof(grains[0]); g++) {
             for (int how = 0; how < TSR_ACTIVATIONS_COUNT; how++) {
                 outputs o = {.n = 0};
@@ -502,7 +544,7 @@ static void parts_of_the_columns_add_up_to_the_same_doubles(void **state)
     float *values = random_x(1, N);
 
     (void)state;
-    for (int f = 0; f < TSR_FORMAT_COUNT; f++) {
+    for (int f = 0; f < N_FORMATS; f++) {
         tsr_weight whole = random_weight((tsr_format)f, M, N, 64);
         const size_t tile = tsr_weight_tile_bytes(whole.format);
         const size_t panel = tsr_weight_panel_bytes(whole.format, N);
@@ -518,9 +560,11 @@ static void parts_of_the_columns_add_up_to_the_same_doubles(void **state)
             const int64_t n_cols = part == 0 ? 128 : 192;
             uint8_t *tiles = malloc(3 * panel);
             double sums[M];
-            tsr_weight w = {(tsr_format)f, TSR_DEVICE_CPU, M, n_cols, 64, tiles};
+            tsr_weight w = whole;
 
             assert_non_null(tiles);
+            w.n_cols = n_cols;
+            w.tiles = tiles;
             for (size_t p = 0; p < 3; p++) {
                 memcpy(tiles + p * tsr_weight_panel_bytes(w.format, n_cols),
                        (const uint8_t *)whole.tiles + p * panel + (size_t)(first / 32) * tile,
@@ -537,7 +581,7 @@ static void parts_of_the_columns_add_up_to_the_same_doubles(void **state)
             free(tiles);
         }
         assert_memory_equal(sum, expected, sizeof(sum));
-        free((void *)(uintptr_t)whole.tiles);
+        free_weight(&whole);
     }
     free(values);
     tsr_device_close(dev);
@@ -546,8 +590,8 @@ static void parts_of_the_columns_add_up_to_the_same_doubles(void **state)
 static void nothing_to_sum_gives_zeros_and_the_bias(void **state)
 {
     tsr_device *dev = open_device(2);
-    tsr_weight plain = {TSR_FORMAT_Q4, TSR_DEVICE_CPU, 5, 0, 0, NULL};
-    tsr_weight grained = {TSR_FORMAT_Q8, TSR_DEVICE_CPU, 5, 0, 64, NULL};
+    tsr_weight plain = {.format = TSR_FORMAT_Q4, .n_rows = 5};
+    tsr_weight grained = {.format = TSR_FORMAT_Q8, .n_rows = 5, .grain_cols = 64};
     float out[3][5];
     double sums[3][5];
     float bias[5] = {1, 2, 3, 4, 5};
@@ -576,7 +620,7 @@ static void an_x_that_is_not_finite_spoils_its_own_row_only(void **state)
     tsr_device *dev = open_device(2);
 
     (void)state;
-    for (int f = 0; f < TSR_FORMAT_COUNT; f++) {
+    for (int f = 0; f < N_FORMATS; f++) {
         for (int p = 0; p < 4; p++) {
             for (int how = 0; how < TSR_ACTIVATIONS_COUNT; how++) {
                 outputs o = {.n = 0};
@@ -593,7 +637,8 @@ static void an_x_that_is_not_finite_spoils_its_own_row_only(void **state)
                         const float got = out[r * o.products[0].out.stride + m];
 
                         assert_true((isfinite(got) != 0) == (r != 1));
-                        if (r == 1 && how == TSR_ACTIVATIONS_INT8 && f >= TSR_FORMAT_Q4) {
+                        if (r == 1 && how == TSR_ACTIVATIONS_INT8 &&
+                            tsr_weight_is_quantised((tsr_format)f)) {
                             assert_true(isnan(got) != 0);
                         }
                     }

@@ -4,8 +4,9 @@
  * how closely), with f32 activations and an f32 cache, in the old and the new style of config.json;
  * and the same bit for bit on every number of ranks.
  *
- * argv[1]: what the run on one rank writes and the others are held to. Further arguments: only
- * these folders.
+ * argv[1]: what the run on one rank writes and the others are held to; "-": nothing. Further
+ * arguments: a folder of folders, ending in '/', in the place of tests/data/models; only these
+ * folders; NAME=PATH, another file or folder that must give what the folder NAME gives.
  */
 #include "engine/tessera.h"
 
@@ -23,12 +24,13 @@
 #include "parallel/world.h"
 
 enum {
-    N_VOCAB = 512,
+    MOST_VOCAB = 1024,
     N_SEQUENCES = 3,
     N_RUNS = N_SEQUENCES + 1, // the last is the prompt of text
     MOST_PROMPT = 256,
     MOST_NEW = 32,
-    MOST_FOLDERS = 64,
+    N_TOP = 5,
+    MOST_FOLDERS = 128,
     NAME_BYTES = 64,
     PATH_BYTES = 512
 };
@@ -44,11 +46,14 @@ typedef struct outcome {
     int32_t ids[MOST_NEW];
     int32_t n_ids;
     int32_t n_scores;
-    float logits[N_VOCAB]; /* of the last prompt position */
+    int32_t n_vocab;
+    float logits[MOST_VOCAB]; /* of the last prompt position */
     double logprobs[MOST_PROMPT];
+    tsr_top_token top[MOST_PROMPT][N_TOP]; /* after each prompt position */
 } outcome;
 
 static tsr_world *world;
+static const char *folders = TSR_TEST_DATA "/models";
 static outcome got[N_RUNS];
 static int n_failed;
 
@@ -64,13 +69,17 @@ static void note_event(void *ctx, const tsr_event *event)
         break;
     case TSR_EVENT_LOGITS:
         if (event->position == o->n_prompt - 1) {
-            memcpy(o->logits, event->logits, sizeof(o->logits));
+            memcpy(o->logits, event->logits, (size_t)o->n_vocab * sizeof(float));
         }
         break;
     case TSR_EVENT_SCORE:
         if (event->position < MOST_PROMPT) {
             o->logprobs[event->position] = event->logprob;
             o->n_scores++;
+            for (int i = 0; i < event->n_top && i < N_TOP; i++) { // no padding: it is compared
+                o->top[event->position][i].id = event->top[i].id;
+                o->top[event->position][i].logprob = event->top[i].logprob;
+            }
         }
         break;
     default:
@@ -122,6 +131,8 @@ static bool run_model(const char *path, int64_t chunk)
                                   .ignore_end = true,
                                   .score = true,
                                   .want_logits = true,
+                                  .want_logprobs = true,
+                                  .n_top = N_TOP,
                                   .on_event = note_event,
                                   .ctx = &got[i]};
 
@@ -156,8 +167,11 @@ static const json_t *run_of(const json_t *reference, int i)
 
 static void read_prompts(const json_t *reference)
 {
+    const size_t n_vocab = json_array_size(json_object_get(run_of(reference, 0), "last_logits"));
+
     memset(got, 0, sizeof(got));
     for (int i = 0; i < N_RUNS; i++) {
+        got[i].n_vocab = n_vocab < MOST_VOCAB ? (int32_t)n_vocab : MOST_VOCAB;
         got[i].n_prompt =
             read_ids(got[i].prompt, json_object_get(run_of(reference, i), "ids"), MOST_PROMPT);
     }
@@ -166,6 +180,24 @@ static void read_prompts(const json_t *reference)
 static double number_at(const json_t *list, int i)
 {
     return json_number_value(json_array_get(list, (size_t)i));
+}
+
+/* After one position, the largest distance of the likeliest tokens' logits: what is told are
+ * log-probabilities, and what two tokens are apart is the same in both. */
+static double compare_top(const tsr_top_token *top, const json_t *ids, const json_t *logits)
+{
+    double worst = 0;
+    double offset = NAN;
+
+    for (int i = 0; i < N_TOP; i++) {
+        for (int k = 0; k < (int)json_array_size(ids); k++) { // neighbours may change places
+            if ((int32_t)number_at(ids, k) == top[i].id) {
+                offset = isnan(offset) ? top[i].logprob - number_at(logits, k) : offset;
+                worst = fmax(worst, fabs(top[i].logprob - number_at(logits, k) - offset));
+            }
+        }
+    }
+    return isnan(offset) ? INFINITY : worst;
 }
 
 /* The largest distance of logits and log-probabilities; ids that differ are counted. */
@@ -179,16 +211,22 @@ static double compare(const json_t *reference, double *worst_sum, int *n_wrong_i
         const json_t *run = run_of(reference, i);
         const json_t *logits = json_object_get(run, "last_logits");
         const json_t *logprobs = json_object_get(run, "token_logprobs");
+        const json_t *top_ids = json_object_get(run, "top5_ids");
+        const json_t *top_logits = json_object_get(run, "top5_logits");
         const json_t *ids = json_object_get(run, "greedy_ids");
         const json_t *margins = json_object_get(run, "greedy_margins");
         double sum = 0;
 
-        for (int t = 0; t < (int)json_array_size(logits); t++) {
+        for (int t = 0; t < (int)json_array_size(logits) && t < MOST_VOCAB; t++) {
             worst = fmax(worst, fabs((double)got[i].logits[t] - number_at(logits, t)));
         }
         for (int t = 0; t < (int)json_array_size(logprobs); t++) {
             worst = fmax(worst, fabs(got[i].logprobs[t] - number_at(logprobs, t)));
             sum += got[i].logprobs[t];
+        }
+        for (size_t t = 0; t < json_array_size(top_ids); t++) {
+            worst = fmax(worst, compare_top(got[i].top[t], json_array_get(top_ids, t),
+                                            json_array_get(top_logits, t)));
         }
         if (logprobs != NULL) {
             *worst_sum = fmax(*worst_sum,
@@ -212,10 +250,10 @@ static int by_name(const void *a, const void *b)
     return strcmp(a, b);
 }
 
-/* The folders of tests/data/models, sorted. */
+/* The folders of `folders`, sorted. */
 static int list_folders(char names[][NAME_BYTES])
 {
-    DIR *dir = opendir(TSR_TEST_DATA "/models");
+    DIR *dir = opendir(folders);
     const struct dirent *entry;
     int n = 0;
 
@@ -285,7 +323,7 @@ static bool is_golden(FILE *golden)
     static outcome one[N_RUNS];
 
     if (golden == NULL) {
-        return true; // only some folders
+        return true;
     }
     if (tsr_world_size(world) == 1) {
         return fwrite(got, sizeof(got), 1, golden) == 1;
@@ -309,9 +347,9 @@ static void test_folder(const char *name, const char *model, FILE *golden)
     bool same;
     bool same_chunked;
 
-    (void)snprintf(path, sizeof(path), "%s/models/%s/reference.json", TSR_TEST_DATA, name);
+    (void)snprintf(path, sizeof(path), "%s/%s/reference.json", folders, name);
     reference = json_load_file(path, 0, NULL);
-    (void)snprintf(path, sizeof(path), "%s/models/%s", TSR_TEST_DATA, name);
+    (void)snprintf(path, sizeof(path), "%s/%s", folders, name);
     model = model == NULL ? path : model;
     read_prompts(reference);
     if (!run_model(model, 512)) {
@@ -384,24 +422,31 @@ static void test_growing_long(void)
 int main(int argc, char **argv)
 {
     static char names[MOST_FOLDERS][NAME_BYTES];
-    const int n = list_folders(names);
     FILE *golden = NULL;
     const char *path;
     int n_tested = 0;
+    int n;
 
     if (tsr_world_open(&world) != TSR_OK) {
         return EXIT_FAILURE;
     }
-    if (argc == 2 && tsr_world_is_leader(world)) {
+    if (argc > 1 && strcmp(argv[1], "-") != 0 && tsr_world_is_leader(world)) {
         golden = fopen(argv[1], tsr_world_size(world) == 1 ? "wb" : "rb");
     }
+    if (argc > 2 && argv[2][0] != '\0' && argv[2][strlen(argv[2]) - 1] == '/') {
+        folders = argv[2];
+        argv++;
+        argc--;
+    }
+    n = list_folders(names);
     for (int i = 0; i < n; i++) {
         if (is_wanted(names[i], &path, argc, argv)) {
             test_folder(names[i], path, golden);
             n_tested++;
         }
     }
-    if (is_wanted("phi3_longrope", &path, argc, argv) && path == NULL) {
+    if (strcmp(folders, TSR_TEST_DATA "/models") == 0 &&
+        is_wanted("phi3_longrope", &path, argc, argv) && path == NULL) {
         test_growing_long();
     }
     if (golden != NULL) {

@@ -79,7 +79,8 @@ static void make_operands(operands *o)
     i32_row(o->entry_ids, 0)[1] = VOCABULARY - 1;
     o->factors = zeros(TSR_DTYPE_F32, 1, 2);
     o->adds = zeros(TSR_DTYPE_F32, 1, 2);
-    o->weight = (tsr_weight){TSR_FORMAT_F32, TSR_DEVICE_CPU, COLS, COLS, 0, tiles};
+    o->weight =
+        (tsr_weight){.format = TSR_FORMAT_F32, .n_rows = COLS, .n_cols = COLS, .tiles = tiles};
     o->product = (tsr_product){&o->weight, o->out, o->vector};
     o->n_products = 1;
     o->activations = TSR_ACTIVATIONS_F32;

@@ -160,6 +160,7 @@ typedef float value_fn(int64_t r, int64_t c);
 static void holds(tsr_format format, int64_t n_cols, value_fn *value)
 {
     const int64_t n_tiles = n_cols / TSR_TILE_COLS;
+    float groups[GROUPS * 2 * TSR_PANEL_ROWS] = {0};
     float got[COLS];
     float piece;
 
@@ -175,8 +176,12 @@ static void holds(tsr_format format, int64_t n_cols, value_fn *value)
         }
         if (format != TSR_FORMAT_F32) {
             void *panel = calloc(1, tsr_weight_panel_bytes(format, n_cols));
-            const tsr_weight weight = {
-                .format = format, .n_rows = TSR_PANEL_ROWS, .n_cols = n_cols, .tiles = panel};
+            const tsr_weight weight = {.format = format,
+                                       .n_rows = TSR_PANEL_ROWS,
+                                       .n_cols = n_cols,
+                                       .tiles = panel,
+                                       .groups = tsr_weight_is_mixed(format) ? groups : NULL,
+                                       .n_groups = packed.n_groups};
 
             assert_non_null(panel);
             for (int64_t t = 0; t < n_tiles; t++) {
@@ -184,6 +189,19 @@ static void holds(tsr_format format, int64_t n_cols, value_fn *value)
 
                 assert_int_equal(tsr_packed_run(&packed, &run, r, t), TSR_OK);
                 tsr_weight_put_run(format, panel, 5, t, &run);
+                if (tsr_weight_is_mixed(format)) {
+                    uint16_t of_columns[TSR_TILE_COLS];
+
+                    tsr_packed_groups(&packed, of_columns, t);
+                    tsr_weight_put_groups(format, panel, t, of_columns);
+                }
+            }
+            for (int64_t g = 0; g < packed.n_groups && tsr_weight_is_mixed(format); g++) {
+                float *of_group = groups + tsr_weight_table_floats(g);
+
+                assert_int_equal(
+                    tsr_packed_group(&packed, &of_group[5], &of_group[TSR_PANEL_ROWS + 5], r, g),
+                    TSR_OK);
             }
             tsr_weight_unpack_row(&weight, 5, got);
             free(panel);
@@ -274,7 +292,7 @@ static void zeros_of_words_lie_along_the_rows(void **state)
     assert_int_equal(file_bytes(0, ROWS, 0, COLS), bytes_of(tensors) - 16);
 }
 
-static void what_does_not_fit_tiles_is_opened(void **state)
+static void what_does_not_fit_runs_is_mixed_or_opened(void **state)
 {
     static const int64_t odd_shape[2] = {ROWS, 90};
     static int32_t groups[COLS];
@@ -298,12 +316,12 @@ static void what_does_not_fit_tiles_is_opened(void **state)
     holds(TSR_FORMAT_F32, 90, symmetric_value);
     make_words(COLS);
     assert_int_equal(find_w(&found, INT4_GROUPS, wide), TSR_OK);
-    holds(TSR_FORMAT_F32, COLS, symmetric_value);
+    holds(TSR_FORMAT_Q4_MIXED, COLS, symmetric_value);
     for (int c = 0; c < COLS; c++) {
         groups[c] = c % GROUPS;
     }
     assert_int_equal(find_w(&found, INT4_GROUPS, ordered), TSR_OK);
-    holds(TSR_FORMAT_F32, COLS, ordered_value);
+    holds(TSR_FORMAT_Q4_MIXED, COLS, ordered_value);
     assert_int_equal(file_bytes(0, ROWS, 0, COLS), bytes_of(ordered) - 16);
     for (int c = 0; c < COLS; c++) {
         groups[c] = c / GROUP; // as if there were no list
@@ -326,6 +344,8 @@ static void bytes_have_a_scale_a_row(void **state)
     const stored tensors[] = {{"w.weight", "I8", ROWS, COLS, bytes8, sizeof(bytes8)},
                               {"w.weight_scale", "BF16", ROWS, 1, scales16, (size_t)ROWS * 2},
                               {0}};
+    const stored wide[] = {
+        tensors[0], {"w.weight_scale", "F32", ROWS, 1, scales32, (size_t)ROWS * 4}, {0}};
     bool found;
 
     (void)state;
@@ -337,6 +357,8 @@ static void bytes_have_a_scale_a_row(void **state)
     assert_true(found);
     holds(TSR_FORMAT_Q8_WIDE, COLS, byte_value);
     assert_int_equal(file_bytes(0, ROWS, 0, COLS), bytes_of(tensors));
+    assert_int_equal(find_w(&found, config, wide), TSR_OK);
+    holds(TSR_FORMAT_Q8_MIXED, COLS, byte_value);
 }
 
 /* 255 codes but the two that are no numbers. */
@@ -532,7 +554,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(words_of_four_bits_are_codes_less_eight_times_a_scale),
         cmocka_unit_test(zeros_of_words_lie_along_the_rows),
-        cmocka_unit_test(what_does_not_fit_tiles_is_opened),
+        cmocka_unit_test(what_does_not_fit_runs_is_mixed_or_opened),
         cmocka_unit_test(bytes_have_a_scale_a_row),
         cmocka_unit_test(floats_have_a_scale_a_row_a_block_or_in_all),
         cmocka_unit_test(plain_weights_are_not_packed),

@@ -229,7 +229,7 @@ static void same(const tsr_linear *a, const tsr_linear *b)
     assert_int_equal(w->n_rows, b->weight.n_rows);
     assert_int_equal(w->n_cols, b->weight.n_cols);
     assert_true(w->n_cols <= MOST_COLS);
-    n_packed += w->format == TSR_FORMAT_Q8_WIDE;
+    n_packed += w->format == TSR_FORMAT_Q8_WIDE || w->format == TSR_FORMAT_Q8_MIXED;
     for (int64_t r = 0; w->n_cols > 0 && r < w->n_rows; r++) {
         tsr_weight_unpack_row(w, r, of_a);
         tsr_weight_unpack_row(&b->weight, r, of_b);
@@ -293,7 +293,7 @@ static void packed_models_are_the_plain_models_of_their_values(void **state)
                     same_layer(&a.weights.layers[layer], &b.weights.layers[layer], &a.shard);
                 }
                 assert_int_equal(tsr_weights_measure(&n_bytes, a.checkpoint, &a.config, &a.shard,
-                                                     TSR_FORMAT_COUNT),
+                                                     TSR_FORMAT_COUNT, TSR_DEVICE_CPU),
                                  TSR_OK);
                 assert_int_equal(n_bytes, a.weights.n_bytes);
                 assert_true(rank > 0 || a.weights.file_bytes < b.weights.file_bytes);

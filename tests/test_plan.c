@@ -18,7 +18,9 @@
 #include <cmocka.h>
 
 #include "base/alloc.h"
+#include "engine/config_read.h"
 #include "engine/engine.h"
+#include "engine/shapes.h"
 #include "parallel/comm_ways.h"
 #include "tests/support/tiny_model.h"
 #include "tests/support/torture.h"
@@ -255,6 +257,70 @@ static void what_fits_fits_and_a_byte_less_does_not(void **state)
     }
 }
 
+static void windows_keep_what_they_see(void **state)
+{
+    const tsr_plan plan = plan_shape("gemma-3-27b", NULL, 1, 100 * GIB, 0, 131072);
+    const uint64_t layer_bytes = 2 * 16 * 128 * 2; // of a position
+
+    (void)state;
+    // 10 layers see everything; 52, in 6 groups of 10, see 1,024 positions: 64 columns before that
+    // of a row, the row's own and one more.
+    assert_int_equal(plan.share.kv_token_bytes, 70 * layer_bytes);
+    assert_int_equal(plan.share.kv_sequence_bytes,
+                     10 * layer_bytes * (131072 + 6 * 66 * (uint64_t)plan.block_tokens));
+    // As many blocks as that is, and one less.
+    assert_int_equal(plan.n_sequences, plan.n_blocks / (131072 / 16 + 6 * 66));
+    // Short sequences do not get so far that anything is left.
+    assert_int_equal(plan_shape("gemma-3-27b", NULL, 1, 100 * GIB, 0, 1024).share.kv_sequence_bytes,
+                     1024 * 70 * layer_bytes);
+    assert_int_equal(plan_shape("llama-3-8b", NULL, 1, 80 * GIB, 0, 8192).share.kv_sequence_bytes,
+                     8192 * 131072);
+}
+
+static void layers_that_see_as_far_share_blocks(void **state)
+{
+    tsr_config c = {0};
+
+    (void)state;
+    assert_int_equal(tsr_shapes_find(&c, "gemma-2-9b"), TSR_OK);
+    assert_int_equal(c.n_groups, 2);
+    assert_int_equal(c.group_layers, 21);
+    assert_int_equal(c.reach[0], 0);
+    assert_int_equal(c.reach[1], 4096);
+    for (int i = 0; i < 42; i++) {
+        assert_int_equal(c.layers[i].group, i % 2 == 0 ? 1 : 0);
+        assert_int_equal(c.layers[i].group_layer, i / 2);
+    }
+    // Readers of one layer's keys: the one that sees furthest counts.
+    c.layers[0].window = 7;
+    for (int i = 1; i < 42; i++) {
+        c.layers[i].kv_layer = i < 10 ? 0 : 1;
+        c.layers[i].window = i < 10 ? 5 * i : 3;
+    }
+    c.n_kv_layers = 2;
+    assert_int_equal(tsr_config_groups_find(&c), TSR_OK);
+    assert_int_equal(c.n_groups, 2);
+    assert_int_equal(c.reach[0], 45);
+    assert_int_equal(c.reach[1], 3);
+    assert_int_equal(c.layers[41].group, 1);
+    // More windows than groups: nobody keeps less than it sees.
+    for (int i = 0; i < 42; i++) {
+        c.layers[i].kv_layer = i;
+        c.layers[i].window = 1 + (i * 11) % 42;
+    }
+    c.n_kv_layers = 42;
+    assert_int_equal(tsr_config_groups_find(&c), TSR_OK);
+    assert_true(c.n_groups <= TSR_CONFIG_GROUPS && c.n_groups * c.group_layers >= 42);
+    for (int i = 0; i < 42; i++) {
+        assert_true(c.reach[c.layers[i].group] >= c.layers[i].window);
+        for (int k = 0; k < i; k++) { // each has a place of its own
+            assert_false(c.layers[i].group == c.layers[k].group &&
+                         c.layers[i].group_layer == c.layers[k].group_layer);
+        }
+    }
+    tsr_config_clear(&c);
+}
+
 static void too_little_memory_says_how_much_is_lacking(void **state)
 {
     const tsr_plan plan = plan_shape("llama-3-70b", "q4", 1, 24 * GIB, 0, 4096);
@@ -351,6 +417,8 @@ int main(void)
         cmocka_unit_test(weights_of_well_known_models_take_their_known_bytes),
         cmocka_unit_test(every_shape_can_be_planned_on_1_to_16_ranks),
         cmocka_unit_test(what_fits_fits_and_a_byte_less_does_not),
+        cmocka_unit_test(windows_keep_what_they_see),
+        cmocka_unit_test(layers_that_see_as_far_share_blocks),
         cmocka_unit_test(too_little_memory_says_how_much_is_lacking),
         cmocka_unit_test(host_memory_adds_to_what_is_in_flight_and_to_the_longest_context),
         cmocka_unit_test(the_busiest_rank_decides),

@@ -33,7 +33,8 @@ static void make_values(float *values, uint32_t *seed)
 static void through_a_panel(tsr_format format, float *out, const tsr_encoding_run *runs)
 {
     void *panel = tsr_alloc(tsr_weight_panel_bytes(format, N), 1);
-    const tsr_weight weight = {format, TSR_DEVICE_CPU, TSR_PANEL_ROWS, N, 0, panel};
+    const tsr_weight weight = {
+        .format = format, .n_rows = TSR_PANEL_ROWS, .n_cols = N, .tiles = panel};
 
     assert_non_null(panel);
     for (int t = 0; t < N / TSR_RUN_ELEMS; t++) {
@@ -124,6 +125,15 @@ static void four_bits_do_better_than_the_whole_range(void **state)
     assert_true(ours < 0.9 * plain);
 }
 
+static void what_is_too_large_for_halves_is_told(void **state)
+{
+    tsr_encoding_run runs[N / TSR_RUN_ELEMS];
+    float values[N] = {3e6F, -2e6F};
+
+    (void)state;
+    assert_true(!isfinite(tsr_round_weight(TSR_FORMAT_Q4, runs, values, N)));
+}
+
 static void zeros_stay_zeros_and_what_is_no_number_is_told(void **state)
 {
     static const tsr_format formats[] = {TSR_FORMAT_Q4, TSR_FORMAT_Q8, TSR_FORMAT_FP8};
@@ -151,6 +161,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_comes_back_differs_by_the_error_that_was_told),
         cmocka_unit_test(four_bits_do_better_than_the_whole_range),
+        cmocka_unit_test(what_is_too_large_for_halves_is_told),
         cmocka_unit_test(zeros_stay_zeros_and_what_is_no_number_is_told),
     };
 

@@ -292,6 +292,32 @@ static void a_fork_goes_on_where_its_window_is_and_else_begins_anew(void **state
     close_desk(&d);
 }
 
+static void a_refork_takes_over_tokens_whose_blocks_are_gone(void **state)
+{
+    const int64_t reach[] = {64};
+    tsr_request *one, *other;
+    desk d;
+
+    (void)state;
+    open_desk(&d, groups_of(1, reach), 40, false);
+    one = ask(&d, 1, 100, 400);
+    assert_true(take_step(&d));
+    assert_int_equal(tsr_request_copy(&other, one), TSR_OK);
+    other->id = 2; // goes on with another text
+    assert_int_equal(tsr_scheduler_fork(d.scheduler, one, other, one->n_tokens), TSR_OK);
+    while (one->n_tokens < 300) { // where they part no row looks any more
+        assert_true(take_step(&d));
+    }
+    assert_int_equal(one->n_tokens, other->n_tokens);
+    assert_int_not_equal(one->tokens[150], other->tokens[150]);
+    assert_int_equal(one->blocks.ids[0], TSR_BLOCK_NONE);
+    assert_int_equal(tsr_scheduler_refork(d.scheduler, one, other), TSR_OK);
+    assert_memory_equal(one->tokens, other->tokens, (size_t)one->n_tokens * sizeof(int32_t));
+    assert_true(tsr_scheduler_verify(d.scheduler));
+    (void)run(&d);
+    close_desk(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -301,6 +327,7 @@ int main(void)
         cmocka_unit_test(a_sequence_that_outgrows_the_pool_fails_and_windows_never_do),
         cmocka_unit_test(what_was_left_is_found_again_while_nobody_needs_its_room),
         cmocka_unit_test(a_fork_goes_on_where_its_window_is_and_else_begins_anew),
+        cmocka_unit_test(a_refork_takes_over_tokens_whose_blocks_are_gone),
     };
 
     return cmocka_run_group_tests_name("scheduler_window", tests, NULL, NULL);

@@ -81,8 +81,8 @@ static void fill(tsr_step *step, uint64_t *dice)
             step->left[step->n_left++] = lane;
         }
     }
+    assert_int_equal(tsr_step_reserve_appended(step, 2 * l->n_block_ids), TSR_OK);
     step->n_appended = dice_below(dice, 2 * l->n_block_ids + 1);
-    assert_int_equal(tsr_step_reserve_appended(step, step->n_appended), TSR_OK);
     for (int i = 0; i < step->n_appended; i++) {
         step->append_lane[i] = dice_below(dice, l->max_seqs);
         step->append_index[i] = dice_below(dice, l->max_blocks * l->n_groups);

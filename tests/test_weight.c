@@ -128,7 +128,8 @@ static void every_encoding_is_packed_without_loss(void **state)
         const tsr_format format = tsr_weight_format_for(encoding);
         encoded *from = random_rows(encoding);
         void *panel = poisoned(tsr_weight_panel_bytes(format, COLS));
-        const tsr_weight weight = {format, TSR_DEVICE_CPU, TSR_PANEL_ROWS, COLS, 0, panel};
+        const tsr_weight weight = {
+            .format = format, .n_rows = TSR_PANEL_ROWS, .n_cols = COLS, .tiles = panel};
         float expected[COLS];
         float got[COLS];
 
@@ -162,7 +163,8 @@ static void a_cut_of_columns_and_rows_packs_what_it_names_and_zeros_beyond(void 
         const int64_t stored_cols = (n_cols + 31) / 32 * 32;
         encoded *from = random_rows(encoding);
         uint8_t *panel = poisoned(n_bytes + 1);
-        const tsr_weight weight = {format, TSR_DEVICE_CPU, TSR_PANEL_ROWS, stored_cols, 0, panel};
+        const tsr_weight weight = {
+            .format = format, .n_rows = TSR_PANEL_ROWS, .n_cols = stored_cols, .tiles = panel};
         float expected[COLS];
         float got[COLS];
 
@@ -218,8 +220,8 @@ static void tiles_are_laid_out_as_the_header_says(void **state)
 
 static void sizes_count_whole_panels_and_tiles(void **state)
 {
-    static const size_t tile_bytes[TSR_FORMAT_COUNT] = {2048, 1024, 1024, 576, 320,
-                                                        384,  320,  320,  544, 768};
+    static const size_t tile_bytes[TSR_FORMAT_COUNT] = {2048, 1024, 1024, 576, 320, 384,
+                                                        320,  320,  544,  768, 320, 576};
 
     (void)state;
     for (int f = 0; f < TSR_FORMAT_COUNT; f++) {
@@ -230,7 +232,8 @@ static void sizes_count_whole_panels_and_tiles(void **state)
         assert_int_equal(tsr_weight_bytes(format, 17, 33), 4 * tile_bytes[f]);
         assert_int_equal(tsr_weight_bytes(format, 0, 33), 0);
         assert_int_equal(tsr_weight_bytes(format, 17, 0), 0);
-        assert_true(tsr_weight_is_quantised(format) == (f >= TSR_FORMAT_Q4));
+        assert_true(tsr_weight_is_quantised(format) ==
+                    (f >= TSR_FORMAT_Q4 && f < TSR_FORMAT_Q4_MIXED));
         for (int other = 0; other < f; other++) {
             assert_string_not_equal(tsr_weight_format_name(format),
                                     tsr_weight_format_name((tsr_format)other));
@@ -252,7 +255,8 @@ static void a_q4_0_scale_whose_minimum_is_no_half_is_refused(void **state)
                  {0x03FF, TSR_OK}};
     encoded *from = random_rows(TSR_ENCODING_Q4_0);
     void *panel = poisoned(tsr_weight_panel_bytes(TSR_FORMAT_Q4, 32));
-    const tsr_weight weight = {TSR_FORMAT_Q4, TSR_DEVICE_CPU, TSR_PANEL_ROWS, 32, 0, panel};
+    const tsr_weight weight = {
+        .format = TSR_FORMAT_Q4, .n_rows = TSR_PANEL_ROWS, .n_cols = 32, .tiles = panel};
 
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {

@@ -6,7 +6,7 @@
 // Whatever is added to one of these has to be passed below, and TSR_WIRE_VERSION goes up.
 _Static_assert(sizeof(tsr_generation) == 232, "a generation has other fields than are passed here");
 _Static_assert(sizeof(tsr_event) == 192, "an event has other fields than are passed here");
-_Static_assert(sizeof(tsr_engine_stats) == 160, "stats have other fields than are passed here");
+_Static_assert(sizeof(tsr_engine_stats) == 168, "stats have other fields than are passed here");
 _Static_assert(sizeof(tsr_memory_stats) == 216, "memory has other fields than are passed here");
 
 /* ---- frames ---------------------------------------------------------------------------------- */
@@ -370,7 +370,7 @@ void tsr_wire_stats(tsr_wire *w, tsr_engine_stats *s)
 {
     int *const ints[] = {&s->n_ranks,  &s->n_threads,      &s->block_tokens,
                          &s->n_blocks, &s->n_lower_blocks, &s->n_blocks_free};
-    int64_t *const counts[] = {&s->context, &s->n_steps, &s->n_preempted};
+    int64_t *const counts[] = {&s->context, &s->longest, &s->n_steps, &s->n_preempted};
     uint64_t *const sizes[] = {&s->weight_bytes, &s->kv_block_bytes, &s->token_bytes,
                                &s->token_macs,   &s->head_macs,      &s->kv_token_bytes};
     double *const doubles[] = {&s->load_s, &s->block_fill, &s->step_s, &s->host_s};

@@ -188,8 +188,3 @@ bool tsr_vocab_is_control(const tsr_vocab *vocab, int32_t id)
 {
     return vocab->kinds[id] == TSR_TOKEN_KIND_CONTROL || vocab->kinds[id] == TSR_TOKEN_KIND_UNKNOWN;
 }
-
-size_t tsr_vocab_longest(const tsr_vocab *vocab)
-{
-    return vocab->longest;
-}

@@ -70,8 +70,6 @@ int32_t tsr_vocab_find_plain(const tsr_vocab *vocab, const char *text, size_t n_
 /* The token of a byte as byte fallback writes it, "<0x0A>"; -1 if there is none. */
 int32_t tsr_vocab_find_byte(const tsr_vocab *vocab, uint8_t byte);
 
-size_t tsr_vocab_longest(const tsr_vocab *vocab); /* bytes of the longest text */
-
 #ifdef __cplusplus
 }
 #endif
