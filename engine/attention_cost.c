@@ -143,6 +143,9 @@ tsr_status tsr_engine_attention_cost(tsr_engine *e, int i, tsr_attention_cost *o
     tsr_status st;
     scene s;
 
+    if (e->remote != NULL) {
+        return tsr_fail(TSR_ERR_UNSUPPORTED, "ranks measure themselves where they are no servers");
+    }
     if (layer < 0) {
         return tsr_fail(TSR_ERR_ARG, "the model has not so many ways to see");
     }

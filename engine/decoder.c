@@ -258,3 +258,14 @@ tsr_status tsr_decoder_logits(tsr_decoder *d, tsr_tensor *logits, tsr_tensor row
     *logits = head.out;
     return TSR_OK;
 }
+
+tsr_status tsr_decoder_hidden(tsr_decoder *d, tsr_tensor *hidden, int64_t first, int64_t n)
+{
+    const tsr_tensor normed = tsr_tensor_rows(d->room.wanted, n);
+    tsr_tensor rows = tsr_tensor_rows(d->room.x, n);
+
+    rows.data = (float *)rows.data + first * rows.stride;
+    TSR_TRY(tsr_decoder_norm(d, normed, rows, &d->parts.weights->final_norm));
+    *hidden = normed;
+    return TSR_OK;
+}

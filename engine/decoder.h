@@ -70,6 +70,12 @@ TSR_MUST_CHECK tsr_status tsr_decoder_forward(tsr_decoder *decoder, tsr_tensor t
 TSR_MUST_CHECK tsr_status tsr_decoder_logits(tsr_decoder *decoder, tsr_tensor *logits,
                                              tsr_tensor rows);
 
+/* Hidden states of rows [first, first + n) of the batch run last, n up to TSR_DECODER_HEAD_ROWS,
+ * behind the final norm. hidden  f32 [n, dim], the same on every rank; good until the next call.
+ * No rank waits for another. */
+TSR_MUST_CHECK tsr_status tsr_decoder_hidden(tsr_decoder *decoder, tsr_tensor *hidden,
+                                             int64_t first, int64_t n);
+
 #ifdef __cplusplus
 }
 #endif

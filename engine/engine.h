@@ -45,7 +45,7 @@ struct tsr_engine {
     int64_t sent_ns;  /* when the last step was */
     double load_s;
     uint64_t token_bytes; /* of weights that one token's matrices read on all ranks */
-    bool stopped; /* the leader has sent END, a follower has seen it */
+    bool stopped;         /* the leader has sent END, a follower has seen it */
     int64_t drain_ns;
     int64_t asked_ns; /* since when a signal asks to end; 0: none does */
 
@@ -88,6 +88,9 @@ void tsr_leader_destroy(tsr_leader *leader); /* NULL is fine */
 int tsr_leader_n_free_blocks(const tsr_leader *leader);
 int64_t tsr_leader_n_preempted(const tsr_leader *leader);
 double tsr_leader_block_fill(const tsr_leader *leader);
+
+/* owners [n_blocks]: the id of a generation that has the block, or -1. */
+void tsr_leader_owners(const tsr_engine *e, int64_t *owners);
 
 #ifdef __cplusplus
 }

@@ -60,11 +60,11 @@ static const void *put(char **at, const void *bytes, size_t n_bytes)
 static kept_event *copy_of(const tsr_event *event)
 {
     const size_t top_bytes = (size_t)event->n_top * sizeof(*event->top);
-    const size_t logits_bytes = (size_t)event->n_values * sizeof(*event->logits);
+    const size_t value_bytes = (size_t)event->n_values * sizeof(*event->logits);
     const size_t message_bytes = event->message != NULL ? strlen(event->message) + 1 : 0;
     const size_t text_bytes = event->text_bytes + 1; // a 0 behind it
     kept_event *kept =
-        tsr_alloc(1, sizeof(*kept) + top_bytes + logits_bytes + message_bytes + text_bytes);
+        tsr_alloc(1, sizeof(*kept) + top_bytes + value_bytes + message_bytes + text_bytes);
     char *at;
 
     if (kept == NULL) {
@@ -73,7 +73,8 @@ static kept_event *copy_of(const tsr_event *event)
     at = (char *)(kept + 1);
     kept->event = *event;
     kept->event.top = put(&at, event->top, top_bytes);
-    kept->event.logits = put(&at, event->logits, logits_bytes);
+    kept->event.logits = put(&at, event->logits, value_bytes);
+    kept->event.embedding = put(&at, event->embedding, value_bytes);
     kept->event.message = put(&at, event->message, message_bytes);
     kept->event.text = put(&at, event->text, event->text_bytes);
     return kept;

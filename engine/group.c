@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "engine/leader.h"
+#include "engine/pool.h"
 #include "engine/search.h"
 #include "engine/tell.h"
 
@@ -61,6 +62,11 @@ static tsr_status check(const tsr_generation *wish)
     if (wish->beams > 0 && wish->temperature != 0) {
         return tsr_fail(TSR_ERR_ARG, "beams are not sampled: the temperature must be 0, not %g",
                         (double)wish->temperature);
+    }
+    if ((unsigned)wish->pooling >= TSR_POOLING_COUNT ||
+        (wish->pooling != TSR_POOLING_NONE && wish->max_tokens != 0)) {
+        return tsr_fail(TSR_ERR_ARG, "pooling number %d with %d tokens to generate; it takes none",
+                        (int)wish->pooling, wish->max_tokens);
     }
     if ((unsigned)wish->stopping >= TSR_STOPPING_COUNT) {
         return tsr_fail(TSR_ERR_ARG, "a way of stopping number %d", (int)wish->stopping);
@@ -136,6 +142,7 @@ static tsr_status make_first(const tsr_engine *e, tsr_group *g, const tsr_genera
     r->sampling = sampling;
     r->ignore_end = wish->ignore_end;
     r->score = wish->score;
+    r->pools = wish->pooling == TSR_POOLING_MEAN;
     r->submitted_ns = tsr_clock_ns();
     r->priority = wish->priority;
     if (wish->deadline_s > 0) {
@@ -193,6 +200,9 @@ tsr_status tsr_group_create(tsr_group **out, const tsr_engine *e, const tsr_gene
         TSR_TRY_GOTO(st, fail,
                      tsr_stops_create(&g->stops, wish->stops, wish->stop_bytes, wish->n_stops));
     }
+    if (wish->pooling != TSR_POOLING_NONE) {
+        TSR_TRY_GOTO(st, fail, tsr_pool_create(&g->pool, e, wish->pooling));
+    }
     if (wish->beams > 0) {
         TSR_TRY_GOTO(st, fail, tsr_search_create(&g->search, e, g, wish));
     }
@@ -220,6 +230,7 @@ void tsr_group_destroy(tsr_group *g)
         tsr_free(m->kept_top);
     }
     tsr_search_destroy(g->search);
+    tsr_pool_destroy(g->pool);
     tsr_stops_destroy(g->stops);
     tsr_free(g->members);
     tsr_free(g);

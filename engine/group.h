@@ -25,6 +25,7 @@ extern "C" {
 
 typedef struct tsr_group tsr_group;
 typedef struct tsr_search tsr_search; /* search.h */
+typedef struct tsr_pool tsr_pool;     /* pool.h */
 
 /* How far a text has been written: what decoding and the search for stop strings remember. */
 typedef struct tsr_writing {
@@ -46,10 +47,10 @@ typedef struct tsr_member {
     tsr_writing writing;  /* of the text so far */
 
     /* Samples only. */
-    int32_t next;       /* held: the token that it will get */
-    double logprob;     /* of the token chosen last */
-    bool is_chosen;     /* and it is not in the sum yet */
-    bool is_complete;   /* by a token that ends it; a step planned ahead may have a row behind that */
+    int32_t next;     /* held: the token that it will get */
+    double logprob;   /* of the token chosen last */
+    bool is_chosen;   /* and it is not in the sum yet */
+    bool is_complete; /* by a token that ends it; a step planned ahead may have a row behind that */
     tsr_top_token *top; /* owned, [n_top]: of its place */
     int n_top_found;
     tsr_text text; /* decoded and not yet told: an unfinished character, or what may be the
@@ -92,6 +93,7 @@ struct tsr_group {
     int64_t scored_ns;  /* when the last prompt position was told */
 
     tsr_search *search; /* owned; NULL: samples */
+    tsr_pool *pool;     /* owned; NULL: no embedding is wanted */
 };
 
 /* What a generation asks for, checked, and the request of member 0, not submitted yet. Errors: ARG,

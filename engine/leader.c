@@ -2,6 +2,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "engine/pool.h"
 #include "engine/remote/remote.h"
 #include "engine/search.h"
 #include "engine/tell.h"
@@ -219,6 +220,32 @@ int64_t tsr_leader_n_preempted(const tsr_leader *leader)
     return leader->n_preempted;
 }
 
+static void note_owner(const tsr_request *r, int n_groups, int64_t owner, int64_t *owners)
+{
+    for (int i = 0; r != NULL && i < r->blocks.n_columns * n_groups; i++) {
+        if (r->blocks.ids[i] != TSR_BLOCK_NONE) {
+            owners[r->blocks.ids[i]] = owner;
+        }
+    }
+}
+
+void tsr_leader_owners(const tsr_engine *e, int64_t *owners)
+{
+    const tsr_leader *leader = e->leader;
+
+    for (int id = 0; id < e->settings.n_blocks; id++) {
+        owners[id] = -1;
+    }
+    for (int i = 0; i < leader->table_size; i++) {
+        for (const tsr_group *g = leader->table[i]; g != NULL; g = g->next) {
+            for (int k = 0; k < g->n_members; k++) {
+                note_owner(g->members[k].request, tsr_model_config(e->model)->n_groups, g->id,
+                           owners);
+            }
+        }
+    }
+}
+
 /* ---- what comes ------------------------------------------------------------------------------ */
 
 tsr_status tsr_engine_submit(tsr_engine *e, const tsr_generation *wish, int64_t *id)
@@ -341,7 +368,7 @@ static bool may_plan_ahead(const tsr_engine *e)
     for (int s = 0; s < e->step.n_seqs && may; s++) {
         const tsr_group *g = member_of(e, s)->group;
 
-        may = !tsr_group_holds(g) && !g->wants_logits;
+        may = !tsr_group_holds(g) && !g->wants_logits && g->pool == NULL;
     }
     return may;
 }
@@ -384,6 +411,7 @@ static tsr_status choose_all(tsr_engine *e, const tsr_findings *findings)
         }
         TSR_TRY(tsr_choose_row(e, findings, w, s));
     }
+    TSR_TRY(tsr_pool_rows(e));
     return e->step.may_ask ? tsr_turn_ask(e, -1) : TSR_OK;
 }
 

@@ -6,6 +6,7 @@
  *   group.c    what a generation asks for, and its requests: one, samples or beams
  *   choose.c   what each row is asked for, and what is made of the findings: tokens, scores,
  *              log-probabilities
+ *   pool.c     what is made of a prompt's hidden states
  *   tell.c     events go out
  */
 #ifndef TSR_ENGINE_LEADER_H

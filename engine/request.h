@@ -49,6 +49,7 @@ typedef struct tsr_request {
     int n_stop_ids;
     bool keep_stop; /* such a token is kept */
     bool score; /* the logits of every prompt position are wanted, with the next token as target */
+    bool pools; /* the hidden state of every prompt position is wanted */
 
     int32_t *tokens; /* owned, [capacity]: the prompt, then what was generated */
     int64_t n_prompt;
@@ -59,7 +60,7 @@ typedef struct tsr_request {
     tsr_request_reason reason;
     char error[160];  /* FAILED: why, in words */
     int64_t n_cached; /* tokens whose keys and values are in the cache */
-    int64_t n_scored; /* score: prompt positions whose logits have been given */
+    int64_t n_scored; /* score, pools: prompt positions that have been computed for it */
     bool is_held;     /* its next token is not known yet: tsr_scheduler_give() */
     int lane;         /* while running; else -1 */
     tsr_block_table blocks;
@@ -110,6 +111,12 @@ TSR_MUST_CHECK tsr_status tsr_request_append(tsr_request *request, int32_t token
 
 /* The request must hold no blocks. NULL is fine. */
 void tsr_request_destroy(tsr_request *request);
+
+/* Must it compute prompt positions that the cache may have? */
+static inline bool tsr_request_reads_all(const tsr_request *request)
+{
+    return (request->score || request->pools) && request->n_scored < request->n_prompt;
+}
 
 /* "stop", "length", "cancelled", "deadline", "error". */
 const char *tsr_request_reason_name(tsr_request_reason reason);

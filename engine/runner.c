@@ -602,3 +602,12 @@ tsr_status tsr_runner_row(tsr_runner *runner, int i, const float **logits)
     *logits = runner->row;
     return TSR_OK;
 }
+
+tsr_status tsr_runner_hidden(tsr_runner *runner, float *hidden, int first, int n)
+{
+    tsr_tensor rows;
+
+    TSR_TRY(tsr_decoder_hidden(runner->decoder, &rows, first, n));
+    return tsr_device_download(runner->parts.dev, hidden, rows.data,
+                               (size_t)(rows.n_rows * rows.n_cols) * sizeof(float));
+}

@@ -455,7 +455,7 @@ void tsr_scheduler_commit(tsr_scheduler *s, const tsr_step *step, const int32_t 
             (int64_t)r->blocks.n_blocks * s->options.block_tokens - n_unfilled(s, r) * s->groups.n;
         tsr_scheduler_prefix_grow(s, r);
         tsr_scheduler_blocks_leave(s, r);
-        if (r->score && r->n_scored < r->n_prompt && r->n_cached > r->n_scored) {
+        if (tsr_request_reads_all(r) && r->n_cached > r->n_scored) {
             r->n_scored = r->n_cached < r->n_prompt ? r->n_cached : r->n_prompt;
         }
         if (s->ends_as[seq] != TSR_REASON_NONE) {

@@ -20,7 +20,7 @@ tsr_prefix_match tsr_scheduler_prefix_find(const tsr_scheduler *s, const tsr_req
     if (s->prefix == NULL) {
         return (tsr_prefix_match){.node = NONE};
     }
-    if (r->score && r->n_scored < r->n_prompt) {
+    if (tsr_request_reads_all(r)) {
         n_most = r->n_scored < n_most ? r->n_scored : n_most;
     }
     return tsr_prefix_index_find(s->prefix, r->tokens, r->n_tokens, n_most);

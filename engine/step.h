@@ -32,6 +32,7 @@ typedef enum tsr_step_kind {
     TSR_STEP_RUN,
     TSR_STEP_MEASURE, /* measure what this rank's cores can do; nothing else in it counts */
     TSR_STEP_MEMORY,  /* tell what memory holds, tsr_engine_memory(); nothing else in it counts */
+    TSR_STEP_BLOCKS,  /* tell where blocks lie, tsr_engine_blocks(); nothing else in it counts */
     TSR_STEP_END,     /* leave the loop; nothing else in it counts */
     TSR_STEP_KIND_COUNT
 } tsr_step_kind;

@@ -293,9 +293,10 @@ typedef enum tsr_event_kind {
                          empty); with want_logprobs: logprob, top */
     TSR_EVENT_SCORE,  /* of a scored prompt: position, token, logprob, best; with want_logprobs: top
                        */
-    TSR_EVENT_LOGITS, /* asked for with want_logits: position, logits */
-    TSR_EVENT_END,    /* the last one of a choice: text that was held back, reason, logprob, score,
-                         timings, last */
+    TSR_EVENT_LOGITS, /* asked for with want_logits: position, logits [n_vocab] */
+    TSR_EVENT_EMBEDDING, /* asked for with pooling: embedding [dim of the model], of length 1 */
+    TSR_EVENT_END, /* the last one of a choice: text that was held back, reason, logprob, score,
+                      timings, last */
     TSR_EVENT_KIND_COUNT
 } tsr_event_kind;
 
@@ -327,8 +328,9 @@ typedef struct tsr_event {
     const tsr_top_token
         *top; /* [n_top] the likeliest, likewise: best first, good during the call */
     int n_top;
-    int32_t best;        /* the likeliest token after this position */
-    const float *logits; /* [n_values] */
+    int32_t best;           /* the likeliest token after this position */
+    const float *logits;    /* [n_values] */
+    const float *embedding; /* [n_values] */
     int64_t n_values;
     const char *reason;  /* END: "stop" (an end token, a stop id or a stop string), "length",
                              "cancelled", "deadline" or "error" */
@@ -372,6 +374,14 @@ typedef enum tsr_stopping {
     TSR_STOPPING_NEVER, /* when what lives can do no better */
     TSR_STOPPING_COUNT
 } tsr_stopping;
+
+/* What is made of the hidden states of a prompt, as they are behind the last norm. */
+typedef enum tsr_pooling {
+    TSR_POOLING_NONE,
+    TSR_POOLING_MEAN, /* of all positions */
+    TSR_POOLING_LAST, /* that of the last one */
+    TSR_POOLING_COUNT
+} tsr_pooling;
 
 /*
  * A generation gives n answers, its choices, each with events of its own and an END; the END of the
@@ -424,8 +434,9 @@ typedef struct tsr_generation {
     bool want_logprobs; /* TOKEN and SCORE events say how likely tokens were */
     int n_top;          /* and the likeliest so many; at most TSR_MOST_TOP */
 
-    bool score;       /* a SCORE event for every prompt position */
-    bool want_logits; /* a LOGITS event for the last prompt position */
+    bool score;          /* a SCORE event for every prompt position */
+    bool want_logits;    /* a LOGITS event for the last prompt position */
+    tsr_pooling pooling; /* an EMBEDDING event for the prompt; max_tokens must be 0 */
 
     /* An answer that goes on where an equal generation, of one sample and neither scored nor asked
      * for logits, was cut off: what it had so far, which no event tells again. All else is as it
@@ -527,6 +538,16 @@ typedef struct tsr_memory_stats {
 TSR_API TSR_MUST_CHECK tsr_status tsr_engine_memory(tsr_engine *engine, tsr_memory_stats *ranks);
 
 /*
+ * Leader, between steps. Whose each block of the cache is, and where each rank has it.
+ *   owners  [n_blocks] the id of a generation, one of them where several share it; -1: nobody's,
+ *           free or kept for prompts that begin alike
+ *   places  [n_ranks * n_blocks] of rank r at r * n_blocks: bit t says that it has a copy in tier t
+ * Errors: NOMEM, COMM.
+ */
+TSR_API TSR_MUST_CHECK tsr_status tsr_engine_blocks(tsr_engine *engine, int64_t *owners,
+                                                    uint8_t *places);
+
+/*
  * Leader; the engine must be idle. All ranks at once measure what their cores can do, for
  * comparison: bytes a second of plain reading (sum over ranks) and int8 multiply-adds a second from
  * registers (float ones with activations "f32").
@@ -555,9 +576,9 @@ TSR_API TSR_MUST_CHECK tsr_status tsr_engine_attention_cost(tsr_engine *engine, 
 /* ---- an engine in processes of its own ---------------------------------------------------------
  *
  * A program that is no rank drives an engine by the same calls: tsr_engine_submit(), _cancel(),
- * _step(), _describe(), _memory(), _model(), _destroy(); it is the leader to itself, and never
- * follows. The ranks are a job of `tessera engine`, whose leader talks with it over a Unix socket
- * that only the same user may use. What is different then:
+ * _step(), _describe(), _memory(), _blocks(), _model(), _destroy(); it is the leader to itself, and
+ * never follows. The ranks are a job of `tessera engine`, whose leader talks with it over a Unix
+ * socket that only the same user may use. What is different then:
  *
  *   lost ranks   When a rank dies or is stopped, the job is ended and started again. Generations
  *                wait and go on where they were: no event comes twice, and tokens are those of an
@@ -565,7 +586,8 @@ TSR_API TSR_MUST_CHECK tsr_status tsr_engine_attention_cost(tsr_engine *engine, 
  * ranks were lost five times in a row before anything came of it. a step       passes on what has
  * come, and waits some milliseconds for it. submitting   fails at once only for what the client
  * itself sees; what the leader refuses ends with "error", and event.status says why. stats and
- * memory are as they were told last, at most a second or so ago. measuring    is UNSUPPORTED.
+ * memory and blocks are as they were told last, at most a second or so ago. measuring    is
+ * UNSUPPORTED.
  *
  * Ranks that a program has started end with it, however it ends. Start them from a thread that
  * lives as long as they are to: the kernel ends them with it.

@@ -173,6 +173,22 @@ static tsr_status gather_memory(tsr_engine *e, tsr_memory_stats *ranks)
     return tsr_world_gather(e->world, ranks, &own, sizeof(own));
 }
 
+/* places [n_ranks * n_blocks]: NULL on followers. */
+static tsr_status gather_places(tsr_engine *e, uint8_t *places)
+{
+    const size_t n_blocks = (size_t)e->settings.n_blocks;
+    uint8_t *own = tsr_alloc(n_blocks, sizeof(*own));
+    tsr_status st;
+
+    if (own == NULL) {
+        return tsr_fail(TSR_ERR_NOMEM, "no memory for the places of %zu blocks", n_blocks);
+    }
+    tsr_kv_store_places(e->store, own);
+    st = tsr_world_gather(e->world, places, own, n_blocks * sizeof(*own));
+    tsr_free(own);
+    return st;
+}
+
 tsr_status tsr_turn_start(tsr_engine *e)
 {
     TSR_TRY(share_step(e));
@@ -206,6 +222,9 @@ static tsr_status follow_one(tsr_engine *e)
     }
     if (e->step.kind == TSR_STEP_MEMORY) {
         return gather_memory(e, NULL);
+    }
+    if (e->step.kind == TSR_STEP_BLOCKS) {
+        return gather_places(e, NULL);
     }
     if (e->step.kind == TSR_STEP_RUN) {
         TSR_TRY(tsr_turn_finish(e, &findings));
@@ -263,4 +282,16 @@ tsr_status tsr_engine_memory(tsr_engine *e, tsr_memory_stats *ranks)
     e->step.kind = TSR_STEP_MEMORY;
     TSR_TRY(share_step(e));
     return gather_memory(e, ranks);
+}
+
+tsr_status tsr_engine_blocks(tsr_engine *e, int64_t *owners, uint8_t *places)
+{
+    if (e->remote != NULL) {
+        return tsr_remote_blocks(e->remote, owners, places);
+    }
+    tsr_leader_owners(e, owners);
+    tsr_step_reset(&e->step);
+    e->step.kind = TSR_STEP_BLOCKS;
+    TSR_TRY(share_step(e));
+    return gather_places(e, places);
 }

@@ -15,15 +15,15 @@ def struct(text):  # "kind:name,name kind:name ..."
 
 
 Options = struct("s:model_path,dtype,quantize q:context s:kv_dtype Q:kv_memory_bytes,kv_host_bytes,kv_disk_bytes s:kv_disk_folder "
-                 "i:block_tokens,n_threads s:device,activations i:max_batch_tokens,max_sequences,max_queue b:no_prefix_cache "
-                 "s:preempt d:target_itl_ms i:plan_ahead d:drain_s")
+                 "i:block_tokens,n_threads s:device b:deterministic s:activations i:max_batch_tokens,max_sequences,max_queue "
+                 "b:no_prefix_cache,no_graphs s:preempt d:target_itl_ms i:plan_ahead d:drain_s")
 Generation = struct("p:prompt q:n_prompt i:max_tokens f:temperature i:top_k f:top_p,min_p Q:seed i:priority d:deadline_s "
                     "b:ignore_end i:n,best_of,beams d:length_penalty i:stopping f:typical_p,repetition_penalty,presence_penalty,"
                     "frequency_penalty p:bias_ids,biases i:n_biases,min_tokens p:stop_ids i:n_stop_ids p:stops,stop_bytes "
-                    "i:n_stops b:include_stop,want_logprobs i:n_top b:score,want_logits p:so_far q:n_so_far d:so_far_logprob "
-                    "p:on_event,ctx")
-Event = struct("i:kind q:id i:choice b:last I:token p:text Q:text_bytes q:position d:logprob,score p:top i:n_top I:best p:logits "
-               "q:n_values s:reason,message i:status q:n_prompt,n_cached_tokens,n_generated d:first_token_s,prompt_s,generation_s,"
+                    "i:n_stops b:include_stop,want_logprobs i:n_top b:score,want_logits i:pooling p:so_far q:n_so_far "
+                    "d:so_far_logprob p:on_event,ctx")
+Event = struct("i:kind q:id i:choice b:last I:token p:text Q:text_bytes q:position d:logprob,score p:top i:n_top I:best "
+               "p:logits,embedding q:n_values s:reason,message i:status q:n_prompt,n_cached_tokens,n_generated d:first_token_s,prompt_s,generation_s,"
                "mean_gap_s,longest_gap_s")
 tessera = c.CDLL(os.environ.get("TESSERA_LIBRARY", "libtessera.so.0"), mode=c.RTLD_GLOBAL)  # MPI's plugins look for MPI globally
 tessera.tsr_tessera_message.restype = c.c_char_p

@@ -279,6 +279,17 @@ int tsr_kv_store_n_slots(const tsr_kv_store *store)
     return store->options.n_device;
 }
 
+void tsr_kv_store_places(const tsr_kv_store *store, uint8_t *places)
+{
+    for (int32_t id = 0; id < store->options.n_ids; id++) {
+        if (store->tiers != NULL) {
+            places[id] = tsr_kv_tiers_places(store->tiers, id);
+        } else {
+            places[id] = store->slot_of[id] != 0 ? 1 << TSR_KV_DEVICE : 0;
+        }
+    }
+}
+
 int tsr_kv_store_n_used(const tsr_kv_store *store)
 {
     return store->tiers != NULL ? tsr_kv_tiers_report(store->tiers).n_blocks[TSR_KV_DEVICE]

@@ -77,6 +77,9 @@ tsr_tensor tsr_kv_store_tables(const tsr_kv_store *store, int group);
 /* NULL without lower tiers. */
 const tsr_kv_tiers *tsr_kv_store_tiers(const tsr_kv_store *store);
 
+/* places [n_ids]: bit t is set when the block has a copy in tier t (tsr_kv_tier). */
+void tsr_kv_store_places(const tsr_kv_store *store, uint8_t *places);
+
 int tsr_kv_store_n_slots(const tsr_kv_store *store); /* of the device pool */
 int tsr_kv_store_n_used(const tsr_kv_store *store);
 int tsr_kv_store_most_used(const tsr_kv_store *store); /* ever, at the same time */

@@ -120,6 +120,9 @@ bool tsr_kv_tiers_is_spoilt(const tsr_kv_tiers *tiers, int s);
 
 tsr_kv_report tsr_kv_tiers_report(const tsr_kv_tiers *tiers);
 
+/* Bit t is set when block `id` has a copy in tier t. */
+uint8_t tsr_kv_tiers_places(const tsr_kv_tiers *tiers, int32_t id);
+
 /* For tests and debug builds. */
 bool tsr_kv_tiers_verify(const tsr_kv_tiers *tiers);
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "launch/api_embedding.h"
 #include "launch/out.h"
 
 tsr_status tsr_api_answer_init(tsr_api_answer *a, const tsr_api_request *request,
@@ -19,7 +20,12 @@ tsr_status tsr_api_answer_init(tsr_api_answer *a, const tsr_api_request *request
                           .n_open = request->n_prompts};
     a->choices = tsr_alloc((size_t)n, sizeof(*a->choices));
     a->prompts = tsr_alloc((size_t)request->n_prompts, sizeof(*a->prompts));
-    if (a->choices == NULL || a->prompts == NULL) {
+    a->dim = tsr_model_describe(model).dim;
+    if (request->kind == TSR_API_EMBEDDING) {
+        a->vectors = tsr_alloc((size_t)request->n_prompts * (size_t)a->dim, sizeof(*a->vectors));
+    }
+    if (a->choices == NULL || a->prompts == NULL ||
+        (a->vectors == NULL && request->kind == TSR_API_EMBEDDING)) {
         tsr_api_answer_clear(a);
         return tsr_fail(TSR_ERR_NOMEM, "no memory for %d answers", n);
     }
@@ -33,6 +39,7 @@ void tsr_api_answer_clear(tsr_api_answer *a)
 {
     for (int i = 0; a->choices != NULL && i < a->n_choices; i++) {
         tsr_text_clear(&a->choices[i].text);
+        tsr_api_calls_clear(&a->choices[i].calls);
         tsr_likely_clear(&a->choices[i].likely);
     }
     for (int p = 0; a->prompts != NULL && p < a->request->n_prompts; p++) {
@@ -40,6 +47,7 @@ void tsr_api_answer_clear(tsr_api_answer *a)
     }
     tsr_free(a->choices);
     tsr_free(a->prompts);
+    tsr_free(a->vectors);
     *a = (tsr_api_answer){0};
 }
 
@@ -67,6 +75,25 @@ static void note_end(tsr_api_answer *a, tsr_api_choice *c, const tsr_event *even
     }
 }
 
+/* What was said goes to the choice's text, or to its calls. */
+static tsr_status take_text(const tsr_api_answer *a, tsr_api_choice *c, const tsr_event *event)
+{
+    const bool ends = event->kind == TSR_EVENT_END;
+    char seed[sizeof(a->id) + 16];
+
+    if (!a->request->may_call) {
+        return event->text_bytes > 0 ? tsr_text_append(&c->text, event->text, event->text_bytes)
+                                     : TSR_OK;
+    }
+    (void)snprintf(seed, sizeof(seed), "%s %d", a->id, event->choice);
+    TSR_TRY(tsr_api_calls_read(&c->calls, &c->text, event->text, event->text_bytes, ends, seed,
+                               a->request->many_calls ? SIZE_MAX : 1));
+    if (json_array_size(c->calls.found) > 0 && strcmp(c->reason, "stop") == 0) {
+        (void)snprintf(c->reason, sizeof(c->reason), "tool_calls");
+    }
+    return TSR_OK;
+}
+
 void tsr_api_answer_note(tsr_api_answer *a, int prompt, const tsr_event *event)
 {
     tsr_api_choice *c = &a->choices[prompt * a->request->generation.n + event->choice];
@@ -90,6 +117,10 @@ void tsr_api_answer_note(tsr_api_answer *a, int prompt, const tsr_event *event)
                                    event->n_top);
         }
         return;
+    case TSR_EVENT_EMBEDDING:
+        memcpy(a->vectors + prompt * a->dim, event->embedding,
+               (size_t)a->dim * sizeof(*a->vectors));
+        return;
     case TSR_EVENT_END:
         note_end(a, c, event);
         a->n_open -= event->last ? 1 : 0;
@@ -97,9 +128,7 @@ void tsr_api_answer_note(tsr_api_answer *a, int prompt, const tsr_event *event)
     default:
         return;
     }
-    if (event->text_bytes > 0 && st == TSR_OK) {
-        st = tsr_text_append(&c->text, event->text, event->text_bytes);
-    }
+    st = st == TSR_OK ? take_text(a, c, event) : st;
     if (st != TSR_OK) {
         fail(a, 500, "no memory for the answer");
     }
@@ -240,16 +269,28 @@ static json_t *choice_text(const tsr_api_answer *a, int choice)
     return whole;
 }
 
+static json_t *message_object(const tsr_api_answer *a, int i)
+{
+    const tsr_api_choice *c = &a->choices[i];
+    const bool calls = json_array_size(c->calls.found) > 0;
+    json_t *message = json_pack("{s:s, s:o}", "role", "assistant", "content",
+                                calls && c->text.n_bytes == 0 ? json_null() : choice_text(a, i));
+
+    if (calls) {
+        (void)!json_object_set(message, "tool_calls", c->calls.found);
+    }
+    return message;
+}
+
 static json_t *choice_object(const tsr_api_answer *a, int i)
 {
     const bool wanted = a->request->logprobs >= 0;
     const char *reason = a->choices[i].reason;
 
     if (a->request->kind == TSR_API_CHAT) {
-        return json_pack("{s:i, s:{s:s, s:o}, s:o, s:s}", "index", i, "message", "role",
-                         "assistant", "content", choice_text(a, i), "logprobs",
-                         wanted ? tsr_api_answer_logprobs(a, i, 0) : json_null(), "finish_reason",
-                         reason);
+        return json_pack("{s:i, s:o, s:o, s:s}", "index", i, "message", message_object(a, i),
+                         "logprobs", wanted ? tsr_api_answer_logprobs(a, i, 0) : json_null(),
+                         "finish_reason", reason);
     }
     return json_pack("{s:i, s:o, s:o, s:s}", "index", i, "text", choice_text(a, i), "logprobs",
                      wanted ? tsr_api_answer_logprobs(a, i, 0) : json_null(), "finish_reason",
@@ -269,12 +310,34 @@ json_t *tsr_api_answer_usage(const tsr_api_answer *a)
                      (json_int_t)a->n_cached);
 }
 
+static json_t *embeddings_object(const tsr_api_answer *a)
+{
+    json_t *data = json_array();
+
+    for (int p = 0; p < a->request->n_prompts; p++) {
+        json_t *numbers =
+            tsr_api_embedding_numbers(a->vectors + p * a->dim, a->dim, a->request->base64);
+
+        if (json_array_append_new(data, json_pack("{s:s, s:i, s:o}", "object", "embedding", "index",
+                                                  p, "embedding", numbers)) != 0) {
+            json_decref(data);
+            return NULL;
+        }
+    }
+    return json_pack("{s:s, s:o, s:s, s:{s:I, s:I}}", "object", "list", "data", data, "model",
+                     a->name, "usage", "prompt_tokens", (json_int_t)a->n_prompt, "total_tokens",
+                     (json_int_t)a->n_prompt);
+}
+
 json_t *tsr_api_answer_object(const tsr_api_answer *a)
 {
     json_t *choices;
 
     if (a->failed) {
         return tsr_api_error_object(&a->error);
+    }
+    if (a->request->kind == TSR_API_EMBEDDING) {
+        return embeddings_object(a);
     }
     choices = json_array();
     for (int i = 0; i < a->n_choices; i++) {

@@ -10,6 +10,7 @@
 #define TSR_LAUNCH_API_ANSWER_H
 
 #include "base/text.h"
+#include "launch/api_calls.h"
 #include "launch/api_request.h"
 #include "launch/likely.h"
 
@@ -20,7 +21,8 @@ extern "C" {
 typedef struct tsr_api_choice {
     tsr_text text;
     tsr_likely likely;
-    char reason[16]; /* "" while it runs */
+    tsr_api_calls calls; /* of tools, where there may be any: the text is without them */
+    char reason[16];     /* "" while it runs */
     int64_t n_generated;
 } tsr_api_choice;
 
@@ -33,6 +35,8 @@ typedef struct tsr_api_answer {
     tsr_api_choice *choices;        /* owned, [n_choices] */
     int n_choices;
     tsr_likely *prompts; /* owned, [n_prompts]: echo with logprobs */
+    float *vectors;      /* owned, [n_prompts * dim]: embeddings */
+    int64_t dim;         /* of the model */
     int64_t n_prompt;    /* tokens of all prompts */
     int64_t n_cached;    /* of these, found in the cache */
     int n_open;          /* prompts that have not come to their last event */

@@ -7,15 +7,16 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/text.h"
-#include "launch/api_value.h"
+#include "launch/api_prompt.h"
 
 void tsr_api_error_set(tsr_api_error *error, int status, const char *param, const char *format, ...)
 {
     va_list args;
 
     error->status = status;
-    error->type = status >= 500 ? "server_error" : "invalid_request_error";
+    error->type = status >= 500   ? "server_error"
+                  : status == 429 ? "rate_limit_error"
+                                  : "invalid_request_error";
     (void)snprintf(error->param, sizeof(error->param), "%.60s", param);
     va_start(args, format);
     (void)vsnprintf(error->message, sizeof(error->message), format, args);
@@ -39,180 +40,15 @@ int tsr_api_error_status(tsr_status status)
 
 json_t *tsr_api_error_object(const tsr_api_error *error)
 {
-    return json_pack("{s:{s:s, s:s, s:o, s:n}}", "error", "message", error->message, "type",
+    const char *code = error->status == 401 ? "invalid_api_key"
+                       : error->status == 404 && strcmp(error->param, "model") == 0
+                           ? "model_not_found"
+                           : NULL;
+
+    return json_pack("{s:{s:s, s:s, s:o, s:o}}", "error", "message", error->message, "type",
                      error->type, "param",
-                     error->param[0] != '\0' ? json_string(error->param) : json_null(), "code");
-}
-
-/* ---- prompts --------------------------------------------------------------------------------- */
-
-static bool is_ids(const json_t *value)
-{
-    return json_is_array(value) && json_array_size(value) > 0 &&
-           json_is_integer(json_array_get(value, 0));
-}
-
-static tsr_status take_ids(const tsr_api_body *r, const json_t *value, tsr_api_prompt *out)
-{
-    const int n_vocab = (int)tsr_model_describe(r->model).n_vocab;
-    const size_t n = json_array_size(value);
-
-    out->ids = tsr_alloc(n, sizeof(*out->ids));
-    if (out->ids == NULL) {
-        return tsr_api_value_no_memory(r);
-    }
-    for (size_t i = 0; i < n; i++) {
-        const json_t *id = json_array_get(value, i);
-
-        if (!json_is_integer(id) || json_integer_value(id) < 0 ||
-            json_integer_value(id) >= n_vocab) {
-            return tsr_api_value_refuse(r, "prompt", "text or token ids of this model");
-        }
-        out->ids[i] = (int32_t)json_integer_value(id);
-    }
-    out->n_ids = (int64_t)n;
-    return TSR_OK;
-}
-
-static tsr_status take_prompt(const tsr_api_body *r, const json_t *value, tsr_api_prompt *out)
-{
-    if (is_ids(value)) {
-        TSR_TRY(take_ids(r, value, out));
-    } else if (json_is_string(value)) {
-        if (tsr_model_prompt_ids(r->model, json_string_value(value), json_string_length(value),
-                                 &out->ids, &out->n_ids) != TSR_OK) {
-            return tsr_api_value_no_memory(r);
-        }
-    } else {
-        return tsr_api_value_refuse(r, "prompt", "text, token ids, or a list of these");
-    }
-    if (out->n_ids == 0) {
-        return tsr_api_value_refuse(r, "prompt",
-                                    "more than nothing: there is nothing to go on from");
-    }
-    if (out->n_ids >= r->context) {
-        tsr_api_error_set(r->error, 400, "prompt",
-                          "the prompt has %lld tokens, the context of %lld has no room for an "
-                          "answer",
-                          (long long)out->n_ids, (long long)r->context);
-        return TSR_ERR_ARG;
-    }
-    return TSR_OK;
-}
-
-static tsr_status read_prompts(const tsr_api_body *r, tsr_api_request *q)
-{
-    const json_t *value = tsr_api_value_of(r, "prompt");
-    const bool many = json_is_array(value) && !is_ids(value);
-    const size_t n = many ? json_array_size(value) : 1;
-
-    if (value == NULL || n < 1 || n > TSR_API_MOST_PROMPTS) {
-        return tsr_api_value_refuse(r, "prompt", "text, token ids, or a list of these, up to 256");
-    }
-    q->prompts = tsr_alloc(n, sizeof(*q->prompts));
-    if (q->prompts == NULL) {
-        return tsr_api_value_no_memory(r);
-    }
-    for (size_t i = 0; i < n; i++) {
-        q->n_prompts++;
-        TSR_TRY(take_prompt(r, many ? json_array_get(value, i) : value, &q->prompts[i]));
-    }
-    return TSR_OK;
-}
-
-/* A text that is to end with a 0 cannot have one inside. */
-static bool is_plain_text(const json_t *value)
-{
-    return json_is_string(value) && strlen(json_string_value(value)) == json_string_length(value);
-}
-
-/* The text of a message: a string, or the texts of its parts one behind the other; a reference is
- * the caller's. */
-static tsr_status take_content(const tsr_api_body *r, const json_t *message, json_t **text)
-{
-    const json_t *content = json_object_get(message, "content");
-    tsr_text whole = {0};
-    tsr_status st = TSR_OK;
-    const json_t *part;
-    size_t i;
-
-    *text = NULL;
-    if (is_plain_text(content)) {
-        *text = json_incref((json_t *)(uintptr_t)content);
-        return TSR_OK;
-    }
-    if (content != NULL && !json_is_null(content) && !json_is_array(content)) {
-        return tsr_api_value_refuse(r, "messages", "a list of messages whose content is text");
-    }
-    json_array_foreach(content, i, part)
-    {
-        const char *type = json_string_value(json_object_get(part, "type"));
-        const json_t *more = json_object_get(part, "text");
-
-        if (st != TSR_OK) {
-            break;
-        }
-        if (type == NULL || strcmp(type, "text") != 0 || !is_plain_text(more)) {
-            st = tsr_api_value_refuse(r, "messages", "a list of messages whose content is text");
-        } else if (json_string_length(more) > 0 &&
-                   tsr_text_append(&whole, json_string_value(more), json_string_length(more)) !=
-                       TSR_OK) {
-            st = tsr_api_value_no_memory(r);
-        }
-    }
-    *text =
-        st == TSR_OK ? json_stringn(whole.bytes != NULL ? whole.bytes : "", whole.n_bytes) : NULL;
-    tsr_text_clear(&whole);
-    return st == TSR_OK && *text == NULL ? tsr_api_value_no_memory(r) : st;
-}
-
-static tsr_status read_messages(const tsr_api_body *r, tsr_api_request *q)
-{
-    const json_t *value = tsr_api_value_of(r, "messages");
-    const size_t n = json_array_size(value);
-    tsr_chat_message *messages = tsr_alloc(n + 1, sizeof(*messages));
-    json_t *texts = json_array();
-    tsr_status st = TSR_OK;
-
-    q->prompts = tsr_alloc(1, sizeof(*q->prompts));
-    if (messages == NULL || texts == NULL || q->prompts == NULL) {
-        st = tsr_api_value_no_memory(r);
-    } else if (n == 0) {
-        st = tsr_api_value_refuse(r, "messages", "a list of messages, one at least");
-    }
-    for (size_t i = 0; i < n && st == TSR_OK; i++) {
-        const json_t *message = json_array_get(value, i);
-        json_t *text = NULL;
-
-        messages[i].role = json_string_value(json_object_get(message, "role"));
-        st = messages[i].role == NULL
-                 ? tsr_api_value_refuse(r, "messages", "a list of messages with a role")
-                 : take_content(r, message, &text);
-        if (text != NULL && json_array_append_new(texts, text) != 0) {
-            st = tsr_api_value_no_memory(r);
-        }
-        messages[i].content = st == TSR_OK ? json_string_value(text) : NULL;
-    }
-    if (st == TSR_OK) {
-        st = tsr_model_conversation_ids(r->model, messages, (int)n, &q->prompts[0].ids,
-                                        &q->prompts[0].n_ids);
-        if (st != TSR_OK) {
-            tsr_api_error_set(r->error, st == TSR_ERR_NOMEM ? 500 : 400, "messages", "%s",
-                              tsr_tessera_message());
-        } else {
-            q->n_prompts = 1;
-        }
-    }
-    json_decref(texts);
-    tsr_free(messages);
-    if (st == TSR_OK && q->prompts[0].n_ids >= r->context) {
-        tsr_api_error_set(r->error, 400, "messages",
-                          "the conversation has %lld tokens, the context of %lld has no room for "
-                          "an answer",
-                          (long long)q->prompts[0].n_ids, (long long)r->context);
-        st = TSR_ERR_ARG;
-    }
-    return st;
+                     error->param[0] != '\0' ? json_string(error->param) : json_null(), "code",
+                     code != NULL ? json_string(code) : json_null());
 }
 
 /* ---- lists ----------------------------------------------------------------------------------- */
@@ -413,12 +249,14 @@ static tsr_status read_logprobs(const tsr_api_body *r, tsr_api_request *q)
 static tsr_status read_stream(const tsr_api_body *r, tsr_api_request *q)
 {
     const json_t *options = tsr_api_value_of(r, "stream_options");
+    const json_t *usage = json_object_get(options, "include_usage");
 
     TSR_TRY(tsr_api_value_bool(r, "stream", &q->stream));
-    if (options != NULL && !json_is_object(options)) {
-        return tsr_api_value_refuse(r, "stream_options", "an object");
+    if (options != NULL && (!json_is_object(options) ||
+                            (usage != NULL && !json_is_boolean(usage) && !json_is_null(usage)))) {
+        return tsr_api_value_refuse(r, "stream_options", "{\"include_usage\": true or false}");
     }
-    q->stream_usage = json_is_true(json_object_get(options, "include_usage"));
+    q->stream_usage = json_is_true(usage);
     if (q->kind == TSR_API_COMPLETION) {
         TSR_TRY(tsr_api_value_bool(r, "echo", &q->echo));
     }
@@ -428,45 +266,63 @@ static tsr_status read_stream(const tsr_api_body *r, tsr_api_request *q)
 /* Keys that are read, and those that do no harm when they are not. */
 static tsr_status check_keys(const tsr_api_body *r, tsr_api_kind kind)
 {
-    static const char *const known[] = {
-        "model",
-        "max_tokens",
-        "max_completion_tokens",
-        "min_tokens",
-        "timeout",
-        "temperature",
-        "top_p",
-        "min_p",
-        "typical_p",
-        "top_k",
-        "presence_penalty",
-        "frequency_penalty",
-        "repetition_penalty",
-        "ignore_eos",
-        "include_stop_str_in_output",
-        "priority",
-        "seed",
-        "n",
-        "best_of",
-        "use_beam_search",
-        "early_stopping",
-        "length_penalty",
-        "logprobs",
-        "stream",
-        "stream_options",
-        "stop",
-        "stop_token_ids",
-        "logit_bias",
-        "user",
-        "metadata",
-        "store",
-        "service_tier",
-        "safety_identifier",
-        "prompt_cache_key",
+    enum {
+        TEXT = 1 << TSR_API_COMPLETION,
+        CHAT = 1 << TSR_API_CHAT,
+        EMBEDDING = 1 << TSR_API_EMBEDDING,
+        BOTH = TEXT | CHAT,
+        ALL = BOTH | EMBEDDING
     };
-    static const char *const of_kind[TSR_API_KIND_COUNT][3] = {
-        [TSR_API_COMPLETION] = {"prompt", "echo"},
-        [TSR_API_CHAT] = {"messages", "top_logprobs"},
+    static const struct {
+        const char *key;
+        int kinds;
+    } known[] = {
+        {"model", ALL},
+        {"prompt", TEXT},
+        {"messages", CHAT},
+        {"input", EMBEDDING},
+        {"max_tokens", BOTH},
+        {"max_completion_tokens", BOTH},
+        {"min_tokens", BOTH},
+        {"timeout", ALL},
+        {"priority", ALL},
+        {"temperature", BOTH},
+        {"top_p", BOTH},
+        {"min_p", BOTH},
+        {"typical_p", BOTH},
+        {"top_k", BOTH},
+        {"presence_penalty", BOTH},
+        {"frequency_penalty", BOTH},
+        {"repetition_penalty", BOTH},
+        {"ignore_eos", BOTH},
+        {"include_stop_str_in_output", BOTH},
+        {"seed", BOTH},
+        {"n", BOTH},
+        {"best_of", BOTH},
+        {"use_beam_search", BOTH},
+        {"early_stopping", BOTH},
+        {"length_penalty", BOTH},
+        {"echo", TEXT},
+        {"logprobs", BOTH},
+        {"top_logprobs", CHAT},
+        {"stream", BOTH},
+        {"stream_options", BOTH},
+        {"stop", BOTH},
+        {"stop_token_ids", BOTH},
+        {"logit_bias", BOTH},
+        {"tools", CHAT},
+        {"tool_choice", CHAT},
+        {"parallel_tool_calls", CHAT},
+        {"response_format", CHAT},
+        {"encoding_format", EMBEDDING},
+        {"dimensions", EMBEDDING},
+        {"pooling", EMBEDDING},
+        {"user", ALL},
+        {"metadata", BOTH},
+        {"store", BOTH},
+        {"service_tier", BOTH},
+        {"safety_identifier", BOTH},
+        {"prompt_cache_key", BOTH},
     };
     const char *key;
     json_t *value;
@@ -475,11 +331,8 @@ static tsr_status check_keys(const tsr_api_body *r, tsr_api_kind kind)
     {
         bool found = json_is_null(value);
 
-        for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
-            found = found || strcmp(key, known[i]) == 0;
-        }
-        for (int i = 0; of_kind[kind][i] != NULL; i++) {
-            found = found || strcmp(key, of_kind[kind][i]) == 0;
+        for (size_t i = 0; !found && i < sizeof(known) / sizeof(known[0]); i++) {
+            found = (known[i].kinds & 1 << kind) != 0 && strcmp(key, known[i].key) == 0;
         }
         if (!found) {
             tsr_api_error_set(r->error, 400, key, "the key '%.40s' is not known here", key);
@@ -487,6 +340,48 @@ static tsr_status check_keys(const tsr_api_body *r, tsr_api_kind kind)
         }
     }
     return TSR_OK;
+}
+
+static tsr_status read_calling(const tsr_api_body *r, tsr_api_request *q)
+{
+    const json_t *format = tsr_api_value_of(r, "response_format");
+    const char *type = json_string_value(json_object_get(format, "type"));
+
+    q->many_calls = true;
+    TSR_TRY(tsr_api_value_bool(r, "parallel_tool_calls", &q->many_calls));
+    if (format != NULL && (type == NULL || strcmp(type, "text") != 0)) {
+        return tsr_api_value_refuse(r, "response_format",
+                                    "{\"type\": \"text\"}: no other can be promised here");
+    }
+    return TSR_OK;
+}
+
+static tsr_status read_embedding(const tsr_api_body *r, tsr_api_request *q)
+{
+    const json_t *format = tsr_api_value_of(r, "encoding_format");
+    const json_t *pooling = tsr_api_value_of(r, "pooling");
+    const char *format_text = format != NULL ? json_string_value(format) : "float";
+    const char *pooling_text = pooling != NULL ? json_string_value(pooling) : "mean";
+    const int dim = (int)tsr_model_describe(r->model).dim;
+    tsr_generation *g = &q->generation;
+    int wanted = dim;
+
+    if (format_text == NULL ||
+        (strcmp(format_text, "float") != 0 && strcmp(format_text, "base64") != 0)) {
+        return tsr_api_value_refuse(r, "encoding_format", "\"float\" or \"base64\"");
+    }
+    if (pooling_text == NULL ||
+        (strcmp(pooling_text, "mean") != 0 && strcmp(pooling_text, "last") != 0)) {
+        return tsr_api_value_refuse(r, "pooling", "\"mean\" or \"last\"");
+    }
+    TSR_TRY(tsr_api_value_int(r, "dimensions", dim, dim, &wanted));
+    TSR_TRY(tsr_api_value_int(r, "priority", -1000, 1000, &g->priority));
+    TSR_TRY(tsr_api_value_real(r, "timeout", 0, 1e9, &g->deadline_s));
+    q->base64 = strcmp(format_text, "base64") == 0;
+    q->logprobs = -1;
+    g->n = 1;
+    g->pooling = strcmp(pooling_text, "last") == 0 ? TSR_POOLING_LAST : TSR_POOLING_MEAN;
+    return tsr_api_prompt_read(r, q);
 }
 
 static tsr_status read_all(const tsr_api_body *r, tsr_api_request *q)
@@ -507,6 +402,9 @@ static tsr_status read_all(const tsr_api_body *r, tsr_api_request *q)
             return tsr_api_value_no_memory(r);
         }
     }
+    if (q->kind == TSR_API_EMBEDDING) {
+        return read_embedding(r, q);
+    }
     TSR_TRY(read_stream(r, q));
     TSR_TRY(read_lengths(r, q));
     TSR_TRY(read_choosing(r, &q->generation));
@@ -515,7 +413,8 @@ static tsr_status read_all(const tsr_api_body *r, tsr_api_request *q)
     TSR_TRY(read_stops(r, q));
     TSR_TRY(read_stop_ids(r, q));
     TSR_TRY(read_biases(r, q));
-    return q->kind == TSR_API_CHAT ? read_messages(r, q) : read_prompts(r, q);
+    TSR_TRY(read_calling(r, q));
+    return q->kind == TSR_API_CHAT ? tsr_api_prompt_read_messages(r, q) : tsr_api_prompt_read(r, q);
 }
 
 tsr_status tsr_api_request_read(tsr_api_request *out, tsr_api_kind kind, const json_t *body,

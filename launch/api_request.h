@@ -1,12 +1,13 @@
 /*
  * launch/api_request.h - a request of the OpenAI form (platform.openai.com/docs/api-reference) made
- * into generations: the body of /v1/completions or /v1/chat/completions, or just {"prompt": ...}.
+ * into generations: the body of /v1/completions, /v1/chat/completions or /v1/embeddings, or just
+ * {"prompt": ...}.
  *
  * What the form leaves open is as there: temperature 1, 16 tokens of a completion, as many as there
  * is room for of a chat. Keys of our own beside it: top_k, min_p, typical_p, repetition_penalty,
  * min_tokens, ignore_eos, stop_token_ids, include_stop_str_in_output, use_beam_search,
- * length_penalty, early_stopping, priority, timeout. A key that is not known is refused: who sent
- * it wants something that would not happen.
+ * length_penalty, early_stopping, priority, timeout; pooling of embeddings. A key that is not known
+ * is refused: who sent it wants something that would not happen.
  *
  * Threads: none of its own.
  */
@@ -25,6 +26,7 @@ extern "C" {
 typedef enum tsr_api_kind {
     TSR_API_COMPLETION,
     TSR_API_CHAT,
+    TSR_API_EMBEDDING,
     TSR_API_KIND_COUNT
 } tsr_api_kind;
 
@@ -57,7 +59,10 @@ typedef struct tsr_api_request {
     bool echo;
     bool stream;
     bool stream_usage;
-    char *model; /* owned: the name it asks for; NULL: none */
+    bool may_call;   /* it was told of tools: calls are to be found in its answers */
+    bool many_calls; /* more than one in an answer */
+    bool base64;     /* how the numbers of embeddings are given */
+    char *model;     /* owned: the name it asks for; NULL: none */
 
     json_t *stops; /* owned: the texts that generation.stops point into */
     const char **stop_texts;

@@ -1,6 +1,6 @@
 /*
  * launch/api_value.h - the values of a request's body, each looked up by its key and checked.
- * Private to api_request.c and api_value.c.
+ * Private to launch/api_*.c.
  *
  * A key that is not there, or null, leaves what it would set as it is. A value that is wrong gives
  * ARG, and *error says what it must be.

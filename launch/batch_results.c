@@ -15,6 +15,7 @@
 #include "base/alloc.h"
 #include "base/text.h"
 #include "launch/batch_lines.h"
+#include "launch/out.h"
 
 static const char ID[] = "batch_req_";
 
@@ -190,11 +191,6 @@ void tsr_batch_results_close(tsr_batch_results *r)
     tsr_free(r);
 }
 
-int64_t tsr_batch_results_n_done(const tsr_batch_results *r)
-{
-    return r->n_done;
-}
-
 tsr_status tsr_batch_results_find(const tsr_batch_results *r, int64_t line, const char *custom_id,
                                   bool *done)
 {
@@ -213,26 +209,6 @@ tsr_status tsr_batch_results_find(const tsr_batch_results *r, int64_t line, cons
     return TSR_OK;
 }
 
-static tsr_status write_whole(const tsr_batch_results *r, const char *text, size_t n_bytes)
-{
-    size_t used = 0;
-
-    while (used < n_bytes) {
-        const ssize_t n = write(r->file, text + used, n_bytes - used);
-
-        if (n < 0 && errno != EINTR) {
-            return tsr_fail(TSR_ERR_IO, "%s cannot be written: %s", r->path, strerror(errno));
-        }
-        used += n > 0 ? (size_t)n : 0;
-    }
-    return TSR_OK;
-}
-
-static int append(const char *bytes, size_t n_bytes, void *text)
-{
-    return tsr_text_append(text, bytes, n_bytes) == TSR_OK ? 0 : -1;
-}
-
 tsr_status tsr_batch_results_add(tsr_batch_results *r, int64_t line, const char *custom_id,
                                  int status, json_t *body)
 {
@@ -244,13 +220,10 @@ tsr_status tsr_batch_results_add(tsr_batch_results *r, int64_t line, const char 
     tsr_text text = {0};
     tsr_status st;
 
-    if (result != NULL && json_dump_callback(result, append, &text, JSON_COMPACT) == 0 &&
-        tsr_text_append(&text, "\n", 1) == TSR_OK) {
-        st = write_whole(r, text.bytes, text.n_bytes);
-    } else {
-        st = tsr_fail(TSR_ERR_NOMEM, "no memory for the result of line %lld", (long long)line);
-    }
+    st = tsr_out_json_append(&text, result);
     json_decref(result);
+    st = st == TSR_OK ? tsr_text_append(&text, "\n", 1) : st;
+    st = st == TSR_OK ? tsr_out_to_file(r->file, r->path, &text) : st;
     tsr_text_clear(&text);
     return st;
 }

@@ -28,8 +28,6 @@ typedef struct tsr_batch_results tsr_batch_results;
 TSR_MUST_CHECK tsr_status tsr_batch_results_open(tsr_batch_results **out, const char *path);
 void tsr_batch_results_close(tsr_batch_results *results); /* NULL is fine */
 
-int64_t tsr_batch_results_n_done(const tsr_batch_results *results); /* when it was opened */
-
 /* Was this line of the input done before? Errors: FORMAT (yes, but with another custom_id: the
  * results are of another input). */
 TSR_MUST_CHECK tsr_status tsr_batch_results_find(const tsr_batch_results *results, int64_t line,

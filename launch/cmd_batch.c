@@ -145,9 +145,11 @@ static tsr_status open_line(const json_t *line, tsr_api_kind *kind, const json_t
     }
     if (url != NULL && strcmp(url, "/v1/chat/completions") == 0) {
         *kind = TSR_API_CHAT;
+    } else if (url != NULL && strcmp(url, "/v1/embeddings") == 0) {
+        *kind = TSR_API_EMBEDDING;
     } else if (url == NULL || strcmp(url, "/v1/completions") != 0) {
         tsr_api_error_set(error, 404, "url",
-                          "'url' must be /v1/chat/completions or /v1/completions");
+                          "'url' must be /v1/chat/completions, /v1/completions or /v1/embeddings");
         return TSR_ERR_ARG;
     }
     if (method != NULL && strcmp(method, "POST") != 0) {

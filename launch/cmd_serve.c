@@ -129,7 +129,8 @@ static tsr_status prepare(server *s)
     return TSR_OK;
 }
 
-static tsr_status serve(const server *s, tsr_engine *engine, tsr_desk *desk, tsr_metrics *metrics)
+static tsr_status serve(const server *s, tsr_engine *engine, tsr_desk *desk,
+                        const tsr_desk_options *shared)
 {
     const serve_options *o = s->options;
     char name[256];
@@ -149,7 +150,8 @@ static tsr_status serve(const server *s, tsr_engine *engine, tsr_desk *desk, tsr
         .model = tsr_engine_model(engine),
         .context = tsr_engine_describe(engine).context,
         .desk = desk,
-        .metrics = metrics,
+        .metrics = shared->metrics,
+        .picture = shared->picture,
     };
     tsr_http *http = NULL;
     tsr_status st;
@@ -171,20 +173,19 @@ static tsr_status serve(const server *s, tsr_engine *engine, tsr_desk *desk, tsr
 static tsr_status lead(tsr_engine *engine, void *ctx)
 {
     const server *s = ctx;
-    tsr_metrics *metrics = NULL;
+    tsr_desk_options shared = {.max_waiting = (int)s->options->session.max_queue};
     tsr_desk *desk = NULL;
-    tsr_status st = tsr_metrics_create(&metrics);
+    tsr_status st = TSR_OK;
 
-    if (st == TSR_OK) {
-        const tsr_desk_options options = {(int)s->options->session.max_queue, metrics};
+    TSR_TRY_GOTO(st, done, tsr_metrics_create(&shared.metrics));
+    TSR_TRY_GOTO(st, done, tsr_picture_create(&shared.picture));
+    TSR_TRY_GOTO(st, done, tsr_desk_create(&desk, &shared));
+    st = serve(s, engine, desk, &shared);
 
-        st = tsr_desk_create(&desk, &options);
-    }
-    if (st == TSR_OK) {
-        st = serve(s, engine, desk, metrics);
-    }
+done:
     tsr_desk_destroy(desk);
-    tsr_metrics_destroy(metrics);
+    tsr_picture_destroy(shared.picture);
+    tsr_metrics_destroy(shared.metrics);
     return st;
 }
 
@@ -198,8 +199,9 @@ int tsr_cmd_serve_run(const tsr_call *call)
         .command = "serve",
         .usage = "--model M [OPTIONS]",
         .about = "Serves the model with OpenAI's HTTP interface: /v1/chat/completions, "
-                 "/v1/completions, /v1/models, streams included; also /tokenize, /detokenize, "
-                 "/health and /metrics. It ends with Ctrl-C or SIGTERM.",
+                 "/v1/completions, /v1/embeddings, /v1/models, streams included; also /tokenize, "
+                 "/detokenize, /health, /metrics, and a page at /. /openapi.json describes it all. "
+                 "It ends with Ctrl-C or SIGTERM.",
         .groups = groups,
         .n_groups = 2,
         .examples =

@@ -15,39 +15,14 @@
 
 /* ---- saving --------------------------------------------------------------------------------- */
 
-static int append_chunk(const char *chunk, size_t n_bytes, void *text)
-{
-    return tsr_text_append(text, chunk, n_bytes) == TSR_OK ? 0 : -1;
-}
-
 static tsr_status append_message(tsr_text *lines, const tsr_chat_message *message)
 {
     json_t *object = json_pack("{s:s, s:o}", "role", message->role, "content",
                                tsr_out_json_text(message->content, strlen(message->content)));
-    int failed;
+    const tsr_status st = tsr_out_json_append(lines, object);
 
-    if (object == NULL) {
-        return tsr_fail(TSR_ERR_NOMEM, "no memory to write a message");
-    }
-    failed = json_dump_callback(object, append_chunk, lines, JSON_COMPACT);
     json_decref(object);
-    if (failed != 0) {
-        return tsr_fail(TSR_ERR_NOMEM, "no memory to write a message");
-    }
-    return tsr_text_append(lines, "\n", 1);
-}
-
-static tsr_status write_all(int file, const char *path, const tsr_text *lines)
-{
-    for (size_t at = 0; at < lines->n_bytes;) {
-        const ssize_t n = write(file, lines->bytes + at, lines->n_bytes - at);
-
-        if (n < 0 && errno != EINTR) {
-            return tsr_fail(TSR_ERR_IO, "%s cannot be written: %s", path, strerror(errno));
-        }
-        at += n > 0 ? (size_t)n : 0;
-    }
-    return TSR_OK;
+    return st == TSR_OK ? tsr_text_append(lines, "\n", 1) : st;
 }
 
 static tsr_status write_new(const char *path, const tsr_text *lines)
@@ -61,7 +36,7 @@ static tsr_status write_new(const char *path, const tsr_text *lines)
     if (file < 0) {
         return tsr_fail(TSR_ERR_IO, "%s cannot be made: %s", path, strerror(errno));
     }
-    st = write_all(file, path, lines);
+    st = tsr_out_to_file(file, path, lines);
     if (close(file) != 0 && st == TSR_OK) {
         st = tsr_fail(TSR_ERR_IO, "%s cannot be written: %s", path, strerror(errno));
     }

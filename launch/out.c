@@ -111,6 +111,32 @@ tsr_status tsr_out_json(json_t *value)
     return TSR_OK;
 }
 
+static int append_chunk(const char *chunk, size_t n_bytes, void *text)
+{
+    return tsr_text_append(text, chunk, n_bytes) == TSR_OK ? 0 : -1;
+}
+
+tsr_status tsr_out_json_append(tsr_text *text, const json_t *value)
+{
+    if (value == NULL || json_dump_callback(value, append_chunk, text, JSON_COMPACT) != 0) {
+        return tsr_fail(TSR_ERR_NOMEM, "no memory to write JSON");
+    }
+    return TSR_OK;
+}
+
+tsr_status tsr_out_to_file(int file, const char *path, const tsr_text *text)
+{
+    for (size_t at = 0; at < text->n_bytes;) {
+        const ssize_t n = write(file, text->bytes + at, text->n_bytes - at);
+
+        if (n < 0 && errno != EINTR) {
+            return tsr_fail(TSR_ERR_IO, "%s cannot be written: %s", path, strerror(errno));
+        }
+        at += n > 0 ? (size_t)n : 0;
+    }
+    return TSR_OK;
+}
+
 /* How many bytes the character that begins with `lead` has (Unicode standard, table 3-7), 0 if none
  * does; and what its second byte may be. */
 static size_t character_bytes(unsigned char lead, unsigned char *least, unsigned char *most)

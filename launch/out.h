@@ -1,8 +1,9 @@
 /*
- * launch/out.h - what goes to stdout: text, and JSON.
+ * launch/out.h - what goes to stdout: text, and JSON; JSON that goes elsewhere.
  *
- * Nothing here fails at once: the first failure is kept, later writes do nothing, and
- * tsr_out_finish() tells. A reader that went away (EPIPE) is the end of the output and no failure.
+ * What goes to stdout does not fail at once: the first failure is kept, later writes do nothing,
+ * and tsr_out_finish() tells. A reader that went away (EPIPE) is the end of the output and no
+ * failure.
  *
  * Threads: one.
  */
@@ -11,7 +12,7 @@
 
 #include <jansson.h>
 
-#include "base/status.h"
+#include "base/text.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -36,6 +37,12 @@ TSR_MUST_CHECK tsr_status tsr_out_finish(void);
  * it. Errors: NOMEM.
  */
 TSR_MUST_CHECK tsr_status tsr_out_json(json_t *value);
+
+/* Appends a value, on one line. Errors: NOMEM, also for a value that is NULL. */
+TSR_MUST_CHECK tsr_status tsr_out_json_append(tsr_text *text, const json_t *value);
+
+/* All bytes to a file that is open; path is for the message. Errors: IO. */
+TSR_MUST_CHECK tsr_status tsr_out_to_file(int file, const char *path, const tsr_text *text);
 
 /* A JSON string of any bytes: what is not UTF-8 becomes U+FFFD. */
 json_t *tsr_out_json_text(const char *text, size_t n_bytes);

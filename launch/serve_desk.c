@@ -33,7 +33,8 @@ struct tsr_job {
 
     // The engine's side only.
     tsr_desk *desk;
-    ticket *tickets; // owned, [n_prompts]
+    ticket *tickets;  // owned, [n_prompts]
+    int64_t *told_ns; // owned, [n_choices]: when each got its last token; 0: it has none
     int64_t handed_in_ns;
     bool is_cancelled;
     tsr_job *previous;
@@ -53,7 +54,6 @@ struct tsr_desk {
     tsr_job *running; // the engine's side only
     int n_running;
     int64_t looked_ns;
-    int64_t described_ns;
 };
 
 /* ---- jobs ------------------------------------------------------------------------------------ */
@@ -65,8 +65,13 @@ tsr_status tsr_job_create(tsr_job **out, tsr_api_request *request, tsr_api_answe
 
     if (job != NULL) {
         job->tickets = tsr_alloc((size_t)request->n_prompts, sizeof(*job->tickets));
+        job->told_ns = tsr_alloc((size_t)answer->n_choices, sizeof(*job->told_ns));
     }
-    if (job == NULL || job->tickets == NULL) {
+    if (job == NULL || job->tickets == NULL || job->told_ns == NULL) {
+        if (job != NULL) {
+            tsr_free(job->tickets);
+            tsr_free(job->told_ns);
+        }
         tsr_free(job);
         return tsr_fail(TSR_ERR_NOMEM, "no memory for a request");
     }
@@ -96,6 +101,7 @@ static void release(tsr_job *job, bool by_client)
         tsr_api_answer_clear(&job->answer);
         tsr_api_request_clear(&job->request);
         tsr_free(job->tickets);
+        tsr_free(job->told_ns);
         tsr_free(job);
     }
 }
@@ -185,16 +191,35 @@ static double seconds_since(int64_t ns)
     return (double)(tsr_clock_ns() - ns) / 1e9;
 }
 
-static void note_end(tsr_desk *desk, const tsr_event *event)
+/* Each token as it comes; those of answers that are known at the end only are told together, and
+ * say themselves how they came. */
+static void note_times(tsr_job *job, const ticket *t, const tsr_event *event)
 {
-    tsr_metrics *m = desk->options.metrics;
+    const tsr_generation *g = &job->request.generation;
+    const bool told_at_end = g->beams > 0 || g->best_of > g->n;
+    tsr_metrics *m = job->desk->options.metrics;
+    int64_t *last_ns = &job->told_ns[t->prompt * g->n + event->choice];
+    const int64_t now_ns = tsr_clock_ns();
 
-    tsr_metrics_add(m, TSR_COUNTER_TOKENS, event->n_generated);
-    if (event->first_token_s > 0) {
-        tsr_metrics_note(m, TSR_HISTOGRAM_FIRST_TOKEN, event->first_token_s);
+    if (event->kind == TSR_EVENT_TOKEN && !told_at_end) {
+        tsr_metrics_add(m, TSR_COUNTER_TOKENS, 1);
+        if (*last_ns > 0) {
+            tsr_metrics_note(m, TSR_HISTOGRAM_TOKEN_GAP, (double)(now_ns - *last_ns) / 1e9);
+        } else if (event->choice == 0) {
+            tsr_metrics_note(m, TSR_HISTOGRAM_FIRST_TOKEN, seconds_since(job->handed_in_ns));
+        }
+        *last_ns = now_ns;
+    } else if (event->kind == TSR_EVENT_END && told_at_end) {
+        tsr_metrics_add(m, TSR_COUNTER_TOKENS, event->n_generated);
+        if (event->first_token_s > 0 && event->choice == 0) {
+            tsr_metrics_note(m, TSR_HISTOGRAM_FIRST_TOKEN, event->first_token_s);
+        }
+        if (event->mean_gap_s > 0) {
+            tsr_metrics_note(m, TSR_HISTOGRAM_TOKEN_GAP, event->mean_gap_s);
+        }
     }
-    if (event->mean_gap_s > 0) {
-        tsr_metrics_note(m, TSR_HISTOGRAM_TOKEN_GAP, event->mean_gap_s);
+    if (event->kind == TSR_EVENT_END && event->choice == 0) {
+        tsr_metrics_add(m, TSR_COUNTER_CACHED_TOKENS, event->n_cached_tokens);
     }
 }
 
@@ -203,8 +228,8 @@ static void note_event(void *ctx, const tsr_event *event)
     ticket *t = ctx;
     tsr_job *job = t->job;
 
+    note_times(job, t, event);
     if (event->kind == TSR_EVENT_END) {
-        note_end(job->desk, event);
         t->runs = t->runs && !event->last;
     }
     (void)pthread_mutex_lock(&job->lock);
@@ -383,17 +408,6 @@ static void shut(tsr_desk *desk, const char *message)
     }
 }
 
-/* Now and then: describing an engine is not free. */
-static void take_stats(tsr_desk *desk, const tsr_engine *engine)
-{
-    if (seconds_since(desk->described_ns) >= 1) {
-        const tsr_engine_stats stats = tsr_engine_describe(engine);
-
-        tsr_metrics_take_stats(desk->options.metrics, &stats);
-        desk->described_ns = tsr_clock_ns();
-    }
-}
-
 tsr_status tsr_desk_serve(tsr_desk *desk, tsr_engine *engine)
 {
     tsr_status st = TSR_OK;
@@ -408,7 +422,7 @@ tsr_status tsr_desk_serve(tsr_desk *desk, tsr_engine *engine)
         }
         take_in(desk, engine);
         tend(desk, engine);
-        take_stats(desk, engine);
+        tsr_picture_look(desk->options.picture, engine, desk->running != NULL);
         st = tsr_engine_step(engine, &busy);
     }
     shut(desk,

@@ -14,6 +14,7 @@
 
 #include "launch/api_answer.h"
 #include "launch/serve_metrics.h"
+#include "launch/serve_picture.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -25,6 +26,7 @@ typedef struct tsr_job tsr_job;
 typedef struct tsr_desk_options {
     int max_waiting;      /* jobs handed in and not begun; 0: any number */
     tsr_metrics *metrics; /* borrowed */
+    tsr_picture *picture; /* borrowed */
 } tsr_desk_options;
 
 /* How it stands with the engine. */

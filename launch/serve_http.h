@@ -3,8 +3,9 @@
  *
  *   POST /v1/chat/completions, /v1/completions      answers, whole or as a stream of events
  *   GET  /v1/models, /v1/models/NAME                the one model
- *   POST /tokenize, /detokenize
- *   GET  /health, /ready, /metrics
+ *   POST /v1/embeddings, /tokenize, /detokenize
+ *   GET  /health, /ready, /metrics, /status
+ *   GET  /, /openapi.json and what the page loads
  *
  * One thread of the library's own talks with all clients; a connection that waits for an answer is
  * suspended and costs nothing. A client that goes away lets its job go at once.
@@ -39,6 +40,7 @@ typedef struct tsr_http_options {
     int64_t context;
     tsr_desk *desk;
     tsr_metrics *metrics;
+    tsr_picture *picture;
 } tsr_http_options;
 
 /* Errors: ARG (no address), IO (the port is taken), NOMEM, UNSUPPORTED (no TLS in the library). */

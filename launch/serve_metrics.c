@@ -8,12 +8,12 @@
 #include "base/alloc.h"
 
 enum {
-    N_BOUNDS = 14,
+    N_BOUNDS = 16,
     LINE_BYTES = 256
 };
 
-static const double bounds[N_BOUNDS] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
-                                        1,     2.5,  5,     10,   30,  60,   300};
+static const double bounds[N_BOUNDS] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
+                                        0.5,   1,      2.5,   5,    10,    30,   60,  300};
 
 static const struct {
     const char *name;
@@ -27,6 +27,8 @@ static const struct {
         [TSR_COUNTER_CANCELLED] = {"tessera_requests_cancelled_total",
                                    "Requests whose client went away."},
         [TSR_COUNTER_PROMPT_TOKENS] = {"tessera_prompt_tokens_total", "Tokens of prompts."},
+        [TSR_COUNTER_CACHED_TOKENS] = {"tessera_prefix_hit_tokens_total",
+                                       "Tokens of prompts that were in the cache."},
         [TSR_COUNTER_TOKENS] = {"tessera_generated_tokens_total", "Tokens generated."},
 },
   gauges[TSR_GAUGE_COUNT] =
@@ -38,7 +40,7 @@ static const struct {
       [TSR_HISTOGRAM_FIRST_TOKEN] = {"tessera_time_to_first_token_seconds",
                                      "From a request to its first token."},
       [TSR_HISTOGRAM_TOKEN_GAP] = {"tessera_token_gap_seconds",
-                                   "Mean time between two tokens of an answer."},
+                                   "Time between two tokens of an answer."},
       [TSR_HISTOGRAM_REQUEST] = {"tessera_request_seconds", "From a request to its end."},
 };
 
@@ -53,7 +55,6 @@ struct tsr_metrics {
     int64_t counters[TSR_COUNTER_COUNT];
     int64_t gauges[TSR_GAUGE_COUNT];
     histogram histograms[TSR_HISTOGRAM_COUNT];
-    tsr_engine_stats stats;
 };
 
 tsr_status tsr_metrics_create(tsr_metrics **out)
@@ -105,18 +106,9 @@ void tsr_metrics_note(tsr_metrics *m, tsr_histogram which, double seconds)
     (void)pthread_mutex_unlock(&m->lock);
 }
 
-void tsr_metrics_take_stats(tsr_metrics *m, const tsr_engine_stats *stats)
-{
-    (void)pthread_mutex_lock(&m->lock);
-    m->stats = *stats;
-    (void)pthread_mutex_unlock(&m->lock);
-}
-
 /* ---- text ------------------------------------------------------------------------------------ */
 
-static tsr_status say(tsr_text *out, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-static tsr_status say(tsr_text *out, const char *format, ...)
+tsr_status tsr_metrics_say(tsr_text *out, const char *format, ...)
 {
     char line[LINE_BYTES];
     va_list args;
@@ -128,11 +120,11 @@ static tsr_status say(tsr_text *out, const char *format, ...)
     return tsr_text_append(out, line, n < LINE_BYTES ? (size_t)n : LINE_BYTES - 1);
 }
 
-static tsr_status say_value(tsr_text *out, const char *name, const char *help, const char *type,
-                            int64_t value)
+tsr_status tsr_metrics_say_value(tsr_text *out, const char *name, const char *help,
+                                 const char *type, int64_t value)
 {
-    return say(out, "# HELP %s %s\n# TYPE %s %s\n%s %" PRId64 "\n", name, help, name, type, name,
-               value);
+    return tsr_metrics_say(out, "# HELP %s %s\n# TYPE %s %s\n%s %" PRId64 "\n", name, help, name,
+                           type, name, value);
 }
 
 static tsr_status say_histogram(tsr_text *out, const char *name, const char *help,
@@ -140,35 +132,29 @@ static tsr_status say_histogram(tsr_text *out, const char *name, const char *hel
 {
     int64_t n = 0;
 
-    TSR_TRY(say(out, "# HELP %s %s\n# TYPE %s histogram\n", name, help, name));
+    TSR_TRY(tsr_metrics_say(out, "# HELP %s %s\n# TYPE %s histogram\n", name, help, name));
     for (int i = 0; i < N_BOUNDS; i++) {
         n += h->counts[i];
-        TSR_TRY(say(out, "%s_bucket{le=\"%g\"} %" PRId64 "\n", name, bounds[i], n));
+        TSR_TRY(tsr_metrics_say(out, "%s_bucket{le=\"%g\"} %" PRId64 "\n", name, bounds[i], n));
     }
-    return say(out, "%s_bucket{le=\"+Inf\"} %" PRId64 "\n%s_sum %.6f\n%s_count %" PRId64 "\n", name,
-               h->n, name, h->sum, name, h->n);
+    return tsr_metrics_say(
+        out, "%s_bucket{le=\"+Inf\"} %" PRId64 "\n%s_sum %.6f\n%s_count %" PRId64 "\n", name, h->n,
+        name, h->sum, name, h->n);
 }
 
 static tsr_status say_all(const tsr_metrics *m, tsr_text *out)
 {
     for (int i = 0; i < TSR_COUNTER_COUNT; i++) {
-        TSR_TRY(say_value(out, counters[i].name, counters[i].help, "counter", m->counters[i]));
+        TSR_TRY(tsr_metrics_say_value(out, counters[i].name, counters[i].help, "counter",
+                                      m->counters[i]));
     }
     for (int i = 0; i < TSR_GAUGE_COUNT; i++) {
-        TSR_TRY(say_value(out, gauges[i].name, gauges[i].help, "gauge", m->gauges[i]));
+        TSR_TRY(tsr_metrics_say_value(out, gauges[i].name, gauges[i].help, "gauge", m->gauges[i]));
     }
     for (int i = 0; i < TSR_HISTOGRAM_COUNT; i++) {
         TSR_TRY(say_histogram(out, histograms[i].name, histograms[i].help, &m->histograms[i]));
     }
-    TSR_TRY(say_value(out, "tessera_ranks", "Ranks of the engine.", "gauge", m->stats.n_ranks));
-    TSR_TRY(
-        say_value(out, "tessera_steps_total", "Steps of the engine.", "counter", m->stats.n_steps));
-    TSR_TRY(say_value(out, "tessera_preemptions_total", "Sequences put back for want of memory.",
-                      "counter", m->stats.n_preempted));
-    TSR_TRY(
-        say_value(out, "tessera_kv_blocks", "Blocks of the cache.", "gauge", m->stats.n_blocks));
-    return say_value(out, "tessera_kv_blocks_free", "Blocks of the cache that nobody holds.",
-                     "gauge", m->stats.n_blocks_free);
+    return TSR_OK;
 }
 
 tsr_status tsr_metrics_write(tsr_metrics *m, tsr_text *out)
@@ -179,4 +165,44 @@ tsr_status tsr_metrics_write(tsr_metrics *m, tsr_text *out)
     st = say_all(m, out);
     (void)pthread_mutex_unlock(&m->lock);
     return st;
+}
+
+/* ---- for the page ---------------------------------------------------------------------------- */
+
+/* Counts of each bucket alone, and the bounds above them; the last has none. */
+static json_t *histogram_object(const histogram *h)
+{
+    json_t *counts = json_array();
+    json_t *most = json_array();
+
+    for (int i = 0; i <= N_BOUNDS; i++) {
+        (void)!json_array_append_new(counts, json_integer((json_int_t)h->counts[i]));
+        if (i < N_BOUNDS) {
+            (void)!json_array_append_new(most, json_real(bounds[i]));
+        }
+    }
+    return json_pack("{s:o, s:o, s:f, s:I}", "bounds", most, "counts", counts, "sum", h->sum,
+                     "count", (json_int_t)h->n);
+}
+
+json_t *tsr_metrics_object(tsr_metrics *m)
+{
+    json_t *object;
+
+    (void)pthread_mutex_lock(&m->lock);
+    object = json_pack("{s:{s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:I}, s:{s:o, s:o, s:o}}",
+                       "requests", "waiting", (json_int_t)m->gauges[TSR_GAUGE_WAITING], "running",
+                       (json_int_t)m->gauges[TSR_GAUGE_RUNNING], "taken",
+                       (json_int_t)m->counters[TSR_COUNTER_REQUESTS], "refused",
+                       (json_int_t)m->counters[TSR_COUNTER_REFUSED], "failed",
+                       (json_int_t)m->counters[TSR_COUNTER_FAILED], "cancelled",
+                       (json_int_t)m->counters[TSR_COUNTER_CANCELLED], "tokens", "prompt",
+                       (json_int_t)m->counters[TSR_COUNTER_PROMPT_TOKENS], "cached",
+                       (json_int_t)m->counters[TSR_COUNTER_CACHED_TOKENS], "generated",
+                       (json_int_t)m->counters[TSR_COUNTER_TOKENS], "latency", "first_token",
+                       histogram_object(&m->histograms[TSR_HISTOGRAM_FIRST_TOKEN]), "token_gap",
+                       histogram_object(&m->histograms[TSR_HISTOGRAM_TOKEN_GAP]), "request",
+                       histogram_object(&m->histograms[TSR_HISTOGRAM_REQUEST]));
+    (void)pthread_mutex_unlock(&m->lock);
+    return object;
 }

@@ -3,21 +3,13 @@
 #include "base/alloc.h"
 #include "launch/out.h"
 
-static int append(const char *bytes, size_t n_bytes, void *text)
-{
-    return tsr_text_append(text, bytes, n_bytes) == TSR_OK ? 0 : -1;
-}
-
 /* Takes value. */
 static tsr_status put_event(tsr_text *out, json_t *value)
 {
-    tsr_status st = value == NULL ? tsr_fail(TSR_ERR_NOMEM, "no memory for an event") : TSR_OK;
+    tsr_status st = tsr_text_append(out, "data: ", 6);
 
     if (st == TSR_OK) {
-        st = tsr_text_append(out, "data: ", 6);
-    }
-    if (st == TSR_OK && json_dump_callback(value, append, out, JSON_COMPACT) != 0) {
-        st = tsr_fail(TSR_ERR_NOMEM, "no memory for an event");
+        st = tsr_out_json_append(out, value);
     }
     json_decref(value);
     return st == TSR_OK ? tsr_text_append(out, "\n\n", 2) : st;
@@ -58,14 +50,24 @@ static json_t *delta_of(const tsr_api_answer *a, const char *text, size_t n_byte
     return a->request->kind == TSR_API_CHAT ? json_pack("{s:o}", "content", value) : value;
 }
 
+/* A call comes as a whole. */
+static json_t *delta_of_call(const json_t *calls, size_t i)
+{
+    json_t *call = json_pack("{s:I}", "index", (json_int_t)i);
+
+    (void)!json_object_update(call, json_array_get(calls, i));
+    return json_pack("{s:[o]}", "tool_calls", call);
+}
+
 static tsr_status write_choice(tsr_stream_cursor *at, const tsr_api_answer *a, int choice,
                                tsr_text *out)
 {
     const tsr_api_choice *c = &a->choices[choice];
     const bool chat = a->request->kind == TSR_API_CHAT;
     const bool more = c->text.n_bytes > at->n_bytes || c->likely.n_tokens > at->n_likely;
+    const bool calls = json_array_size(c->calls.found) > at->n_calls;
 
-    if (!at->has_begun && (more || c->reason[0] != '\0')) {
+    if (!at->has_begun && (more || calls || c->reason[0] != '\0')) {
         at->has_begun = true;
         if (chat) {
             TSR_TRY(put_choice(out, a, choice,
@@ -85,6 +87,9 @@ static tsr_status write_choice(tsr_stream_cursor *at, const tsr_api_answer *a, i
                            logprobs, NULL));
         at->n_bytes = c->text.n_bytes;
         at->n_likely = c->likely.n_tokens;
+    }
+    for (; at->n_calls < json_array_size(c->calls.found); at->n_calls++) {
+        TSR_TRY(put_choice(out, a, choice, delta_of_call(c->calls.found, at->n_calls), NULL, NULL));
     }
     if (c->reason[0] != '\0' && !at->has_ended && !a->failed) {
         at->has_ended = true;

@@ -17,6 +17,7 @@ extern "C" {
 typedef struct tsr_stream_cursor {
     size_t n_bytes;
     int n_likely;
+    size_t n_calls;
     bool has_begun;
     bool has_ended;
 } tsr_stream_cursor;

@@ -80,6 +80,23 @@ build_targets() {
     "If the compiler was killed, memory ran out: try again with 'cmake --build $build -j 1'."
 }
 
+# get_python FOLDER PACKAGE... - a Python with these of PyPI's packages, in a folder of its own; PYTHON is its path. What cannot be had is
+# told, and what needs it is skipped.
+get_python() {
+  local folder=$1
+  shift
+  PYTHON=$folder/bin/python3
+  case $folder in /*) ;; *) PYTHON=$(pwd)/$PYTHON ;; esac
+  [ "$(cat "$folder/packages" 2>/dev/null)" != "$*" ] || return 0
+  say "Getting Python packages: $*"
+  if python3 -m venv "$folder" >&2 && "$PYTHON" -m pip install --quiet --disable-pip-version-check "$@" >&2; then
+    printf '%s\n' "$*" >"$folder/packages"
+  else
+    say "They could not be had (the reason is above): the tests that need them are skipped."
+    [ -x "$PYTHON" ] || PYTHON=$(command -v python3)
+  fi
+}
+
 model_is_right() { # PATH
   printf '%s  %s\n' "$MODEL_SHA256" "$1" | sha256sum --check --status 2>/dev/null
 }

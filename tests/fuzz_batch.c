@@ -128,7 +128,6 @@ static void go_on(const char *path, const uint8_t *bytes, size_t n_bytes)
 {
     tsr_batch_results *results = NULL;
     struct stat facts;
-    int64_t n_done;
     bool done;
 
     if (tsr_batch_results_open(&results, path) != TSR_OK) {
@@ -138,12 +137,10 @@ static void go_on(const char *path, const uint8_t *bytes, size_t n_bytes)
     }
     must(stat(path, &facts) == 0 && (size_t)facts.st_size <= n_bytes);
     must(facts.st_size == 0 || bytes[facts.st_size - 1] == '\n');
-    n_done = tsr_batch_results_n_done(results);
     if (tsr_batch_results_find(results, 7, "id", &done) == TSR_OK && !done) {
         must(tsr_batch_results_add(results, 7, "id", 200, json_object()) == TSR_OK);
         tsr_batch_results_close(results);
         must(tsr_batch_results_open(&results, path) == TSR_OK);
-        must(tsr_batch_results_n_done(results) == n_done + 1);
         must(tsr_batch_results_find(results, 7, "id", &done) == TSR_OK && done);
     }
     tsr_batch_results_close(results);

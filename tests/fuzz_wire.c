@@ -60,10 +60,33 @@ static int64_t read_event(tsr_wire *w)
     for (int i = 0; i < e.n_top; i++) {
         sum += e.top[i].id;
     }
+    for (int64_t i = 0; i < e.n_values; i++) {
+        sum += (e.logits != NULL ? e.logits : e.embedding)[i] > 0 ? 1 : 0;
+    }
     must(e.text == NULL || strlen(e.text) <= e.text_bytes);
     return sum + (e.reason != NULL ? (int64_t)strlen(e.reason) : 0) +
-           (e.message != NULL ? (int64_t)strlen(e.message) : 0) +
-           (e.logits != NULL && e.logits[0] > 0 ? 1 : 0);
+           (e.message != NULL ? (int64_t)strlen(e.message) : 0);
+}
+
+static int64_t read_blocks(tsr_wire *w)
+{
+    const int64_t *owners = NULL;
+    const uint8_t *places = NULL;
+    int64_t n_owners = 0;
+    int64_t n_places = 0;
+    int64_t sum = 0;
+
+    tsr_wire_blocks(w, &owners, &n_owners, &places, &n_places);
+    if (tsr_wire_check(w) != TSR_OK) {
+        return 0;
+    }
+    for (int64_t i = 0; i < n_owners; i++) {
+        sum += owners[i] & 1;
+    }
+    for (int64_t i = 0; i < n_places; i++) {
+        sum += places[i];
+    }
+    return sum;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
@@ -88,6 +111,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
             break;
         case TSR_WIRE_EVENT:
             sum += read_event(&w);
+            break;
+        case TSR_WIRE_BLOCKS:
+            sum += read_blocks(&w);
             break;
         case TSR_WIRE_MEMORY:
             memset(ranks, 0, sizeof(ranks));

@@ -12,10 +12,11 @@ if [ "${1:-}" = --without-model ]; then
 else
   with_model=yes
 fi
-install_packages "${SETUP_PACKAGES[@]}" binutils libcmocka-dev mandoc python3 python3-jinja2
+install_packages "${SETUP_PACKAGES[@]}" binutils libcmocka-dev mandoc python3 python3-jinja2 python3-venv chromium
+get_python build/python openai==3.54.0 schemathesis==4.32.5
 [ -z "${with_model:-}" ] || get_model
 say "Configuring and building in $(pwd)/build"
-configure_build build -DTSR_TESTS=ON -DTSR_TEST_MODEL="$MODEL"
+configure_build build -DTSR_TESTS=ON -DTSR_TEST_MODEL="$MODEL" -DTSR_TEST_PYTHON="$PYTHON"
 build_targets build all
 if ! command -v nvcc >/dev/null && [ ! -x /usr/local/cuda/bin/nvcc ]; then
   say "There is no nvcc here: the CUDA sources are neither compiled nor tested on the emulated device."

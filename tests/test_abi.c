@@ -34,12 +34,12 @@ static void structs_have_the_layout_of_their_abi(void **state)
         SIZE(tsr_engine_options, 152),
         PLACE(tsr_engine_options, drain_s, 144),
         SIZE(tsr_top_token, 16),
-        SIZE(tsr_event, 192),
+        SIZE(tsr_event, 200),
         PLACE(tsr_event, text, 32),
-        PLACE(tsr_event, reason, 104),
-        SIZE(tsr_generation, 224),
+        PLACE(tsr_event, reason, 112),
+        SIZE(tsr_generation, 232),
         PLACE(tsr_generation, n, 68),
-        PLACE(tsr_generation, on_event, 208),
+        PLACE(tsr_generation, on_event, 216),
         SIZE(tsr_engine_stats, 176),
         SIZE(tsr_launch_options, 184),
         SIZE(tsr_engine_device, 72),
@@ -69,7 +69,7 @@ static void numbers_of_statuses_and_events_stay(void **state)
     assert_int_equal(TSR_ERR_ARG, 1);
     assert_int_equal(TSR_ERR_CANCELLED, 9);
     assert_int_equal(TSR_EVENT_TOKEN, 0);
-    assert_int_equal(TSR_EVENT_END, 3);
+    assert_int_equal(TSR_EVENT_END, 4);
     assert_int_equal(TSR_STOPPING_NEVER, 2);
     assert_int_equal(TSR_MEMORY_DISK, 2);
 }

@@ -59,6 +59,7 @@ static tsr_generation example(void)
         .include_stop = true,
         .want_logprobs = true,
         .n_top = 5,
+        .pooling = TSR_POOLING_LAST,
         .so_far = so_far,
         .n_so_far = 2,
         .so_far_logprob = -3.25,
@@ -122,6 +123,7 @@ static void a_generation_arrives_as_it_was(void **state)
                 got.frequency_penalty == g.frequency_penalty);
     assert_true(got.n_biases == 3 && got.n_stop_ids == 2 && got.n_stops == 3 && got.n_so_far == 2);
     assert_true(got.min_tokens == 6 && got.include_stop && got.want_logprobs && got.n_top == 5);
+    assert_true(got.pooling == TSR_POOLING_LAST);
     assert_true(!got.score && !got.want_logits && got.so_far_logprob == g.so_far_logprob);
     tsr_text_clear(&out);
 }
@@ -165,6 +167,7 @@ static void an_event_arrives_as_it_was(void **state)
     assert_int_equal(tsr_wire_read(&w, &used, out.bytes, out.n_bytes), TSR_OK);
     tsr_wire_event(&w, &got);
     assert_int_equal(tsr_wire_check(&w), TSR_OK);
+    assert_int_equal(got.n_values, 3);
     assert_true(got.kind == e.kind && got.choice == 2 && got.last && got.token == 5);
     assert_memory_equal(got.text, "a\0b", 4);
     assert_true(got.text_bytes == 3 && got.position == 6 && got.logprob == -7 && got.score == 8);
@@ -175,6 +178,44 @@ static void an_event_arrives_as_it_was(void **state)
     assert_true(got.n_prompt == 10 && got.n_cached_tokens == 11 && got.n_generated == 12);
     assert_true(got.first_token_s == 13 && got.prompt_s == 14 && got.generation_s == 15 &&
                 got.mean_gap_s == 16 && got.longest_gap_s == 17);
+    tsr_text_clear(&out);
+}
+
+static void an_embedding_and_a_map_arrive_too(void **state)
+{
+    const float vector[] = {0.5F, -0.5F};
+    const int64_t all_owners[] = {7, -1, 8};
+    const uint8_t all_places[] = {1, 2, 3, 4, 0, 6};
+    const int64_t *owners = all_owners;
+    const uint8_t *places = all_places;
+    tsr_event e = {.kind = TSR_EVENT_EMBEDDING, .embedding = vector, .n_values = 2};
+    tsr_event got = {0};
+    tsr_text out = {0};
+    tsr_wire w = tsr_wire_write(&out, TSR_WIRE_EVENT);
+    int64_t n_owners = 3;
+    int64_t n_places = 6;
+    size_t used;
+    size_t first;
+
+    (void)state;
+    tsr_wire_event(&w, &e);
+    assert_int_equal(tsr_wire_finish(&w), TSR_OK);
+    w = tsr_wire_write(&out, TSR_WIRE_BLOCKS);
+    tsr_wire_blocks(&w, &owners, &n_owners, &places, &n_places);
+    assert_int_equal(tsr_wire_finish(&w), TSR_OK);
+
+    n_owners = n_places = 0;
+    assert_int_equal(tsr_wire_read(&w, &first, out.bytes, out.n_bytes), TSR_OK);
+    tsr_wire_event(&w, &got);
+    assert_int_equal(tsr_wire_check(&w), TSR_OK);
+    assert_true(got.n_values == 2 && got.kind == TSR_EVENT_EMBEDDING && got.logits == NULL);
+    assert_memory_equal(got.embedding, vector, sizeof(vector));
+    assert_int_equal(tsr_wire_read(&w, &used, out.bytes + first, out.n_bytes - first), TSR_OK);
+    tsr_wire_blocks(&w, &owners, &n_owners, &places, &n_places);
+    assert_int_equal(tsr_wire_check(&w), TSR_OK);
+    assert_true(n_owners == 3 && n_places == 6);
+    assert_memory_equal(owners, all_owners, sizeof(all_owners));
+    assert_memory_equal(places, all_places, sizeof(all_places));
     tsr_text_clear(&out);
 }
 
@@ -377,6 +418,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_generation_arrives_as_it_was),
         cmocka_unit_test(an_event_arrives_as_it_was),
+        cmocka_unit_test(an_embedding_and_a_map_arrive_too),
         cmocka_unit_test(a_frame_is_there_when_all_of_it_is),
         cmocka_unit_test(what_makes_no_sense_is_refused),
         cmocka_unit_test(running_out_of_memory_leaks_nothing),

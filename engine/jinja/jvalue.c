@@ -397,16 +397,6 @@ tsr_status tsr_jvalue_get(tsr_jrun *run, const tsr_jvalue **out, const tsr_jdict
     return TSR_OK;
 }
 
-const tsr_jvalue *tsr_jvalue_named(const tsr_jdict *dict, const char *name)
-{
-    for (int64_t i = 0; i < dict->n_items; i++) {
-        if (tsr_jvalue_is_text(&dict->keys[i], name)) {
-            return &dict->values[i];
-        }
-    }
-    return NULL;
-}
-
 bool tsr_jvalue_is_iterable(const tsr_jvalue *v)
 {
     switch (v->kind) {

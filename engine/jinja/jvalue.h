@@ -222,7 +222,6 @@ TSR_MUST_CHECK tsr_status tsr_jvalue_set(tsr_jrun *run, tsr_jdict *dict, tsr_jva
 /* NULL: no such key (or one that cannot be a key). */
 TSR_MUST_CHECK tsr_status tsr_jvalue_get(tsr_jrun *run, const tsr_jvalue **out,
                                          const tsr_jdict *dict, const tsr_jvalue *key);
-const tsr_jvalue *tsr_jvalue_named(const tsr_jdict *dict, const char *name); /* NULL: none */
 
 /* All that walking v gives, as a list of its own or v's; walking an iterator ends it. A fault for
  * what cannot be walked. */

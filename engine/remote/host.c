@@ -25,7 +25,8 @@ typedef struct guest {
     bool is_known; // it has said hello
     bool is_owner;
     bool has_news; // since the last mark
-    bool is_lost;  // to be let go
+    bool wants_blocks;
+    bool is_lost; // to be let go
     struct guest *next;
 } guest;
 
@@ -39,8 +40,9 @@ typedef struct host {
     int n_guests;
     struct ask *asks;
     bool is_busy;
-    bool is_over; // its owner has gone
-    char *folder; // owned: to be removed then; NULL: none
+    bool has_asked; // a guest, for blocks
+    bool is_over;   // its owner has gone
+    char *folder;   // owned: to be removed then; NULL: none
     int64_t told_ns;
     int64_t remembered_ns;
     int64_t remembered_steps;
@@ -109,6 +111,36 @@ static void tell_stats(host *h)
             finish(g, &w);
         }
     }
+}
+
+/* Those who want to know whose blocks are, and where, are told at once. */
+static tsr_status tell_blocks(host *h)
+{
+    int64_t n_owners = tsr_engine_describe(h->engine).n_blocks;
+    int64_t n_places = n_owners * h->n_ranks;
+    int64_t *owners = tsr_alloc((size_t)n_owners, sizeof(*owners));
+    uint8_t *places = tsr_alloc((size_t)n_places, sizeof(*places));
+    tsr_status st = TSR_OK;
+
+    if (owners == NULL || places == NULL) {
+        st = tsr_fail(TSR_ERR_NOMEM, "no memory for a map of %lld blocks", (long long)n_owners);
+    } else {
+        st = tsr_engine_blocks(h->engine, owners, places);
+    }
+    for (guest *g = h->guests; st == TSR_OK && g != NULL; g = g->next) {
+        if (g->wants_blocks) {
+            tsr_wire w = tsr_wire_write(&g->link.out, TSR_WIRE_BLOCKS);
+            const int64_t *some_owners = owners;
+            const uint8_t *some_places = places;
+
+            tsr_wire_blocks(&w, &some_owners, &n_owners, &some_places, &n_places);
+            finish(g, &w);
+            g->wants_blocks = false;
+        }
+    }
+    tsr_free(owners);
+    tsr_free(places);
+    return st;
 }
 
 /* A step is over: what was told of it may be acted on. */
@@ -244,6 +276,11 @@ static tsr_status take_frame(host *h, guest *g, tsr_wire *w)
                    ? take_hello(h, g, w)
                    : tsr_fail(TSR_ERR_FORMAT, "a client says no hello, or of another version");
     }
+    if (w->kind == TSR_WIRE_BLOCKS) {
+        g->wants_blocks = true;
+        h->has_asked = true;
+        return tsr_wire_check(w);
+    }
     return w->kind == TSR_WIRE_SUBMIT   ? take_submit(h, g, w)
            : w->kind == TSR_WIRE_CANCEL ? take_cancel(h, g, w)
                                         : tsr_fail(TSR_ERR_FORMAT, "no message for a leader");
@@ -365,6 +402,10 @@ static tsr_status run(host *h)
         TSR_TRY(tsr_engine_step(h->engine, &h->is_busy));
         mark(h);
         tell_stats(h);
+        if (h->has_asked) {
+            TSR_TRY(tell_blocks(h));
+            h->has_asked = false;
+        }
         send_all(h);
     }
     return TSR_OK;

@@ -30,6 +30,11 @@ struct tsr_remote {
     int64_t next_serial;
     tsr_memory_stats *ranks; // owned, [n_ranks]: as they were told last
     int n_ranks;
+    int64_t *owners; // owned, [n_blocks]: likewise, if they ever were
+    uint8_t *places; // owned, [n_ranks * n_blocks]
+    int64_t n_blocks;
+    int64_t dim; // of the model
+    int64_t n_vocab;
 };
 
 /* ---- generations ----------------------------------------------------------------------------- */
@@ -222,6 +227,10 @@ static tsr_status take_event(tsr_remote *r, tsr_wire *w)
     tsr_wire_int64(w, &name);
     tsr_wire_event(w, &event);
     TSR_TRY(tsr_wire_check(w));
+    if ((event.kind == TSR_EVENT_LOGITS && event.n_values != r->n_vocab) ||
+        (event.kind == TSR_EVENT_EMBEDDING && event.n_values != r->dim)) {
+        return tsr_fail(TSR_ERR_FORMAT, "an event with %lld numbers", (long long)event.n_values);
+    }
     event.reason = lasting(event.reason);
     slot = name / TSR_KEPT_NAMES;
     k = name >= 0 && slot < r->n_slots ? r->slots[slot] : NULL;
@@ -247,6 +256,30 @@ static tsr_status take_memory(tsr_remote *r, tsr_wire *w)
     return tsr_wire_check(w);
 }
 
+static tsr_status take_blocks(tsr_remote *r, tsr_wire *w)
+{
+    const int64_t *owners = NULL;
+    const uint8_t *places = NULL;
+    int64_t n_owners = 0;
+    int64_t n_places = 0;
+
+    tsr_wire_blocks(w, &owners, &n_owners, &places, &n_places);
+    TSR_TRY(tsr_wire_check(w));
+    if (n_places != n_owners * r->n_ranks) {
+        return tsr_fail(TSR_ERR_FORMAT, "a map of blocks that does not fit");
+    }
+    tsr_free(r->owners);
+    tsr_free(r->places);
+    r->owners = tsr_alloc((size_t)n_owners, sizeof(*r->owners));
+    r->places = tsr_alloc((size_t)n_places, sizeof(*r->places));
+    r->n_blocks = r->owners != NULL && r->places != NULL ? n_owners : 0;
+    if (r->n_blocks > 0) {
+        memcpy(r->owners, owners, (size_t)n_owners * sizeof(*owners));
+        memcpy(r->places, places, (size_t)n_places * sizeof(*places));
+    }
+    return TSR_OK;
+}
+
 static tsr_status take_frame(tsr_remote *r, tsr_wire *w)
 {
     switch (w->kind) {
@@ -256,6 +289,8 @@ static tsr_status take_frame(tsr_remote *r, tsr_wire *w)
         return tsr_attach_take_stats(&r->attach, w);
     case TSR_WIRE_MEMORY:
         return take_memory(r, w);
+    case TSR_WIRE_BLOCKS:
+        return take_blocks(r, w);
     case TSR_WIRE_MARK:
         return TSR_OK;
     default:
@@ -351,6 +386,25 @@ tsr_status tsr_remote_memory(const tsr_remote *r, tsr_memory_stats *ranks)
     return TSR_OK;
 }
 
+tsr_status tsr_remote_blocks(tsr_remote *r, int64_t *owners, uint8_t *places)
+{
+    const int64_t n_blocks = r->attach.stats.n_blocks;
+    const bool is_known = n_blocks == r->n_blocks;
+
+    for (int64_t i = 0; i < n_blocks; i++) {
+        owners[i] = is_known ? r->owners[i] : -1;
+    }
+    for (int64_t i = 0; i < n_blocks * r->n_ranks; i++) {
+        places[i] = is_known ? r->places[i] : 0;
+    }
+    if (r->attach.state == TSR_ATTACH_SERVING) {
+        tsr_wire w = tsr_wire_write(&r->attach.link.out, TSR_WIRE_BLOCKS);
+
+        return tsr_wire_finish(&w);
+    }
+    return TSR_OK;
+}
+
 /* Takes r. The model, if there is one already, is that of the ranks. */
 static tsr_status open_engine(tsr_engine **out, tsr_remote *r, const tsr_engine_options *options,
                               tsr_world *world)
@@ -379,6 +433,8 @@ static tsr_status open_engine(tsr_engine **out, tsr_remote *r, const tsr_engine_
     if (e->model == NULL) {
         TSR_TRY_GOTO(st, fail, tsr_model_open(&e->model, r->attach.model_path));
     }
+    r->dim = tsr_model_describe(e->model).dim;
+    r->n_vocab = tsr_model_describe(e->model).n_vocab;
     r->n_ranks = r->attach.stats.n_ranks;
     r->ranks = tsr_alloc((size_t)(r->n_ranks > 0 ? r->n_ranks : 0), sizeof(*r->ranks));
     if (r->ranks == NULL) {
@@ -453,6 +509,8 @@ void tsr_remote_destroy(tsr_remote *r)
     }
     tsr_free(r->slots);
     tsr_free(r->ranks);
+    tsr_free(r->owners);
+    tsr_free(r->places);
     tsr_job_words_clear(&r->words);
     tsr_free(r);
 }

@@ -21,6 +21,7 @@ void tsr_remote_cancel(tsr_remote *remote, int64_t id);
 tsr_status tsr_remote_step(tsr_remote *remote, bool *busy);
 tsr_engine_stats tsr_remote_describe(const tsr_remote *remote);
 tsr_status tsr_remote_memory(const tsr_remote *remote, tsr_memory_stats *ranks);
+tsr_status tsr_remote_blocks(tsr_remote *remote, int64_t *owners, uint8_t *places);
 bool tsr_remote_is_serving(const tsr_remote *remote);
 
 #ifdef __cplusplus

@@ -4,8 +4,8 @@
 #include <string.h>
 
 // Whatever is added to one of these has to be passed below, and TSR_WIRE_VERSION goes up.
-_Static_assert(sizeof(tsr_generation) == 224, "a generation has other fields than are passed here");
-_Static_assert(sizeof(tsr_event) == 192, "an event has other fields than are passed here");
+_Static_assert(sizeof(tsr_generation) == 232, "a generation has other fields than are passed here");
+_Static_assert(sizeof(tsr_event) == 200, "an event has other fields than are passed here");
 _Static_assert(sizeof(tsr_engine_stats) == 176, "stats have other fields than are passed here");
 _Static_assert(sizeof(tsr_memory_stats) == 216, "memory has other fields than are passed here");
 
@@ -276,6 +276,7 @@ void tsr_wire_generation(tsr_wire *w, tsr_generation *g, tsr_wire_stops *stops)
     bool *const bools[] = {&g->ignore_end, &g->want_logprobs, &g->score, &g->want_logits};
     double *const doubles[] = {&g->deadline_s, &g->length_penalty, &g->so_far_logprob};
     int stopping = (int)g->stopping;
+    int pooling = (int)g->pooling;
 
     pass_ids(w, &g->prompt, &g->n_prompt);
     pass_ids(w, &g->so_far, &g->n_so_far);
@@ -293,6 +294,9 @@ void tsr_wire_generation(tsr_wire *w, tsr_generation *g, tsr_wire_stops *stops)
     tsr_wire_int(w, &stopping);
     w->is_bad = w->is_bad || stopping < 0 || stopping >= TSR_STOPPING_COUNT;
     g->stopping = w->is_bad ? TSR_STOPPING_USUAL : (tsr_stopping)stopping;
+    tsr_wire_int(w, &pooling);
+    w->is_bad = w->is_bad || pooling < 0 || pooling >= TSR_POOLING_COUNT;
+    g->pooling = w->is_bad ? TSR_POOLING_NONE : (tsr_pooling)pooling;
     pass_wishes(w, g, stops);
 }
 
@@ -330,7 +334,8 @@ void tsr_wire_event(tsr_wire *w, tsr_event *event)
                                &event->longest_gap_s};
     int64_t *const counts[] = {&event->position, &event->n_prompt, &event->n_cached_tokens,
                                &event->n_generated};
-    const void *logits = event->logits;
+    const void *numbers = event->kind == TSR_EVENT_EMBEDDING ? event->embedding : event->logits;
+    bool has_numbers;
     int kind = (int)event->kind;
     int status = (int)event->status;
 
@@ -352,8 +357,11 @@ void tsr_wire_event(tsr_wire *w, tsr_event *event)
     }
     pass_doubles(w, doubles, sizeof(doubles) / sizeof(doubles[0]));
     pass_top(w, event);
-    pass_list(w, &logits, &event->n_values, sizeof(*event->logits));
-    event->logits = event->n_values > 0 ? logits : NULL;
+    has_numbers = event->kind == TSR_EVENT_LOGITS || event->kind == TSR_EVENT_EMBEDDING;
+    event->n_values = has_numbers ? event->n_values : 0;
+    pass_list(w, &numbers, &event->n_values, sizeof(float));
+    event->logits = event->kind == TSR_EVENT_LOGITS && event->n_values > 0 ? numbers : NULL;
+    event->embedding = event->kind == TSR_EVENT_EMBEDDING && event->n_values > 0 ? numbers : NULL;
 }
 
 /* ---- what an engine is, and holds ------------------------------------------------------------ */
@@ -408,4 +416,16 @@ void tsr_wire_memory(tsr_wire *w, tsr_memory_stats *ranks, int n_ranks)
         tsr_wire_int64(w, &m->n_late);
         tsr_wire_int64(w, &m->n_lost);
     }
+}
+
+void tsr_wire_blocks(tsr_wire *w, const int64_t **owners, int64_t *n_owners, const uint8_t **places,
+                     int64_t *n_places)
+{
+    const void *items = *owners;
+
+    pass_list(w, &items, n_owners, sizeof(**owners));
+    *owners = items;
+    items = *places;
+    pass_list(w, &items, n_places, sizeof(**places));
+    *places = items;
 }

@@ -7,9 +7,9 @@
  * multiple of eight bytes and lies at one, so that lists are used where they lie.
  *
  *   client to leader   HELLO (version, owner, the folder to remove when that one has gone), then
- *                      SUBMIT (name, generation), CANCEL (name)
+ *                      SUBMIT (name, generation), CANCEL (name), BLOCKS (to be told of them)
  *   leader to client   HELLO (version, the model's path, stats), then EVENT (name, event), STATS,
- *                      MEMORY (what each rank's memory held), MARK
+ *                      MEMORY (what each rank's memory held), MARK, BLOCKS (owners, places)
  *
  * Names are the client's own. MARK stands behind the events of a step: a client acts on what is
  * before a MARK only, so that it never has the last token of an answer without its end.
@@ -32,7 +32,7 @@ extern "C" {
 #endif
 
 enum {
-    TSR_WIRE_VERSION = 1, /* goes up with every change of what is said */
+    TSR_WIRE_VERSION = 2, /* goes up with every change of what is said */
     TSR_WIRE_MOST_BYTES = 64 << 20,
     TSR_WIRE_HEAD_BYTES = 8
 };
@@ -45,6 +45,7 @@ typedef enum tsr_wire_kind {
     TSR_WIRE_STATS,
     TSR_WIRE_MEMORY,
     TSR_WIRE_MARK,
+    TSR_WIRE_BLOCKS,
     TSR_WIRE_KIND_COUNT
 } tsr_wire_kind;
 
@@ -100,6 +101,10 @@ void tsr_wire_stats(tsr_wire *wire, tsr_engine_stats *stats);
 
 /* ranks [n_ranks] */
 void tsr_wire_memory(tsr_wire *wire, tsr_memory_stats *ranks, int n_ranks);
+
+/* Whose blocks are, and where: see tsr_engine_blocks(). Read, the lists lie in the frame. */
+void tsr_wire_blocks(tsr_wire *wire, const int64_t **owners, int64_t *n_owners,
+                     const uint8_t **places, int64_t *n_places);
 
 #ifdef __cplusplus
 }

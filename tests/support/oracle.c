@@ -286,7 +286,8 @@ static void embed(const oracle *o, double *x, const int32_t *ids, int n)
     free(row);
 }
 
-void oracle_feed(oracle *o, const int32_t *ids, int n, int n_wanted, double *logits)
+/* The last n_wanted hidden states, behind the last norm; x is what is to be freed. */
+static double *feed(oracle *o, const int32_t *ids, int n, int n_wanted, double **x_out)
 {
     double *x;
     double *last;
@@ -302,7 +303,30 @@ void oracle_feed(oracle *o, const int32_t *ids, int n, int n_wanted, double *log
     o->n_fed += n;
     last = x + (size_t)(n - n_wanted) * (size_t)o->dim;
     normalise(o, last, last, n_wanted, o->output_norm);
+    *x_out = x;
+    return last;
+}
+
+void oracle_feed(oracle *o, const int32_t *ids, int n, int n_wanted, double *logits)
+{
+    double *x;
+    const double *last = feed(o, ids, n, n_wanted, &x);
+
     multiply(o, logits, last, n_wanted, &o->head);
+    free(x);
+}
+
+int oracle_dim(const oracle *o)
+{
+    return o->dim;
+}
+
+void oracle_hidden(oracle *o, const int32_t *ids, int n, double *hidden)
+{
+    double *x;
+
+    oracle_forget(o);
+    memcpy(hidden, feed(o, ids, n, n, &x), (size_t)n * (size_t)o->dim * sizeof(*hidden));
     free(x);
 }
 

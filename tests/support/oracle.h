@@ -50,6 +50,10 @@ void oracle_feed(oracle *o, const int32_t *ids, int n, int n_wanted, double *log
 /* The same from an empty memory. n_wanted = n: of every position; 1: of the last. */
 void oracle_logits(oracle *o, const int32_t *ids, int n, int n_wanted, double *logits);
 
+/* The hidden states of n ids from an empty memory, behind the last norm: hidden [n][dim]. */
+int oracle_dim(const oracle *o);
+void oracle_hidden(oracle *o, const int32_t *ids, int n, double *hidden);
+
 /* The best continuation, n_new ids (end tokens are ids like others); margins [n_new] (or NULL):
  * how far the best logit stood above the second. */
 void oracle_greedy(oracle *o, const int32_t *prompt, int n_prompt, int n_new, int32_t *ids,
