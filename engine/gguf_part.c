@@ -288,7 +288,7 @@ static tsr_status encoding_of_type(const cursor *c, tsr_encoding *out, uint32_t 
         [37] = {"IQ4_NL_4_8", 0},
         [38] = {"IQ4_NL_8_8", 0},
         [39] = {NULL, TSR_ENCODING_MXFP4},
-        [40] = {"NVFP4", 0},
+        [40] = {NULL, TSR_ENCODING_NVFP4},
     };
     const bool known = type < sizeof(types) / sizeof(types[0]);
 

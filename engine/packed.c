@@ -10,7 +10,9 @@ enum {
     WORD_BITS = 32,
     NAME_BYTES = 256,
     MOST_GROUPS = 65536,
-    FP8_NAN = 0x7F
+    FP8_NAN = 0x7F,
+    E8M0_NAN = 0xFF,
+    BLOCK_BYTES = 16 // of MXFP4: 32 codes
 };
 
 /* ---- finding --------------------------------------------------------------------------------- */
@@ -242,12 +244,52 @@ static tsr_status find_words(tsr_packed *p, bool *found, const tsr_checkpoint *c
     return TSR_OK;
 }
 
+static tsr_status find_blocks(tsr_packed *p, bool *found, const tsr_checkpoint *checkpoint,
+                              const char *name)
+{
+    const tsr_stored_tensor *codes = find(p, checkpoint, name, "_blocks");
+    const tsr_stored_tensor *scales = find(p, checkpoint, name, "_scales");
+
+    *found = codes != NULL || scales != NULL;
+    if (!*found) {
+        return TSR_OK;
+    }
+    if (codes == NULL || scales == NULL) {
+        return tsr_fail(TSR_ERR_FORMAT, "%s%s is missing", name,
+                        codes == NULL ? "_blocks" : "_scales");
+    }
+    if (codes->n_dims != 4 || codes->shape[0] != BLOCK_BYTES || codes->n_bytes == 0 ||
+        strcmp(codes->type, "U8") != 0) {
+        return tsr_fail(TSR_ERR_FORMAT, "%s_blocks must be [experts, rows, groups, %d] of U8", name,
+                        BLOCK_BYTES);
+    }
+    if (scales->n_dims != 3 || memcmp(scales->shape, codes->shape + 1, 3 * sizeof(int64_t)) != 0 ||
+        strcmp(scales->type, "U8") != 0) {
+        return tsr_fail(
+            TSR_ERR_FORMAT, "%s_scales must be [%lld, %lld, %lld] of U8, as its blocks are", name,
+            (long long)codes->shape[3], (long long)codes->shape[2], (long long)codes->shape[1]);
+    }
+    p->n_stack = codes->shape[3];
+    p->n_rows = codes->shape[2];
+    p->n_groups = codes->shape[1];
+    p->n_cols = p->n_groups * p->how->group;
+    p->codes = codes->data;
+    p->scales = scales->data;
+    p->scale_type = TSR_ENCODING_COUNT;
+    p->scale_row = p->n_groups;
+    p->scale_group = 1;
+    return TSR_OK;
+}
+
 /* Runs have one scale for 32 columns, whose product with an integer code is exact. */
 static tsr_format format_of(const tsr_packed *p)
 {
     const bool runs =
         p->groups == NULL && (p->n_groups == 1 || group_size(p->how) % TSR_TILE_COLS == 0);
 
+    if (p->how->kind == TSR_PACKING_MXFP4) {
+        return TSR_FORMAT_FP4;
+    }
     if (p->n_cols % TSR_TILE_COLS != 0 || p->n_groups > MOST_GROUPS ||
         (p->how->kind == TSR_PACKING_FP8 && !runs)) {
         return TSR_FORMAT_F32;
@@ -268,9 +310,9 @@ tsr_status tsr_packed_find(tsr_packed *out, bool *found, const tsr_packing *how,
         tsr_packed *, bool *, const tsr_checkpoint *, const char *) = {
         [TSR_PACKING_GPTQ] = find_gptq,   [TSR_PACKING_AWQ] = find_awq,
         [TSR_PACKING_FP8] = find_bytes,   [TSR_PACKING_WORDS] = find_words,
-        [TSR_PACKING_BYTES] = find_bytes,
+        [TSR_PACKING_BYTES] = find_bytes, [TSR_PACKING_MXFP4] = find_blocks,
     };
-    tsr_packed p = {.how = how};
+    tsr_packed p = {.how = how, .n_stack = 1};
 
     *found = false;
     if (how->kind == TSR_PACKING_NONE) {
@@ -339,6 +381,13 @@ static void take_codes(const tsr_packed *p, int16_t *out, int64_t row, int64_t f
             out[c] = (int8_t)bytes[c];
         }
         break;
+    case TSR_PACKING_MXFP4:
+        for (int64_t c = 0; c < n; c++) {
+            const int64_t at = row * p->n_cols + first + c;
+
+            out[c] = p->codes[at / 2] >> (at % 2 * 4) & 15;
+        }
+        break;
     default:
         for (int64_t c = 0; c < n; c++) {
             out[c] = bytes[c];
@@ -372,10 +421,14 @@ static int zero_at(const tsr_packed *p, int64_t row, int64_t group)
 static float scale_at(const tsr_packed *p, int64_t row, int64_t group)
 {
     const int64_t block = p->how->block_rows > 0 ? row / p->how->block_rows : row;
+    const int64_t at = block * p->scale_row + group * p->scale_group;
     float scale;
 
-    tsr_encoding_decode(p->scale_type, &scale, p->scales,
-                        block * p->scale_row + group * p->scale_group, 1);
+    if (p->scale_type == TSR_ENCODING_COUNT) {
+        // A half of it, as the values of FP4 are doubled.
+        return p->scales[at] == E8M0_NAN ? NAN : ldexpf(1.0F, p->scales[at] - 128);
+    }
+    tsr_encoding_decode(p->scale_type, &scale, p->scales, at, 1);
     return scale;
 }
 
@@ -444,6 +497,15 @@ tsr_status tsr_packed_group(const tsr_packed *p, float *d, float *z, int64_t row
                                    (long long)row, (long long)group);
 }
 
+/* e2m1, doubled: 0, 1, 2, 3, 4, 6, 8, 12 and their negatives. */
+static float fp4_value(int code)
+{
+    const int exponent = code >> 1 & 3;
+    const int value = exponent == 0 ? code & 1 : (2 + (code & 1)) << (exponent - 1);
+
+    return (code & 8) != 0 ? -(float)value : (float)value;
+}
+
 tsr_status tsr_packed_values(const tsr_packed *p, float *out, int64_t row, int64_t first, int64_t n)
 {
     const int64_t skip = first % TSR_TILE_COLS; // codes are taken from where a word begins
@@ -457,9 +519,11 @@ tsr_status tsr_packed_values(const tsr_packed *p, float *out, int64_t row, int64
             const int64_t group = group_of(p, c);
             const float scale = scale_at(p, row, group);
             const int16_t code = codes[c - at];
-            const float value = p->how->kind == TSR_PACKING_FP8
-                                    ? scale * tsr_dtype_from_fp8((uint8_t)code)
-                                    : scale * (float)(code - zero_at(p, row, group));
+            const float value =
+                scale * (p->how->kind == TSR_PACKING_FP8 ? tsr_dtype_from_fp8((uint8_t)code)
+                         : p->how->kind == TSR_PACKING_MXFP4
+                             ? fp4_value(code)
+                             : (float)(code - zero_at(p, row, group)));
 
             if (!isfinite(value)) {
                 return no_number(p, row, c);
@@ -483,6 +547,7 @@ int64_t tsr_packed_count(const tsr_packing *how, const tsr_stored_tensor *tensor
         ".scales",           ".qzeros",       ".g_idx",
         ".weight_scale_inv", ".weight_scale", ".weight_zero_point",
         ".weight_g_idx",     ".weight_shape", ".input_scale",
+        "_scales",
     };
     int64_t n = 1;
 
@@ -495,15 +560,18 @@ int64_t tsr_packed_count(const tsr_packing *how, const tsr_stored_tensor *tensor
     for (int d = 0; d < tensor->n_dims; d++) {
         n *= tensor->shape[d];
     }
-    return tensor->type != NULL && strcmp(tensor->type, "I32") == 0 && how->bits > 0
-               ? n * (WORD_BITS / how->bits)
-               : n;
+    if (tensor->type != NULL && strcmp(tensor->type, "I32") == 0 && how->bits > 0) {
+        return n * (WORD_BITS / how->bits);
+    }
+    return how->kind == TSR_PACKING_MXFP4 && strcmp(tensor->type, "U8") == 0 ? 2 * n : n;
 }
 
 uint64_t tsr_packed_file_bytes(const tsr_packed *p, tsr_range rows, int64_t n_rows, tsr_range cols)
 {
     const int64_t block = p->how->block_rows;
     const int64_t last = rows.first + rows.count - 1;
+    const size_t scale_bytes =
+        p->scale_type == TSR_ENCODING_COUNT ? 1 : tsr_encoding_row_bytes(p->scale_type, 1);
     int64_t n_groups = p->n_groups;
     int64_t scale_rows = n_rows;
     uint64_t bits;
@@ -521,7 +589,6 @@ uint64_t tsr_packed_file_bytes(const tsr_packed *p, tsr_range rows, int64_t n_ro
     }
     bits = (uint64_t)n_rows * (uint64_t)(cols.count + (p->zeros != NULL ? n_groups : 0)) *
            (uint64_t)p->how->bits;
-    return bits / 8 +
-           (uint64_t)(scale_rows * n_groups) * (uint64_t)tsr_encoding_row_bytes(p->scale_type, 1) +
+    return bits / 8 + (uint64_t)(scale_rows * n_groups) * (uint64_t)scale_bytes +
            (p->groups != NULL ? (uint64_t)cols.count * sizeof(int32_t) : 0);
 }

@@ -14,13 +14,16 @@
  *            with weight_scale [rows, groups] and perhaps weight_zero_point packed along the rows;
  *            or weight of bytes or of e4m3 with weight_scale a row, a block or in all
  *            (github.com/neuralmagic/compressed-tensors)
+ *   mxfp4    NAME_blocks [experts, rows, groups, 16]: codes of e2m1, the even column of two in the
+ *            low bits; NAME_scales [experts, rows, groups]: exponents (OCP Microscaling
+ *            specification 1.0)
  *
- * A value is (code - zero) * scale in all of them, rounded once. They go into tiles
- * (kernels/weight.h) as they are: mixed ones where neighbouring columns are in different groups,
- * and where integer codes have scales of f32, whose products with a code need not be exact. They
- * are opened to f32 where rows are no whole number of tiles. Which of it depends on the whole
- * weight only: it is the same on every rank. Activations are not rounded as such checkpoints may
- * ask for.
+ * A value is (code - zero) * scale in all of them, rounded once (a code of a float has its value).
+ * They go into tiles (kernels/weight.h) as they are: mixed ones where neighbouring columns are in
+ * different groups, and where integer codes have scales of f32, whose products with a code need not
+ * be exact. They are opened to f32 where rows are no whole number of tiles. Which of it depends on
+ * the whole weight only: it is the same on every rank. Activations are not rounded as such
+ * checkpoints may ask for.
  *
  * Threads: reading from several threads is safe.
  */
@@ -44,11 +47,12 @@ enum {
 typedef struct tsr_packed {
     const tsr_packing *how;
     tsr_format format; /* that its runs are for; F32: it has none, take values */
-    int64_t n_rows;
+    int64_t n_stack;   /* matrices: 1 but for MXFP4 */
+    int64_t n_rows;    /* of a matrix; line r of matrix m is row  m * n_rows + r */
     int64_t n_cols;
     const uint8_t *codes;
     const uint8_t *scales;
-    tsr_encoding scale_type; /* F32, F16 or BF16 */
+    tsr_encoding scale_type; /* F32, F16 or BF16; COUNT: bytes that are exponents */
     int64_t scale_row;       /* distance of two rows' scales, in scales; 0: they share them */
     int64_t scale_group;     /* and of two groups' */
     const uint8_t *zeros;    /* NULL: half the range of the codes */
@@ -59,9 +63,9 @@ typedef struct tsr_packed {
 } tsr_packed;
 
 /*
- * The packed weight called `name` (without ".weight" or ".qweight"). *found is false when that name
- * is not packed: look for a plain tensor then. Shapes of its tensors are checked against each
- * other. Errors: FORMAT, UNSUPPORTED.
+ * The packed weight called `name` (without ".weight", ".qweight" or "_blocks"). *found is false
+ * when that name is not packed: look for a plain tensor then. Shapes of its tensors are checked
+ * against each other. Errors: FORMAT, UNSUPPORTED.
  */
 TSR_MUST_CHECK tsr_status tsr_packed_find(tsr_packed *out, bool *found, const tsr_packing *how,
                                           const tsr_checkpoint *checkpoint, const char *name);

@@ -69,6 +69,13 @@ static tsr_status read_fp8(tsr_packing *how, const tsr_hf_keys *keys)
     return TSR_OK;
 }
 
+static tsr_status read_mxfp4(tsr_packing *how, const tsr_hf_keys *keys)
+{
+    (void)keys; // the format leaves nothing open; what is not packed is found as it is
+    *how = (tsr_packing){.kind = TSR_PACKING_MXFP4, .bits = 4, .group = 32};
+    return TSR_OK;
+}
+
 /* The one group of weights that there may be. */
 static tsr_status find_scheme(const tsr_hf_keys *keys, const json_t **weights)
 {
@@ -137,10 +144,9 @@ tsr_status tsr_packing_read(tsr_packing *out, const tsr_hf_keys *config)
         const char *name;
         tsr_status (*read)(tsr_packing *how, const tsr_hf_keys *keys);
     } methods[] = {
-        {"gptq", read_gptq},
-        {"awq", read_awq},
-        {"fp8", read_fp8},
-        {"compressed-tensors", read_compressed},
+        {"gptq", read_gptq},   {"awq", read_awq},
+        {"fp8", read_fp8},     {"compressed-tensors", read_compressed},
+        {"mxfp4", read_mxfp4},
     };
     tsr_hf_keys keys = {NULL, LABEL};
     const char *method = NULL;
@@ -157,8 +163,8 @@ tsr_status tsr_packing_read(tsr_packing *out, const tsr_hf_keys *config)
         }
     }
     return tsr_fail(TSR_ERR_UNSUPPORTED,
-                    "%s: quant_method \"%.40s\" is not known; gptq, awq, fp8 and "
-                    "compressed-tensors are",
+                    "%s: quant_method \"%.40s\" is not known; gptq, awq, fp8, "
+                    "compressed-tensors and mxfp4 are",
                     LABEL, method == NULL ? "" : method);
 }
 
@@ -168,6 +174,7 @@ const char *tsr_packing_name(const tsr_packing *packing)
         [TSR_PACKING_NONE] = {"others", "others"}, [TSR_PACKING_GPTQ] = {"GPTQ4", "GPTQ8"},
         [TSR_PACKING_AWQ] = {"AWQ4", "AWQ8"},      [TSR_PACKING_FP8] = {"E4M3", "E4M3"},
         [TSR_PACKING_WORDS] = {"INT4", "INT8"},    [TSR_PACKING_BYTES] = {"INT8", "INT8"},
+        [TSR_PACKING_MXFP4] = {"MXFP4", "MXFP4"},
     };
 
     return names[packing->kind][packing->bits == 8 ? 1 : 0];

@@ -18,6 +18,7 @@ typedef enum tsr_packing_kind {
     TSR_PACKING_FP8,
     TSR_PACKING_WORDS, /* compressed-tensors, codes in words */
     TSR_PACKING_BYTES, /* compressed-tensors, a byte a code */
+    TSR_PACKING_MXFP4, /* stacks of experts */
     TSR_PACKING_KIND_COUNT
 } tsr_packing_kind;
 

@@ -108,22 +108,20 @@ static void spell(char *name, const char *pattern, int layer, int64_t number, bo
     }
 }
 
-/* The packed weight of NAME.weight. */
+/* The packed weight of NAME.weight, or of NAME. */
 static tsr_status look_up_packed(tsr_weight_place *place, const tsr_checkpoint *checkpoint,
                                  const tsr_config *config, const char *name)
 {
     static const char ending[] = ".weight";
     const size_t n = strlen(name);
     const size_t n_ending = sizeof(ending) - 1;
+    const bool ends = n > n_ending && strcmp(name + n - n_ending, ending) == 0;
     char stem[NAME_BYTES];
 
-    if (n > n_ending && strcmp(name + n - n_ending, ending) == 0) {
-        (void)snprintf(stem, sizeof(stem), "%.*s", (int)(n - n_ending), name);
-        TSR_TRY(
-            tsr_packed_find(&place->packed, &place->is_packed, &config->packing, checkpoint, stem));
-        if (place->is_packed) {
-            place->source = place->packed.tensors[0];
-        }
+    (void)snprintf(stem, sizeof(stem), "%.*s", (int)(ends ? n - n_ending : n), name);
+    TSR_TRY(tsr_packed_find(&place->packed, &place->is_packed, &config->packing, checkpoint, stem));
+    if (place->is_packed) {
+        place->source = place->packed.tensors[0];
     }
     return TSR_OK;
 }
@@ -320,15 +318,21 @@ static tsr_status check_matrix(const form *f, const tsr_stored_tensor *t, const 
 static tsr_status check_packed(form *f, tsr_packed *packed, const char *name, tsr_layout layout)
 {
     const bool turned = layout == TSR_LAYOUT_LATENT && f->place.transposed;
+    const int64_t n_stack = f->n_stack > 0 ? f->n_stack : 1;
     const int64_t rows = turned ? f->length : f->n_lines;
     const int64_t cols = turned ? f->n_lines : f->length;
 
-    if (f->n_stack > 0 || packed->n_rows != rows || packed->n_cols != cols) {
+    if (packed->n_stack != n_stack) {
+        return tsr_fail(TSR_ERR_FORMAT, "%s is packed as %lld matrices; the model has %lld", name,
+                        (long long)packed->n_stack, (long long)n_stack);
+    }
+    if (packed->n_rows != rows || packed->n_cols != cols) {
         return tsr_fail(TSR_ERR_FORMAT,
                         "%s is packed as [%lld, %lld]; the model's sizes want [%lld, %lld]", name,
                         (long long)packed->n_rows, (long long)packed->n_cols, (long long)rows,
                         (long long)cols);
     }
+    f->place.base += f->place.matrix * rows;
     f->place.transposed = turned;
     packed->format = turned ? TSR_FORMAT_F32 : packed->format;
     return TSR_OK;
@@ -363,7 +367,7 @@ tsr_status tsr_weight_place_find(tsr_weight_place *place, const tsr_checkpoint *
     f.place.source = place->source;
     f.place.is_packed = place->is_packed;
     f.place.packed = place->packed;
-    if (place->is_packed && !tsr_weight_place_is_vector(role)) {
+    if (place->is_packed && !bias && !tsr_weight_place_is_vector(role)) {
         TSR_TRY(check_packed(&f, &f.place.packed, name, at->layout));
     } else if (place->source->encoding == TSR_ENCODING_COUNT) {
         return tsr_fail(TSR_ERR_UNSUPPORTED, "%s is of a type that weights cannot have", name);

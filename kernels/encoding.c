@@ -159,6 +159,7 @@ static const struct {
     [TSR_ENCODING_TQ1_0] = {{"TQ1_0", LARGE_ELEMS, 54}, NULL},
     [TSR_ENCODING_TQ2_0] = {{"TQ2_0", LARGE_ELEMS, 66}, NULL},
     [TSR_ENCODING_MXFP4] = {{"MXFP4", SMALL_ELEMS, 17}, NULL},
+    [TSR_ENCODING_NVFP4] = {{"NVFP4", 64, 36}, NULL},
 };
 
 const tsr_encoding_traits *tsr_encoding_describe(tsr_encoding encoding)

@@ -40,6 +40,7 @@ typedef enum tsr_encoding {
     TSR_ENCODING_TQ1_0,
     TSR_ENCODING_TQ2_0,
     TSR_ENCODING_MXFP4,
+    TSR_ENCODING_NVFP4,
     TSR_ENCODING_COUNT
 } tsr_encoding;
 

@@ -22,6 +22,8 @@
  *   TQ2_0    64 bytes of 2 bits | d behind them
  *   IQ4_NL   32 elements: d | 16 bytes of 4-bit codes
  *   MXFP4    32 elements: exponent e of 2^(e - 127) | 16 bytes of 4-bit codes
+ *   NVFP4    64 elements: 4 scales of e4m3, their sign unused | 4 x 8 bytes of 4-bit codes, the
+ *            first eight of sixteen in the low bits
  */
 
 static uint32_t load_u16(const uint8_t *bytes)
@@ -371,6 +373,34 @@ static void read_mxfp4(tsr_encoding_run *run, const uint8_t *row, int64_t t)
     run->d[0] = ldexpf(1.0F, row[t * 17] - 128); // its values are doubled
 }
 
+/* A half of it, as the values of the codes are doubled. What is no number in e4m3 is zero here. */
+static float nvfp4_scale(uint8_t bits)
+{
+    const int exponent = bits >> 3 & 15;
+    const int mantissa = bits & 7;
+
+    if (bits == 0x7F) {
+        return 0;
+    }
+    return exponent == 0 ? ldexpf((float)mantissa, -10)
+                         : ldexpf((float)(8 + mantissa), exponent - 11);
+}
+
+static void read_nvfp4(tsr_encoding_run *run, const uint8_t *row, int64_t t)
+{
+    const uint8_t *scales = row + t / 2 * 36;
+    const uint8_t *codes = scales + 4 + t % 2 * 16;
+
+    scales += t % 2 * 2;
+    for (int i = 0; i < 8; i++) {
+        for (int h = 0; h < 2; h++) {
+            run->q[16 * h + i] = tsr_encoding_fp4_values[codes[8 * h + i] & 15];
+            run->q[16 * h + 8 + i] = tsr_encoding_fp4_values[codes[8 * h + i] >> 4];
+        }
+    }
+    set_scales(run, nvfp4_scale(scales[0]), nvfp4_scale(scales[1]));
+}
+
 /* ---- all of them --------------------------------------------------------------------------- */
 
 tsr_encoding_read_fn *tsr_encoding_reader(tsr_encoding encoding)
@@ -383,6 +413,7 @@ tsr_encoding_read_fn *tsr_encoding_reader(tsr_encoding encoding)
         [TSR_ENCODING_IQ3_XXS] = read_iq3_xxs, [TSR_ENCODING_IQ3_S] = read_iq3_s,
         [TSR_ENCODING_IQ1_S] = read_iq1_s,     [TSR_ENCODING_IQ1_M] = read_iq1_m,
         [TSR_ENCODING_TQ1_0] = read_tq1_0,     [TSR_ENCODING_TQ2_0] = read_tq2_0,
+        [TSR_ENCODING_NVFP4] = read_nvfp4,
     };
 
     return readers[encoding];

@@ -124,12 +124,18 @@ static void groups_have_the_sizes_of_the_format(void **state)
         int group_elems;
         int group_bytes;
     } expected[TSR_ENCODING_COUNT] = {
-        {TSR_ENCODING_F32, "F32", 1, 4},       {TSR_ENCODING_F16, "F16", 1, 2},
-        {TSR_ENCODING_BF16, "BF16", 1, 2},     {TSR_ENCODING_Q4_0, "Q4_0", 32, 18},
-        {TSR_ENCODING_Q4_1, "Q4_1", 32, 20},   {TSR_ENCODING_Q5_0, "Q5_0", 32, 22},
-        {TSR_ENCODING_Q5_1, "Q5_1", 32, 24},   {TSR_ENCODING_Q8_0, "Q8_0", 32, 34},
-        {TSR_ENCODING_Q2_K, "Q2_K", 256, 84},  {TSR_ENCODING_Q3_K, "Q3_K", 256, 110},
-        {TSR_ENCODING_Q4_K, "Q4_K", 256, 144}, {TSR_ENCODING_Q5_K, "Q5_K", 256, 176},
+        {TSR_ENCODING_F32, "F32", 1, 4},
+        {TSR_ENCODING_F16, "F16", 1, 2},
+        {TSR_ENCODING_BF16, "BF16", 1, 2},
+        {TSR_ENCODING_Q4_0, "Q4_0", 32, 18},
+        {TSR_ENCODING_Q4_1, "Q4_1", 32, 20},
+        {TSR_ENCODING_Q5_0, "Q5_0", 32, 22},
+        {TSR_ENCODING_Q5_1, "Q5_1", 32, 24},
+        {TSR_ENCODING_Q8_0, "Q8_0", 32, 34},
+        {TSR_ENCODING_Q2_K, "Q2_K", 256, 84},
+        {TSR_ENCODING_Q3_K, "Q3_K", 256, 110},
+        {TSR_ENCODING_Q4_K, "Q4_K", 256, 144},
+        {TSR_ENCODING_Q5_K, "Q5_K", 256, 176},
         {TSR_ENCODING_Q6_K, "Q6_K", 256, 210},
         {TSR_ENCODING_IQ1_S, "IQ1_S", 256, 50},
         {TSR_ENCODING_IQ1_M, "IQ1_M", 256, 56},
@@ -143,6 +149,7 @@ static void groups_have_the_sizes_of_the_format(void **state)
         {TSR_ENCODING_TQ1_0, "TQ1_0", 256, 54},
         {TSR_ENCODING_TQ2_0, "TQ2_0", 256, 66},
         {TSR_ENCODING_MXFP4, "MXFP4", 32, 17},
+        {TSR_ENCODING_NVFP4, "NVFP4", 64, 36},
     };
 
     (void)state;

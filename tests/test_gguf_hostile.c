@@ -284,9 +284,9 @@ static void offset_that_wraps(gguf_writer *w)
 {
     w->tensors[1].offset = UINT64_MAX - 31;
 }
-static void type_nvfp4(gguf_writer *w)
+static void type_q8_1(gguf_writer *w)
 {
-    w->tensors[1].type = 40;
+    w->tensors[1].type = 9;
 }
 static void unknown_type(gguf_writer *w)
 {
@@ -390,7 +390,7 @@ static const lie lies[] = {
     {offset_past_the_end, TSR_ERR_FORMAT, "is cut short: tensor \"b\" has 32 bytes at offset 64"},
     {huge_offset, TSR_ERR_FORMAT, "tensor \"b\" has 32 bytes at offset 9223372036854775808"},
     {offset_that_wraps, TSR_ERR_FORMAT, "tensor \"b\" has 32 bytes at offset 18446744073709551584"},
-    {type_nvfp4, TSR_ERR_UNSUPPORTED, "tensor \"b\" is of type 40 (NVFP4)"},
+    {type_q8_1, TSR_ERR_UNSUPPORTED, "tensor \"b\" is of type 9 (Q8_1)"},
     {unknown_type, TSR_ERR_UNSUPPORTED, "tensor \"b\" is of type 1000000 (unknown)"},
     {type_q8_0, TSR_ERR_FORMAT, "rows of 8 elements, which is no whole number of Q8_0 groups"},
     {string_of_huge_length, TSR_ERR_FORMAT, "key \"k\" needs 18446744073709551615 bytes"},

@@ -35,8 +35,8 @@ enum {
 
 typedef struct stored {
     const char *name;
-    const char *type;
-    int64_t rows; /* 0: one dimension */
+    const char *type; /* with more than two dimensions these follow: "U8:2,4,3" */
+    int64_t rows;     /* 0: one dimension */
     int64_t cols;
     const void *bytes;
     size_t n_bytes;
@@ -80,14 +80,16 @@ static tsr_status find_w(bool *found, const char *quantization, const stored *te
     write_file(config, text, strlen(text), NULL);
     (void)strcpy(text, "{");
     for (const stored *t = tensors; t->name != NULL; t++) {
+        const int n_type = (int)strcspn(t->type, ":");
         char shape[64];
 
         (void)snprintf(shape, sizeof(shape), t->rows > 0 ? "%lld,%lld" : "%.0lld%lld",
                        (long long)t->rows, (long long)t->cols);
         used += (size_t)snprintf(
             text + used, sizeof(text) - used,
-            "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}",
-            t > tensors ? "," : "", t->name, t->type, shape, at, at + t->n_bytes);
+            "%s\"%s\":{\"dtype\":\"%.*s\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}",
+            t > tensors ? "," : "", t->name, n_type, t->type,
+            t->type[n_type] == ':' ? t->type + n_type + 1 : shape, at, at + t->n_bytes);
         at += t->n_bytes;
     }
     (void)snprintf(text + used, sizeof(text) - used, "}");
@@ -426,6 +428,57 @@ static void floats_have_a_scale_a_row_a_block_or_in_all(void **state)
     assert_int_equal(file_bytes(16, 16, 32, 64), 16 * 64 + 2 * 4);
 }
 
+/* Two matrices of four rows. */
+static uint8_t blocks[2 * 4 * GROUPS * 16];
+static uint8_t exponents[2 * 4 * GROUPS];
+static const stored codes_mx = {"w_blocks", "U8:2,4,3,16", 0, 0, blocks, sizeof(blocks)};
+static const stored scale_mx = {"w_scales", "U8:2,4,3", 0, 0, exponents, sizeof(exponents)};
+static const char MXFP4[] = "{\"quant_method\": \"mxfp4\"}";
+
+static void make_blocks(void)
+{
+    for (size_t i = 0; i < sizeof(blocks); i++) {
+        blocks[i] = (uint8_t)(i * 7 + i / 16);
+    }
+    for (size_t i = 0; i < sizeof(exponents); i++) {
+        exponents[i] = (uint8_t)(i * 10); // 2^-127 to 2^103
+    }
+}
+
+static void blocks_hold_two_columns_in_a_byte_and_share_an_exponent(void **state)
+{
+    static const float points[16] = {0.0F,  0.5F,  1.0F,  1.5F,  2.0F,  3.0F,  4.0F,  6.0F,
+                                     -0.0F, -0.5F, -1.0F, -1.5F, -2.0F, -3.0F, -4.0F, -6.0F};
+    const stored tensors[] = {codes_mx, scale_mx, {0}};
+    bool found;
+
+    (void)state;
+    make_blocks();
+    assert_int_equal(find_w(&found, MXFP4, tensors), TSR_OK);
+    assert_true(found && packed.format == TSR_FORMAT_FP4);
+    assert_true(packed.n_stack == 2 && packed.n_rows == 4 && packed.n_cols == COLS);
+    assert_int_equal(tsr_packed_count(&how, packed.tensors[0]), 8 * COLS);
+    assert_int_equal(tsr_packed_count(&how, packed.tensors[1]), 0);
+    assert_int_equal(tsr_packed_file_bytes(&packed, (tsr_range){4, 2}, 2, (tsr_range){32, 64}),
+                     2 * (32 + 2));
+    for (int64_t r = 0; r < 8; r++) {
+        float values[COLS];
+
+        assert_int_equal(tsr_packed_values(&packed, values, r, 0, COLS), TSR_OK);
+        for (int64_t c = 0; c < COLS; c++) {
+            const unsigned byte = blocks[(r * COLS + c) / 2];
+            const unsigned code = c % 2 == 0 ? byte & 15U : byte >> 4;
+            const int e = exponents[r * GROUPS + c / 32] - 127;
+            tsr_encoding_run run;
+
+            assert_true(values[c] == ldexpf(points[code], e));
+            assert_int_equal(tsr_packed_run(&packed, &run, r, c / 32), TSR_OK);
+            assert_int_equal(run.q[c % 32], code);
+            assert_true(run.d[0] == ldexpf(0.5F, e));
+        }
+    }
+}
+
 /* ---- what is not ------------------------------------------------------------------------------
  */
 
@@ -485,6 +538,38 @@ static void broken_tensors_are_refused_in_a_sentence(void **state)
     refuses(TSR_ERR_FORMAT, INT4_GROUPS, out_of_range, "w.weight_g_idx", "column 50 is in group 3");
     refuses(TSR_ERR_FORMAT, FLOATS("\"tensor\""), half_floats, "w.weight", "F8_E5M2");
     refuses(TSR_ERR_FORMAT, INT4_GROUPS, empty, "w.weight_packed", "[1, 0]");
+}
+
+static void broken_blocks_are_refused_in_a_sentence(void **state)
+{
+    const stored flat = {"w_blocks", "U8:2,4,48", 0, 0, blocks, sizeof(blocks)};
+    const stored wide = {"w_blocks", "U8:2,4,1,48", 0, 0, blocks, sizeof(blocks)};
+    const stored signs = {"w_blocks", "I8:2,4,3,16", 0, 0, blocks, sizeof(blocks)};
+    const stored none = {"w_blocks", "U8:2,0,3,16", 0, 0, blocks, 0};
+    const stored turned = {"w_scales", "U8:2,3,4", 0, 0, exponents, sizeof(exponents)};
+    const stored floats = {"w_scales", "F8_E4M3:2,4,3", 0, 0, exponents, sizeof(exponents)};
+    const stored tensors[] = {codes_mx, scale_mx, {0}};
+    tsr_encoding_run run;
+    float values[COLS];
+    bool found;
+
+    (void)state;
+    refuses(TSR_ERR_FORMAT, MXFP4, (stored[]){codes_mx, {0}}, "w_scales", "missing");
+    refuses(TSR_ERR_FORMAT, MXFP4, (stored[]){scale_mx, {0}}, "w_blocks", "missing");
+    refuses(TSR_ERR_FORMAT, MXFP4, (stored[]){flat, scale_mx, {0}}, "w_blocks", "groups, 16]");
+    refuses(TSR_ERR_FORMAT, MXFP4, (stored[]){wide, scale_mx, {0}}, "w_blocks", "groups, 16]");
+    refuses(TSR_ERR_FORMAT, MXFP4, (stored[]){signs, scale_mx, {0}}, "w_blocks", "of U8");
+    refuses(TSR_ERR_FORMAT, MXFP4, (stored[]){none, scale_mx, {0}}, "w_blocks", "groups, 16]");
+    refuses(TSR_ERR_FORMAT, MXFP4, (stored[]){codes_mx, turned, {0}}, "w_scales", "[2, 4, 3]");
+    refuses(TSR_ERR_FORMAT, MXFP4, (stored[]){codes_mx, floats, {0}}, "w_scales", "of U8");
+    make_blocks();
+    exponents[5 * GROUPS + 1] = 0xFF;
+    assert_int_equal(find_w(&found, MXFP4, tensors), TSR_OK);
+    assert_int_equal(tsr_packed_run(&packed, &run, 5, 0), TSR_OK);
+    assert_int_equal(tsr_packed_run(&packed, &run, 5, 1), TSR_ERR_FORMAT);
+    assert_sentence("row 5, column 32", "no number");
+    assert_int_equal(tsr_packed_values(&packed, values, 5, 0, COLS), TSR_ERR_FORMAT);
+    assert_sentence("row 5, column 32", "no number");
 }
 
 static void unknown_methods_are_refused_in_a_sentence(void **state)
@@ -557,8 +642,10 @@ int main(void)
         cmocka_unit_test(what_does_not_fit_runs_is_mixed_or_opened),
         cmocka_unit_test(bytes_have_a_scale_a_row),
         cmocka_unit_test(floats_have_a_scale_a_row_a_block_or_in_all),
+        cmocka_unit_test(blocks_hold_two_columns_in_a_byte_and_share_an_exponent),
         cmocka_unit_test(plain_weights_are_not_packed),
         cmocka_unit_test(broken_tensors_are_refused_in_a_sentence),
+        cmocka_unit_test(broken_blocks_are_refused_in_a_sentence),
         cmocka_unit_test(unknown_methods_are_refused_in_a_sentence),
         cmocka_unit_test(what_is_no_number_is_refused),
     };

@@ -1,9 +1,11 @@
 /*
- * Whole models whose linear weights are bytes with scales, fused tensors and experts among them:
- * on every rank each weight is bit for bit that of the same model with the values stored as f32.
+ * Whole models whose linear weights are bytes with scales, fused tensors and experts among them,
+ * or whose experts are blocks of MXFP4: on every rank each weight is bit for bit that of the same
+ * model with the values stored as f32.
  */
 #include "engine/weights.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -35,6 +37,10 @@ static const char QUANTIZATION[] =
     "\"config_groups\": {\"all\": {\"weights\": {\"num_bits\": 8, \"type\": \"int\", "
     "\"strategy\": \"channel\"}}}}";
 
+static const char MXFP4[] =
+    "{\"quant_method\": \"mxfp4\", \"modules_to_not_convert\": [\"model.layers.*.self_attn\", "
+    "\"model.layers.*.mlp.router\", \"model.embed_tokens\", \"lm_head\"]}";
+
 /* ---- two folders out of one --------------------------------------------------------------------
  */
 
@@ -63,12 +69,11 @@ static void begin(folder *f, const char *name)
     assert_int_equal(mkdir(f->path, 0700), 0);
 }
 
-static void put(folder *f, const char *name, const char *suffix, const char *type, int64_t rows,
-                int64_t cols, const void *bytes, size_t n_bytes)
+/* The shape is the folder's own now. */
+static void put_shaped(folder *f, const char *name, const char *suffix, const char *type,
+                       json_t *shape, const void *bytes, size_t n_bytes)
 {
     char whole[PATH_BYTES];
-    json_t *shape = rows > 0 ? json_pack("[I,I]", (json_int_t)rows, (json_int_t)cols)
-                             : json_pack("[I]", (json_int_t)cols);
 
     (void)snprintf(whole, sizeof(whole), "%s%s", name, suffix);
     assert_int_equal(fwrite(bytes, 1, n_bytes, f->data), n_bytes);
@@ -78,6 +83,15 @@ static void put(folder *f, const char *name, const char *suffix, const char *typ
                                                    (json_int_t)(f->at + n_bytes))),
                      0);
     f->at += n_bytes;
+}
+
+static void put(folder *f, const char *name, const char *suffix, const char *type, int64_t rows,
+                int64_t cols, const void *bytes, size_t n_bytes)
+{
+    put_shaped(f, name, suffix, type,
+               rows > 0 ? json_pack("[I,I]", (json_int_t)rows, (json_int_t)cols)
+                        : json_pack("[I]", (json_int_t)cols),
+               bytes, n_bytes);
 }
 
 static void finish(folder *f, const json_t *config)
@@ -144,7 +158,53 @@ static void put_linear(folder *packed, folder *plain, const char *stem, const ts
     free(codes);
 }
 
-static void make_twins(folder *packed, folder *plain, const char *name)
+/* The stack [experts, columns, rows] as blocks whose bytes and scales differ between neighbours. */
+static void put_blocks(folder *packed, folder *plain, const char *stem, const tsr_stored_tensor *t,
+                       int seed)
+{
+    static const float points[8] = {0.0F, 0.5F, 1.0F, 1.5F, 2.0F, 3.0F, 4.0F, 6.0F};
+    const int64_t n = t->shape[2];
+    const int64_t cols = t->shape[1];
+    const int64_t rows = t->shape[0];
+    const size_t n_values = (size_t)(n * rows * cols);
+    uint8_t *blocks = malloc(n_values / 2);
+    uint8_t *scales = malloc(n_values / 32);
+    float *values = malloc(n_values * sizeof(*values));
+
+    assert_non_null(blocks);
+    assert_non_null(scales);
+    assert_non_null(values);
+    assert_int_equal(cols % 32, 0);
+    for (int64_t row = 0; row < n * rows; row++) { // of all experts
+        for (int64_t c = 0; c < cols; c++) {
+            const int64_t block = (row * cols + c) / 32;
+            uint8_t *byte = &blocks[(row * cols + c) / 2];
+            unsigned code;
+
+            if (c % 2 == 0) {
+                *byte = (uint8_t)(row * 37 + c * 11 + row * c / 3 + seed);
+            }
+            code = c % 2 == 0 ? *byte & 15U : *byte / 16U;
+            scales[block] = (uint8_t)(116 + (block * 5 + row + seed) % 9);
+            values[(row / rows * cols + c) * rows + row % rows] =
+                ldexpf(code < 8 ? points[code] : -points[code - 8], scales[block] - 127);
+        }
+    }
+    put_shaped(packed, stem, "_blocks", "U8",
+               json_pack("[I,I,I,i]", (json_int_t)n, (json_int_t)rows, (json_int_t)(cols / 32), 16),
+               blocks, n_values / 2);
+    put_shaped(packed, stem, "_scales", "U8",
+               json_pack("[I,I,I]", (json_int_t)n, (json_int_t)rows, (json_int_t)(cols / 32)),
+               scales, n_values / 32);
+    put_shaped(plain, stem, "", "F32",
+               json_pack("[I,I,I]", (json_int_t)n, (json_int_t)cols, (json_int_t)rows), values,
+               n_values * sizeof(*values));
+    free(values);
+    free(scales);
+    free(blocks);
+}
+
+static void make_twins(folder *packed, folder *plain, const char *name, const char *quantization)
 {
     static const char *const types[] = {"F32", "F16", "BF16"};
     tsr_checkpoint *checkpoint = NULL;
@@ -162,8 +222,11 @@ static void make_twins(folder *packed, folder *plain, const char *name)
         char stem[PATH_BYTES];
 
         (void)snprintf(stem, sizeof(stem), "%.*s", (int)t->name.n_bytes, t->name.bytes);
-        assert_true(t->n_dims == 1 || t->n_dims == 2);
-        if (is_linear(stem, t) && strstr(stem, ".weight") != NULL) {
+        assert_true(t->n_dims == 1 || t->n_dims == 2 || quantization == MXFP4);
+        if (t->n_dims == 3) {
+            put_blocks(packed, plain, stem, t, i);
+            n_linear += (int)t->shape[2];
+        } else if (quantization != MXFP4 && is_linear(stem, t) && strstr(stem, ".weight") != NULL) {
             *strstr(stem, ".weight") = '\0';
             put_linear(packed, plain, stem, t, i);
             n_linear++;
@@ -176,7 +239,7 @@ static void make_twins(folder *packed, folder *plain, const char *name)
     config = json_deep_copy(tsr_checkpoint_config(checkpoint).object);
     finish(plain, config);
     assert_int_equal(
-        json_object_set_new(config, "quantization_config", json_loads(QUANTIZATION, 0, NULL)), 0);
+        json_object_set_new(config, "quantization_config", json_loads(quantization, 0, NULL)), 0);
     finish(packed, config);
     json_decref(config);
     tsr_checkpoint_close(checkpoint);
@@ -229,7 +292,8 @@ static void same(const tsr_linear *a, const tsr_linear *b)
     assert_int_equal(w->n_rows, b->weight.n_rows);
     assert_int_equal(w->n_cols, b->weight.n_cols);
     assert_true(w->n_cols <= MOST_COLS);
-    n_packed += w->format == TSR_FORMAT_Q8_WIDE || w->format == TSR_FORMAT_Q8_MIXED;
+    n_packed += w->format == TSR_FORMAT_Q8_WIDE || w->format == TSR_FORMAT_Q8_MIXED ||
+                w->format == TSR_FORMAT_FP4;
     for (int64_t r = 0; w->n_cols > 0 && r < w->n_rows; r++) {
         tsr_weight_unpack_row(w, r, of_a);
         tsr_weight_unpack_row(&b->weight, r, of_b);
@@ -268,16 +332,31 @@ static void same_layer(const tsr_layer_weights *a, const tsr_layer_weights *b,
     same_list(a->expert_down, b->expert_down, shard->experts.count);
 }
 
+static uint64_t bytes_of_tensors(const tsr_checkpoint *checkpoint)
+{
+    uint64_t n_bytes = 0;
+
+    for (int t = 0; t < tsr_checkpoint_count(checkpoint); t++) {
+        n_bytes += tsr_checkpoint_at(checkpoint, t)->n_bytes;
+    }
+    return n_bytes;
+}
+
 static void packed_models_are_the_plain_models_of_their_values(void **state)
 {
-    static const char *const names[] = {"qwen2", "phi3", "gpt_neox", "deepseek_v2", "qwen3_moe"};
+    static const struct {
+        const char *name, *quantization;
+    } models[] = {
+        {"qwen2", QUANTIZATION},       {"phi3", QUANTIZATION},      {"gpt_neox", QUANTIZATION},
+        {"deepseek_v2", QUANTIZATION}, {"qwen3_moe", QUANTIZATION}, {"gpt_oss", MXFP4},
+    };
 
     (void)state;
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+    for (size_t i = 0; i < sizeof(models) / sizeof(models[0]); i++) {
         folder packed;
         folder plain;
 
-        make_twins(&packed, &plain, names[i]);
+        make_twins(&packed, &plain, models[i].name, models[i].quantization);
         for (int n_ranks = 1; n_ranks <= 5; n_ranks += n_ranks == 3 ? 2 : 1) {
             n_packed = 0;
             for (int rank = 0; rank < n_ranks; rank++) {
@@ -286,7 +365,7 @@ static void packed_models_are_the_plain_models_of_their_values(void **state)
                 size_t n_bytes;
 
                 if (load(&a, packed.path, rank, n_ranks) != TSR_OK) {
-                    fail_msg("%s: %s", names[i], tsr_status_message());
+                    fail_msg("%s: %s", models[i].name, tsr_status_message());
                 }
                 assert_int_equal(load(&b, plain.path, rank, n_ranks), TSR_OK);
                 for (int layer = 0; layer < a.config.n_layers; layer++) {
@@ -297,6 +376,9 @@ static void packed_models_are_the_plain_models_of_their_values(void **state)
                                  TSR_OK);
                 assert_int_equal(n_bytes, a.weights.n_bytes);
                 assert_true(rank > 0 || a.weights.file_bytes < b.weights.file_bytes);
+                if (n_ranks == 1 && models[i].quantization == MXFP4) {
+                    assert_int_equal(a.weights.file_bytes, bytes_of_tensors(a.checkpoint));
+                }
                 unload(&a);
                 unload(&b);
             }
@@ -305,6 +387,25 @@ static void packed_models_are_the_plain_models_of_their_values(void **state)
         forget(&packed);
         forget(&plain);
     }
+}
+
+static void a_stack_of_another_size_is_refused(void **state)
+{
+    folder packed;
+    folder plain;
+    loaded l = {0};
+    json_t *config;
+
+    (void)state;
+    make_twins(&packed, &plain, "gpt_oss", MXFP4);
+    config = json_load_file(file_of(&packed, "config.json"), 0, NULL);
+    assert_int_equal(json_object_set_new(config, "intermediate_size", json_integer(96)), 0);
+    assert_int_equal(json_dump_file(config, file_of(&packed, "config.json"), 0), 0);
+    json_decref(config);
+    assert_int_equal(load(&l, packed.path, 0, 1), TSR_ERR_FORMAT);
+    assert_sentence("mlp.experts.gate_up_proj is packed as [128, 64]", "want [192, 64]");
+    forget(&packed);
+    forget(&plain);
 }
 
 static tsr_status load_and_unload(void *ctx)
@@ -339,14 +440,10 @@ static void one_rank_reads_all_bytes_of_weights(void **state)
     for (int i = 0; i < 3; i++) {
         char path[PATH_BYTES];
         loaded l = {0};
-        uint64_t n_bytes = 0;
 
         (void)snprintf(path, sizeof(path), "%s/models/%s", TSR_TEST_DATA, names[i]);
         assert_int_equal(load(&l, path, 0, 1), TSR_OK);
-        for (int t = 0; t < tsr_checkpoint_count(l.checkpoint); t++) {
-            n_bytes += tsr_checkpoint_at(l.checkpoint, t)->n_bytes;
-        }
-        assert_int_equal(l.weights.file_bytes, n_bytes);
+        assert_int_equal(l.weights.file_bytes, bytes_of_tensors(l.checkpoint));
         unload(&l);
     }
 }
@@ -355,6 +452,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(packed_models_are_the_plain_models_of_their_values),
+        cmocka_unit_test(a_stack_of_another_size_is_refused),
         cmocka_unit_test(running_out_of_memory_leaks_nothing),
         cmocka_unit_test(one_rank_reads_all_bytes_of_weights),
     };

@@ -44,6 +44,7 @@ static const int scales[TSR_ENCODING_COUNT][2] = {
     [TSR_ENCODING_TQ1_0] = {52, NO_SCALE},
     [TSR_ENCODING_TQ2_0] = {64, NO_SCALE},
     [TSR_ENCODING_MXFP4] = {NO_SCALE, NO_SCALE},
+    [TSR_ENCODING_NVFP4] = {NO_SCALE, NO_SCALE},
 };
 
 static uint32_t random_bits(uint32_t *seed)

@@ -197,7 +197,8 @@ static void put_spread_out(uint8_t *words, float value)
 
 enum { // instead of where a half stands
     SPREAD_OUT = -1,
-    POWER_OF_2 = -2
+    POWER_OF_2 = -2,
+    FOUR_E4M3 = -3
 };
 
 void encoder_random_row(tsr_encoding encoding, void *out, double spread, int64_t n,
@@ -218,7 +219,7 @@ void encoder_random_row(tsr_encoding encoding, void *out, double spread, int64_t
         [TSR_ENCODING_IQ3_XXS] = {143, 0, 0},         [TSR_ENCODING_IQ3_S] = {140, 0, 0},
         [TSR_ENCODING_IQ4_NL] = {67.5, 0, 0},         [TSR_ENCODING_IQ4_XS] = {67.5 * 18.5, 0, 0},
         [TSR_ENCODING_TQ1_0] = {0.818, 0, 52},        [TSR_ENCODING_TQ2_0] = {1.23, 0, 64},
-        [TSR_ENCODING_MXFP4] = {5.9, 0, POWER_OF_2},
+        [TSR_ENCODING_MXFP4] = {5.9, 0, POWER_OF_2},  [TSR_ENCODING_NVFP4] = {5.9, 0, FOUR_E4M3},
     };
     const tsr_encoding_traits *traits = tsr_encoding_describe(encoding);
     const float scale = (float)(spread / forms[encoding].unit);
@@ -245,6 +246,8 @@ void encoder_random_row(tsr_encoding encoding, void *out, double spread, int64_t
         }
         if (forms[encoding].scale_at == POWER_OF_2) {
             at[0] = (uint8_t)(128 + lrint(log2((double)scale)));
+        } else if (forms[encoding].scale_at == FOUR_E4M3) {
+            memset(at, tsr_dtype_to_fp8(2 * scale), 4);
         } else if (forms[encoding].scale_at == SPREAD_OUT) {
             put_spread_out(at + 48, scale);
         } else {

@@ -192,7 +192,7 @@ uint32_t gguf_writer_type(tsr_encoding encoding)
         [TSR_ENCODING_IQ3_XXS] = 18, [TSR_ENCODING_IQ1_S] = 19,   [TSR_ENCODING_IQ4_NL] = 20,
         [TSR_ENCODING_IQ3_S] = 21,   [TSR_ENCODING_IQ2_S] = 22,   [TSR_ENCODING_IQ4_XS] = 23,
         [TSR_ENCODING_IQ1_M] = 29,   [TSR_ENCODING_TQ1_0] = 34,   [TSR_ENCODING_TQ2_0] = 35,
-        [TSR_ENCODING_MXFP4] = 39,
+        [TSR_ENCODING_MXFP4] = 39,   [TSR_ENCODING_NVFP4] = 40,
     };
 
     assert_true((unsigned)encoding < TSR_ENCODING_COUNT);

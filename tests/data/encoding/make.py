@@ -14,12 +14,13 @@ HALVES = {
     "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
     "IQ1_S": [0], "IQ1_M": [], "IQ2_XXS": [0], "IQ2_XS": [0], "IQ2_S": [0], "IQ3_XXS": [0], "IQ3_S": [0], "IQ4_NL": [0],
     "IQ4_XS": [0], "TQ1_0": [52], "TQ2_0": [64], "MXFP4": [],
+    "NVFP4": [],
 }
 
 rng = np.random.default_rng(20240817)
 for name, halves in HALVES.items():
     elems, size = GGML_QUANT_SIZES[Type[name]]
-    n = 256 if elems == 1 else 16 if elems == 32 else 3
+    n = 256 if elems == 1 else 16 if elems <= 64 else 3
     groups = rng.integers(0, 256, (n, size), dtype=np.uint8)
     for at in halves:
         half = (rng.standard_normal(n) * 10.0 ** rng.integers(-6, 2, n)).astype(np.float16)
