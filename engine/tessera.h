@@ -580,14 +580,15 @@ TSR_API TSR_MUST_CHECK tsr_status tsr_engine_attention_cost(tsr_engine *engine, 
  * never follows. The ranks are a job of `tessera engine`, whose leader talks with it over a Unix
  * socket that only the same user may use. What is different then:
  *
- *   lost ranks   When a rank dies or is stopped, the job is ended and started again. Generations
- *                wait and go on where they were: no event comes twice, and tokens are those of an
- *                engine that was never lost. tsr_engine_step() says COMM when it gives up: the
- * ranks were lost five times in a row before anything came of it. a step       passes on what has
- * come, and waits some milliseconds for it. submitting   fails at once only for what the client
- * itself sees; what the leader refuses ends with "error", and event.status says why. stats and
- * memory and blocks are as they were told last, at most a second or so ago. measuring    is
- * UNSUPPORTED.
+ * - lost ranks: when a rank dies or is stopped, the job is ended and started again. Generations
+ *   wait and go on where they were: no event comes twice, and tokens are those of an engine that
+ *   was never lost. tsr_engine_step() says COMM when it gives up: the ranks were lost five times in
+ *   a row before anything came of it.
+ * - a step passes on what has come, and waits some milliseconds for it.
+ * - submitting fails at once only for what the client itself sees; what the leader refuses ends
+ *   with "error", and event.status says why.
+ * - stats, memory and blocks are as they were told last, at most a second or so ago.
+ * - measuring is UNSUPPORTED.
  *
  * Ranks that a program has started end with it, however it ends. Start them from a thread that
  * lives as long as they are to: the kernel ends them with it.
