@@ -147,21 +147,33 @@ static void bend_rounded(float *s, int from, int to, float scale, float slope, f
     }
 }
 
-/* Puts x wherever groups [from, to) lie outside of what query i sees. */
+/* 1 in the first n lanes, 0 behind them. */
+static v16 first_lanes(int n)
+{
+    static const float lanes[2 * TSR_LANES] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+
+    return v16_load(lanes + TSR_LANES - n);
+}
+
+/* Puts x wherever groups [from, to) lie outside of what query i sees. Whole vectors: lanes that are
+ * stored one by one keep the next load of their vector waiting. */
 static void fill_unseen(const tsr_attention_run *run, const tsr_attention_tile *tile, int i,
                         float *s, int from, int to, const float *shown, float x)
 {
+    float *head = s + from * TSR_LANES;
+    float *tail = s + (to - 1) * TSR_LANES;
+
     for (int g = from; g < to && tile->pattern != NULL; g++) {
         if (run->keys[g] != NULL) {
             v16_store(s + g * TSR_LANES, v16_choose(v16_load(s + g * TSR_LANES), v16_set1(x),
                                                     v16_load(shown + g * TSR_LANES)));
         }
     }
-    for (int t = from * TSR_LANES; t < tile->seen[i].first && tile->pattern == NULL; t++) {
-        s[t] = x;
-    }
-    for (int t = tile->seen[i].end; t < to * TSR_LANES && tile->pattern == NULL; t++) {
-        s[t] = x;
+    if (tile->pattern == NULL) { // both ends lie in their groups
+        v16_store(head, v16_choose(v16_set1(x), v16_load(head),
+                                   first_lanes(tile->seen[i].first - from * TSR_LANES)));
+        v16_store(tail, v16_choose(v16_load(tail), v16_set1(x),
+                                   first_lanes(tile->seen[i].end - (to - 1) * TSR_LANES)));
     }
 }
 

@@ -117,8 +117,8 @@ static const char *block_at(const tsr_kv_view *kv, int32_t slot)
 }
 
 /* The groups of a run; those that are not among the bits stay NULL. */
-static tsr_attention_run run_at(const tsr_attention_call *c, const tsr_attention_rows *t,
-                                int64_t index, uint32_t groups)
+static void find_run(tsr_attention_run *run, const tsr_attention_call *c,
+                     const tsr_attention_rows *t, int64_t index, uint32_t groups)
 {
     const tsr_kv_layout *layout = c->kv->layout;
     const size_t offset = tsr_kv_layout_offset(layout, c->kv->layer, t->kv_head);
@@ -126,22 +126,21 @@ static tsr_attention_run run_at(const tsr_attention_call *c, const tsr_attention
     const size_t key_elem_bytes = ((size_t)tsr_kv_type_bits(layout->type) + 7) / 8;
     const size_t value_row_bytes =
         (size_t)c->padded_dim * (size_t)tsr_kv_type_bits(layout->type) / 8;
-    tsr_attention_run run = {.type = layout->type,
-                             .key_dim = layout->key_dim,
-                             .padded_dim = c->padded_dim,
-                             .key_stride = layout->block_tokens};
 
+    *run = (tsr_attention_run){.type = layout->type,
+                               .key_dim = layout->key_dim,
+                               .padded_dim = c->padded_dim,
+                               .key_stride = layout->block_tokens};
     for (int g = 0; g < TSR_ATTENTION_GROUPS; g++) {
         if ((groups >> g & 1U) != 0) {
             const int64_t token = index * TSR_ATTENTION_RUN + g * 16;
             const size_t within = (size_t)(token % layout->block_tokens);
             const char *keys = block_at(c->kv, t->in.slots[token / layout->block_tokens]) + offset;
 
-            run.keys[g] = keys + within * key_elem_bytes;
-            run.values[g] = layout->latent ? NULL : keys + key_bytes + within * value_row_bytes;
+            run->keys[g] = keys + within * key_elem_bytes;
+            run->values[g] = layout->latent ? NULL : keys + key_bytes + within * value_row_bytes;
         }
     }
-    return run;
 }
 
 /* Is it less to set the tokens side by side than to score their whole groups? Both cost about one
@@ -185,22 +184,21 @@ static void pick_token(tsr_attention_run *to, const tsr_attention_bench *b,
 }
 
 /* The tokens of a pattern, side by side. */
-static tsr_attention_run pick_tokens(const tsr_attention_bench *b, const tsr_attention_run *from,
-                                     const tsr_attention_pattern *p)
+static void pick_tokens(tsr_attention_run *to, const tsr_attention_bench *b,
+                        const tsr_attention_run *from, const tsr_attention_pattern *p)
 {
-    tsr_attention_run to = {.type = from->type,
-                            .key_dim = from->key_dim,
-                            .padded_dim = from->padded_dim,
-                            .key_stride = 16};
     int n = 0;
 
+    *to = (tsr_attention_run){.type = from->type,
+                              .key_dim = from->key_dim,
+                              .padded_dim = from->padded_dim,
+                              .key_stride = 16};
     for (int t = p->first; t < p->end; t += p->step) {
-        pick_token(&to, b, from, t, n++);
+        pick_token(to, b, from, t, n++);
     }
     for (int t = p->near.first; t < p->near.end; t++) {
-        pick_token(&to, b, from, t, n++);
+        pick_token(to, b, from, t, n++);
     }
-    return to;
 }
 
 /* What the codes of tokens [from, to) stand for. */
@@ -339,6 +337,8 @@ void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_
     uint32_t groups = groups_of_range(all);
     tsr_attention_run then;
     tsr_attention_run what;
+    tsr_attention_run copy; // side by side, or widened
+    const tsr_attention_run *at = &what;
     tsr_attention_tile queries = {
         .seen = seen_by, .softcap = c->shape->softcap, .scores = b->scores};
     int first = 0;
@@ -362,13 +362,14 @@ void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_
     if (end == 0) {
         return;
     }
-    what = run_at(c, t, run, groups);
+    find_run(&what, c, t, run, groups);
     if (tsr_kv_type_is_coded(what.type)) {
         add_scales(c, &what, b, all.first, all.end);
     }
     picked = queries.pattern != NULL && is_sparse(c, &pattern, groups);
     if (picked) {
-        what = pick_tokens(b, &what, &pattern);
+        pick_tokens(&copy, b, &what, &pattern);
+        at = &copy;
         all = (tsr_attention_range){0, count_tokens(&pattern)};
         queries.pattern = NULL;
         for (int i = first; i < end; i++) {
@@ -391,7 +392,7 @@ void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_
         const tsr_attention_range next = seen_by_tile(c, later, later_run);
 
         if (next.first < next.end) {
-            then = run_at(c, later, later_run, groups_of_range(next));
+            find_run(&then, c, later, later_run, groups_of_range(next));
             queries.then = &then;
             if (tsr_kv_type_is_coded(then.type)) {
                 ask_for_scales(c, &then, next.first, next.end);
@@ -400,11 +401,10 @@ void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_
     }
     if (c->kv->layout->latent ||
         (queries.n_queries >= WIDEN_FROM && what.type != TSR_KV_TYPE_F32 && !picked)) {
-        const tsr_attention_run narrow = what;
-
-        c->loops->widen(&what, b->keys, b->values, &narrow, all.first, all.end);
+        c->loops->widen(&copy, b->keys, b->values, &what, all.first, all.end);
+        at = &copy;
     }
-    c->loops->attend(&what, &queries);
+    c->loops->attend(at, &queries);
 }
 
 void tsr_attention_tile_merge(const tsr_attention_call *c, float *state, const float *part)
