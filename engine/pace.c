@@ -5,7 +5,7 @@ enum {
     OUT_OF_ALL = 4 // times what was to be expected
 };
 
-static const double STRETCH = 1.8; // of the usual time, where no other is wanted
+static const double STRETCH = 1.6; // of the usual time, where no other is wanted
 static const double KEEP = 0.9;    // what a plain step counts for one of any kind later
 static const double HOLD = 1e-3;   // how strongly the costs stay where they were
 static const double GAIN_UP = 0.5; // of one step with prompts in the average: rows that cost more

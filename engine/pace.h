@@ -53,7 +53,7 @@ double tsr_pace_guess(const tsr_pace *pace, int n_decoding, int n_prompt_rows);
 
 /*
  * How many of `budget` prompt rows may join a step that decodes n_decoding sequences: as many as
- * keep it below target_us, or below 1.8 times the step without them if target_us is 0. At least
+ * keep it below target_us, or below 1.6 times the step without them if target_us is 0. At least
  * TSR_PACE_LEAST_ROWS (within the budget) but for the probes, which have none; all of them when
  * nobody decodes or nothing was timed yet.
  */

@@ -4,7 +4,7 @@
  *
  * Continuous batching: each step takes one token of every sequence that is decoding and fills the
  * rest of its token budget with chunks of prompts, those that run before those that wait. While
- * sequences decode, the prompt rows are as many as let the step take about 1.8 times what it takes
+ * sequences decode, the prompt rows are as many as let the step take about 1.6 times what it takes
  * without them, or options.target_itl_us; what steps cost is learnt from tsr_scheduler_note_time()
  * (pace.h). So a long prompt never stalls the others' tokens. When nobody decodes prompts have the
  * whole budget.
@@ -104,7 +104,7 @@ typedef struct tsr_scheduler_options {
     int64_t context;  /* positions a sequence */
     int n_vocab;
     int max_queue;         /* waiting at once; 0: any number */
-    int64_t target_itl_us; /* time of a step that decodes; 0: 1.8 times one without prompts */
+    int64_t target_itl_us; /* time of a step that decodes; 0: 1.6 times one without prompts */
     int64_t long_from;     /* > 0: sequences of more tokens are long: one that grows beyond is put
                               back, to be computed again as such (config->rope_switch) */
     int64_t priority_ns;   /* of waiting that a step of priority is worth; 0: 10 seconds */

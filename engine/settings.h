@@ -38,7 +38,7 @@ typedef struct tsr_settings {
     int max_sequences;
     int max_queue;         /* 0: any number */
     bool plans_ahead;      /* the next step, while one runs */
-    int64_t target_itl_us; /* 0: 1.8 times a step without prompts */
+    int64_t target_itl_us; /* 0: 1.6 times a step without prompts */
 } tsr_settings;
 
 /*

@@ -265,7 +265,7 @@ typedef struct tsr_engine_options {
                                 keeps it in slower memory, "recompute" computes it again, "auto" takes
                                 what is faster; NULL: auto */
     double target_itl_ms;    /* how long a step may take while sequences generate: prompts are read
-                                in smaller pieces then; 0: 1.8 times what it takes without prompts */
+                                in smaller pieces then; 0: 1.6 times what it takes without prompts */
     int plan_ahead; /* plan a step while the one before it runs: 1 always, -1 never, 0 where the
                        leader has nothing else to do meanwhile, on GPUs. The tokens are the same; a
                        sequence that ends by its token has one row too many computed then */

@@ -63,7 +63,7 @@ static const tsr_args_option options_table[] = {
      "whichever is faster (default auto)"},
     {"--target-itl", "MS", TSR_ARGS_REAL, FIELD(target_itl_ms), 0, 1000000, NULL,
      "milliseconds between two tokens of a sequence: while others generate, prompts are read in "
-     "pieces that keep it; 0: twice the time without prompts (default for one prompt; several "
+     "pieces that keep it; 0: 1.6 times the time without prompts (default for one prompt; several "
      "prompts, and bench, read them at full speed)"},
     {"--verbose", NULL, TSR_ARGS_FLAG, FIELD(verbose), 0, 0, NULL,
      "at the end, what each rank's memory for keys and values held and moved, on stderr"},
