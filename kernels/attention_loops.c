@@ -65,33 +65,48 @@ static void score_all(const tsr_attention_run *run, const tsr_attention_tile *ti
     }
 }
 
-/* Only the groups in which something is seen. */
+/* Only the groups in which something is seen: side by side, so that as many as registers hold are
+ * scored at once however far apart they lie, and from there to their places. */
 static void score_pattern(const tsr_attention_run *run, const tsr_attention_tile *tile)
 {
-    const int to = groups_of(tile->pattern[tile->n_pattern - 1].end);
+    const int n_groups = groups_of(tile->seen[0].end);
+    tsr_attention_run shown = {
+        .type = run->type, .key_dim = run->key_dim, .key_stride = run->key_stride};
+    int places[TSR_ATTENTION_GROUPS];
+    int n_shown = 0;
 
-    for (int from = 0, end; from < to; from = end + 1) {
-        for (end = from; end < to && run->keys[end] != NULL; end++) {
+    for (int g = 0; g < n_groups; g++) {
+        if (run->keys[g] != NULL) {
+            shown.keys[n_shown] = run->keys[g];
+            places[n_shown++] = g;
         }
-        for (int i = 0, n; i < tile->n_queries && end > from; i += n) {
-            n = next_queries(tile->n_queries - i);
-            score_groups(run, tile, i, n, from, end);
+    }
+    for (int i = 0, n; i < tile->n_queries; i += n) {
+        n = next_queries(tile->n_queries - i);
+        score_groups(&shown, tile, i, n, 0, n_shown);
+    }
+    for (int i = 0; i < tile->n_queries && n_shown < n_groups; i++) {
+        float *s = tile->scores + i * TSR_ATTENTION_RUN;
+
+        for (int k = n_shown - 1; k >= 0; k--) { // none lies before its place among the shown
+            v16_store(s + places[k] * TSR_LANES, v16_load(s + k * TSR_LANES));
         }
     }
 }
 
 /* 1 where the pattern shows a token, 0 beside it in its group. */
-static void mark_pattern(float *shown, const tsr_attention_run *run, const tsr_attention_tile *tile)
+static void mark_pattern(float *shown, const tsr_attention_run *run, const tsr_attention_pattern *p)
 {
     for (int g = 0; g < TSR_ATTENTION_GROUPS; g++) {
         if (run->keys[g] != NULL) {
             v16_store(shown + g * TSR_LANES, v16_set1(0.0F));
         }
     }
-    for (int r = 0; r < tile->n_pattern; r++) {
-        for (int t = tile->pattern[r].first; t < tile->pattern[r].end; t++) {
-            shown[t] = 1.0F;
-        }
+    for (int t = p->first; t < p->end; t += p->step) {
+        shown[t] = 1.0F;
+    }
+    for (int t = p->near.first; t < p->near.end; t++) {
+        shown[t] = 1.0F;
     }
 }
 
@@ -132,21 +147,33 @@ static void bend_rounded(float *s, int from, int to, float scale, float slope, f
     }
 }
 
-/* Puts x wherever groups [from, to) lie outside of what query i sees. */
+/* 1 in the first n lanes, 0 behind them. */
+static v16 first_lanes(int n)
+{
+    static const float lanes[2 * TSR_LANES] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+
+    return v16_load(lanes + TSR_LANES - n);
+}
+
+/* Puts x wherever groups [from, to) lie outside of what query i sees. Whole vectors: lanes that are
+ * stored one by one keep the next load of their vector waiting. */
 static void fill_unseen(const tsr_attention_run *run, const tsr_attention_tile *tile, int i,
                         float *s, int from, int to, const float *shown, float x)
 {
+    float *head = s + from * TSR_LANES;
+    float *tail = s + (to - 1) * TSR_LANES;
+
     for (int g = from; g < to && tile->pattern != NULL; g++) {
         if (run->keys[g] != NULL) {
             v16_store(s + g * TSR_LANES, v16_choose(v16_load(s + g * TSR_LANES), v16_set1(x),
                                                     v16_load(shown + g * TSR_LANES)));
         }
     }
-    for (int t = from * TSR_LANES; t < tile->seen[i].first && tile->pattern == NULL; t++) {
-        s[t] = x;
-    }
-    for (int t = tile->seen[i].end; t < to * TSR_LANES && tile->pattern == NULL; t++) {
-        s[t] = x;
+    if (tile->pattern == NULL) { // both ends lie in their groups
+        v16_store(head, v16_choose(v16_set1(x), v16_load(head),
+                                   first_lanes(tile->seen[i].first - from * TSR_LANES)));
+        v16_store(tail, v16_choose(v16_load(tail), v16_set1(x),
+                                   first_lanes(tile->seen[i].end - (to - 1) * TSR_LANES)));
     }
 }
 
@@ -308,25 +335,16 @@ static void gather_block(const tsr_attention_run *run, const tsr_attention_tile 
     }
 }
 
-/* Single tokens that lie equally far apart are taken in one go. */
 static void gather_pattern(const tsr_attention_run *run, const tsr_attention_tile *tile, int i,
                            int n)
 {
     const int64_t part_floats = run->padded_dim + TSR_ATTENTION_PART_TAIL;
-    const tsr_attention_range *p = tile->pattern;
+    const float *e = tile->scores + i * TSR_ATTENTION_RUN;
+    float *o = tile->parts + i * part_floats;
+    const tsr_attention_pattern *p = tile->pattern;
 
-    for (int r = 0; r < tile->n_pattern; r++) {
-        const int from = p[r].first;
-        const bool alone = p[r].end == from + 1 && r + 1 < tile->n_pattern;
-        const int step = alone ? p[r + 1].first - from : 1;
-
-        for (; alone && r + 1 < tile->n_pattern && p[r + 1].end == p[r].end + step &&
-               p[r + 1].first == p[r].first + step;
-             r++) {
-        }
-        gather_all(run, tile->scores + i * TSR_ATTENTION_RUN, tile->parts + i * part_floats,
-                   part_floats, n, from, p[r].end, step, NULL);
-    }
+    gather_all(run, e, o, part_floats, n, p->first, p->end, p->step, NULL);
+    gather_all(run, e, o, part_floats, n, p->near.first, p->near.end, 1, NULL);
 }
 
 static void attend(const tsr_attention_run *run, const tsr_attention_tile *tile)
@@ -336,7 +354,7 @@ static void attend(const tsr_attention_run *run, const tsr_attention_tile *tile)
     _Alignas(64) float shown[TSR_ATTENTION_RUN]; // of a pattern
 
     if (tile->pattern != NULL) {
-        mark_pattern(shown, run, tile);
+        mark_pattern(shown, run, tile->pattern);
         score_pattern(run, tile);
     } else {
         score_all(run, tile);

@@ -53,28 +53,33 @@ typedef struct tsr_attention_range {
     int first, end; /* tokens of a run */
 } tsr_attention_range;
 
+/* Each step-th token of [first, end), and all that are near. Either may be nothing. */
+typedef struct tsr_attention_pattern {
+    int first, end, step;
+    tsr_attention_range near; /* behind those */
+} tsr_attention_pattern;
+
 /*
  * Queries over one run. Query i sees tokens seen[i], of which there is at least one; neither end
- * falls from one query to the next. With a pattern all see the pattern's ranges, which lie in
- * seen[0], and nothing else. A part is [padded_dim + TSR_ATTENTION_PART_TAIL]: o, m, l.
+ * falls from one query to the next. With a pattern all see the pattern, which lies in seen[0],
+ * and nothing else. A part is [padded_dim + TSR_ATTENTION_PART_TAIL]: o, m, l.
  */
 typedef struct tsr_attention_tile {
     int n_queries;
     int n_heads; /* queries a row: the first is that of a row's first head */
     const tsr_attention_range *seen;
-    const tsr_attention_range *pattern; /* ascending, apart; or NULL */
-    int n_pattern;
-    float softcap;       /* 0: none */
-    const float *slopes; /* [n_heads] or NULL */
-    float distance;      /* from the first row to the run's first token */
-    float slopes_scale;  /* > 0: slopes_scale * bf16(slope * t) instead, */
-    float first_token;   /* with t of the run's first token */
-    const float *q;      /* [n_queries, key_dim], scaled */
-    const float *pairs;  /* [n_queries, 2, tsr_attention_pairs()] the same not turned and split,
-                            where there are means */
-    float *scores;       /* [n_queries, TSR_ATTENTION_RUN], to work in */
-    float *parts;        /* [n_queries], written */
-    bool from_memory;    /* the run is not near yet: ask for its values while the scores are made */
+    const tsr_attention_pattern *pattern; /* or NULL */
+    float softcap;                        /* 0: none */
+    const float *slopes;                  /* [n_heads] or NULL */
+    float distance;                       /* from the first row to the run's first token */
+    float slopes_scale;                   /* > 0: slopes_scale * bf16(slope * t) instead, */
+    float first_token;                    /* with t of the run's first token */
+    const float *q;                       /* [n_queries, key_dim], scaled */
+    const float *pairs; /* [n_queries, 2, tsr_attention_pairs()] the same not turned and split,
+                           where there are means */
+    float *scores;      /* [n_queries, TSR_ATTENTION_RUN], to work in */
+    float *parts;       /* [n_queries], written */
+    bool from_memory;   /* the run is not near yet: ask for its values while the scores are made */
     const tsr_attention_run *then; /* asked for while the values are gathered: what this thread
                                       reads next; or NULL */
 } tsr_attention_tile;

@@ -68,29 +68,44 @@ static tsr_attention_range seen(const tsr_attention_shape *shape, int64_t positi
         (int)tsr_most(0, tsr_least(position + 1 - start, TSR_ATTENTION_RUN))};
 }
 
-/* The same with a stride: ranges in ascending order. Returns how many. */
-static int seen_by_stride(tsr_attention_range *ranges, const tsr_attention_shape *shape,
-                          int64_t position, int64_t start)
+/* The same with a stride. */
+static tsr_attention_pattern seen_by_stride(const tsr_attention_shape *shape, int64_t position,
+                                            int64_t start)
 {
     const tsr_attention_range all = seen(shape, position, start);
-    // From here on everything is near.
-    const int64_t near = tsr_most(all.first, position - shape->local + 1 - start);
-    int64_t t = all.first + (position - start - all.first) % shape->stride;
-    int n = 0;
+    const int64_t local = position - shape->local + 1 - start; // from here on everything is near
+    const int64_t near =
+        shape->stride == 1 ? all.first : tsr_least(tsr_most(all.first, local), all.end);
 
     if (all.first >= all.end) {
-        return 0;
+        return (tsr_attention_pattern){.step = 1};
     }
-    if (shape->stride == 1) {
-        t = all.end; // one range, below
+    return (tsr_attention_pattern){
+        (int)tsr_least(all.first + (position - start - all.first) % shape->stride, near),
+        (int)near,
+        (int)tsr_least(shape->stride, TSR_ATTENTION_RUN), // so far it leads out of the run anyhow
+        {(int)near, all.end}};
+}
+
+static int count_tokens(const tsr_attention_pattern *p)
+{
+    return (p->end - p->first + p->step - 1) / p->step + p->near.end - p->near.first;
+}
+
+/* Bit g: something of the g-th 16 tokens is seen. */
+static uint32_t groups_of_range(tsr_attention_range r)
+{
+    return r.first >= r.end ? 0 : (2U << (r.end - 1) / 16) - (1U << r.first / 16);
+}
+
+static uint32_t groups_of_pattern(const tsr_attention_pattern *p)
+{
+    uint32_t groups = groups_of_range(p->near);
+
+    for (int t = p->first; t < p->end; t += p->step) {
+        groups |= 1U << t / 16;
     }
-    for (; t < all.end && t < near; t += shape->stride) {
-        ranges[n++] = (tsr_attention_range){(int)t, (int)t + 1};
-    }
-    if (shape->stride == 1 || near < all.end) {
-        ranges[n++] = (tsr_attention_range){shape->stride == 1 ? all.first : (int)near, all.end};
-    }
-    return n;
+    return groups;
 }
 
 /* ---- where it lies --------------------------------------------------------------------------- */
@@ -101,9 +116,9 @@ static const char *block_at(const tsr_kv_view *kv, int32_t slot)
                      : (const char *)kv->host_pool + (size_t)~slot * kv->block_bytes;
 }
 
-/* The tokens of a run that lie in the ranges; groups of 16 that hold none of them stay NULL. */
-static tsr_attention_run run_at(const tsr_attention_call *c, const tsr_attention_rows *t,
-                                int64_t index, const tsr_attention_range *ranges, int n_ranges)
+/* The groups of a run; those that are not among the bits stay NULL. */
+static void find_run(tsr_attention_run *run, const tsr_attention_call *c,
+                     const tsr_attention_rows *t, int64_t index, uint32_t groups)
 {
     const tsr_kv_layout *layout = c->kv->layout;
     const size_t offset = tsr_kv_layout_offset(layout, c->kv->layer, t->kv_head);
@@ -111,79 +126,79 @@ static tsr_attention_run run_at(const tsr_attention_call *c, const tsr_attention
     const size_t key_elem_bytes = ((size_t)tsr_kv_type_bits(layout->type) + 7) / 8;
     const size_t value_row_bytes =
         (size_t)c->padded_dim * (size_t)tsr_kv_type_bits(layout->type) / 8;
-    tsr_attention_run run = {.type = layout->type,
-                             .key_dim = layout->key_dim,
-                             .padded_dim = c->padded_dim,
-                             .key_stride = layout->block_tokens};
-    int g = 0;
 
-    for (int r = 0; r < n_ranges; r++) {
-        for (g = (int)tsr_most(g, ranges[r].first / 16); g * 16 < ranges[r].end; g++) {
+    *run = (tsr_attention_run){.type = layout->type,
+                               .key_dim = layout->key_dim,
+                               .padded_dim = c->padded_dim,
+                               .key_stride = layout->block_tokens};
+    for (int g = 0; g < TSR_ATTENTION_GROUPS; g++) {
+        if ((groups >> g & 1U) != 0) {
             const int64_t token = index * TSR_ATTENTION_RUN + g * 16;
             const size_t within = (size_t)(token % layout->block_tokens);
             const char *keys = block_at(c->kv, t->in.slots[token / layout->block_tokens]) + offset;
 
-            run.keys[g] = keys + within * key_elem_bytes;
-            run.values[g] = layout->latent ? NULL : keys + key_bytes + within * value_row_bytes;
+            run->keys[g] = keys + within * key_elem_bytes;
+            run->values[g] = layout->latent ? NULL : keys + key_bytes + within * value_row_bytes;
         }
     }
-    return run;
 }
 
-/* Tokens of a pattern that lie so far apart that most of their groups is not seen. The same for
- * every number of ranks, whose tiles have fewer heads. */
-static bool is_sparse(const tsr_attention_call *c, const tsr_attention_range *ranges, int n_ranges)
+/* Is it less to set the tokens side by side than to score their whole groups? Both cost about one
+ * step a dimension, a token here, a group and each of its queries there. The same for every number
+ * of ranks, whose tiles have fewer heads. */
+static bool is_sparse(const tsr_attention_call *c, const tsr_attention_pattern *p, uint32_t groups)
 {
-    int n_tokens = 0;
-    int n_groups = 0;
-    int end = 0; // of the groups that are counted
-
-    for (int r = 0; r < n_ranges; r++) {
-        const int from = (int)tsr_most(end, ranges[r].first / 16);
-
-        n_tokens += ranges[r].end - ranges[r].first;
-        end = (ranges[r].end + 15) / 16;
-        n_groups += end - from;
-    }
     return c->shape->slopes.data == NULL && !c->kv->layout->latent &&
-           !tsr_kv_type_is_coded(c->kv->layout->type) && 2 * n_tokens < n_groups * c->shape->group;
+           !tsr_kv_type_is_coded(c->kv->layout->type) &&
+           3 * count_tokens(p) < 2 * __builtin_popcount(groups) * (1 + c->shape->group);
 }
 
-/* The tokens in the ranges, side by side. Returns how many. */
-static int pick_tokens(tsr_attention_run *run, const tsr_attention_bench *b,
-                       const tsr_attention_range *ranges, int n_ranges)
+/* Token t of a run becomes the n-th of what is picked. */
+static void pick_token(tsr_attention_run *to, const tsr_attention_bench *b,
+                       const tsr_attention_run *from, int t, int n)
 {
-    const size_t key_bytes = (size_t)tsr_kv_type_bits(run->type) / 8;
-    const size_t row_bytes = (size_t)run->padded_dim * (size_t)tsr_kv_type_bits(run->type) / 8;
-    const tsr_attention_run from = *run;
-    char *keys = (char *)b->keys;
-    char *values = (char *)b->values;
+    const size_t elem_bytes = (size_t)tsr_kv_type_bits(from->type) / 8;
+    const size_t row_bytes = (size_t)from->padded_dim * elem_bytes;
+    const int64_t key_stride = from->key_stride;
+    const char *key = (const char *)from->keys[t / 16] + (size_t)(t % 16) * elem_bytes;
+    char *keys = (char *)b->keys + (size_t)(n / 16 * from->key_dim) * 16 * elem_bytes;
+    char *values = (char *)b->values + (size_t)(n / 16) * 16 * row_bytes;
+
+    if (elem_bytes == sizeof(uint16_t)) {
+        uint16_t *at = (uint16_t *)(void *)keys + n % 16;
+
+        for (int64_t d = 0; d < from->key_dim; d++) {
+            at[d * 16] = ((const uint16_t *)(const void *)key)[d * key_stride];
+        }
+    } else {
+        float *at = (float *)(void *)keys + n % 16;
+
+        for (int64_t d = 0; d < from->key_dim; d++) {
+            at[d * 16] = ((const float *)(const void *)key)[d * key_stride];
+        }
+    }
+    memcpy(values + (size_t)(n % 16) * row_bytes,
+           (const char *)from->values[t / 16] + (size_t)(t % 16) * row_bytes, row_bytes);
+    to->keys[n / 16] = keys;
+    to->values[n / 16] = values;
+}
+
+/* The tokens of a pattern, side by side. */
+static void pick_tokens(tsr_attention_run *to, const tsr_attention_bench *b,
+                        const tsr_attention_run *from, const tsr_attention_pattern *p)
+{
     int n = 0;
 
-    for (int r = 0; r < n_ranges; r++) {
-        for (int t = ranges[r].first; t < ranges[r].end; t++, n++) {
-            const char *key = (const char *)from.keys[t / 16] + (size_t)(t % 16) * key_bytes;
-            char *to = keys + ((size_t)(n / 16 * from.key_dim) * 16 + (size_t)(n % 16)) * key_bytes;
-
-            if (key_bytes == sizeof(uint16_t)) {
-                for (int64_t d = 0; d < from.key_dim; d++) {
-                    ((uint16_t *)(void *)to)[d * 16] =
-                        ((const uint16_t *)(const void *)key)[d * from.key_stride];
-                }
-            } else {
-                for (int64_t d = 0; d < from.key_dim; d++) {
-                    ((float *)(void *)to)[d * 16] =
-                        ((const float *)(const void *)key)[d * from.key_stride];
-                }
-            }
-            memcpy(values + (size_t)n * row_bytes,
-                   (const char *)from.values[t / 16] + (size_t)(t % 16) * row_bytes, row_bytes);
-            run->keys[n / 16] = keys + (size_t)(n / 16 * from.key_dim) * 16 * key_bytes;
-            run->values[n / 16] = values + (size_t)(n / 16) * 16 * row_bytes;
-        }
+    *to = (tsr_attention_run){.type = from->type,
+                              .key_dim = from->key_dim,
+                              .padded_dim = from->padded_dim,
+                              .key_stride = 16};
+    for (int t = p->first; t < p->end; t += p->step) {
+        pick_token(to, b, from, t, n++);
     }
-    run->key_stride = 16;
-    return n;
+    for (int t = p->near.first; t < p->near.end; t++) {
+        pick_token(to, b, from, t, n++);
+    }
 }
 
 /* What the codes of tokens [from, to) stand for. */
@@ -318,9 +333,12 @@ void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_
     tsr_attention_range all = seen_by_tile(c, t, run);
     const float *slopes = c->shape->slopes.data;
     tsr_attention_range seen_by[TSR_ATTENTION_QUERIES];
-    tsr_attention_range pattern[TSR_ATTENTION_RUN];
+    tsr_attention_pattern pattern;
+    uint32_t groups = groups_of_range(all);
     tsr_attention_run then;
     tsr_attention_run what;
+    tsr_attention_run copy; // side by side, or widened
+    const tsr_attention_run *at = &what;
     tsr_attention_tile queries = {
         .seen = seen_by, .softcap = c->shape->softcap, .scores = b->scores};
     int first = 0;
@@ -336,21 +354,23 @@ void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_
         }
     }
     if (c->shape->stride > 0 && end > 0) { // a tile has one row
-        queries.pattern = pattern;
-        queries.n_pattern = seen_by_stride(pattern, c->shape, first_pos, start);
-        end = queries.n_pattern == 0 ? 0 : end;
+        pattern = seen_by_stride(c->shape, first_pos, start);
+        groups = groups_of_pattern(&pattern);
+        queries.pattern = &pattern;
+        end = groups == 0 ? 0 : end;
     }
     if (end == 0) {
         return;
     }
-    what = queries.pattern != NULL ? run_at(c, t, run, pattern, queries.n_pattern)
-                                   : run_at(c, t, run, &all, 1);
+    find_run(&what, c, t, run, groups);
     if (tsr_kv_type_is_coded(what.type)) {
         add_scales(c, &what, b, all.first, all.end);
     }
-    picked = queries.pattern != NULL && is_sparse(c, pattern, queries.n_pattern);
+    picked = queries.pattern != NULL && is_sparse(c, &pattern, groups);
     if (picked) {
-        all = (tsr_attention_range){0, pick_tokens(&what, b, pattern, queries.n_pattern)};
+        pick_tokens(&copy, b, &what, &pattern);
+        at = &copy;
+        all = (tsr_attention_range){0, count_tokens(&pattern)};
         queries.pattern = NULL;
         for (int i = first; i < end; i++) {
             seen_by[i] = all;
@@ -372,7 +392,7 @@ void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_
         const tsr_attention_range next = seen_by_tile(c, later, later_run);
 
         if (next.first < next.end) {
-            then = run_at(c, later, later_run, &next, 1);
+            find_run(&then, c, later, later_run, groups_of_range(next));
             queries.then = &then;
             if (tsr_kv_type_is_coded(then.type)) {
                 ask_for_scales(c, &then, next.first, next.end);
@@ -381,11 +401,10 @@ void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_
     }
     if (c->kv->layout->latent ||
         (queries.n_queries >= WIDEN_FROM && what.type != TSR_KV_TYPE_F32 && !picked)) {
-        const tsr_attention_run narrow = what;
-
-        c->loops->widen(&what, b->keys, b->values, &narrow, all.first, all.end);
+        c->loops->widen(&copy, b->keys, b->values, &what, all.first, all.end);
+        at = &copy;
     }
-    c->loops->attend(&what, &queries);
+    c->loops->attend(at, &queries);
 }
 
 void tsr_attention_tile_merge(const tsr_attention_call *c, float *state, const float *part)
