@@ -194,6 +194,7 @@ static tsr_request_state put_back_state(tsr_preempt preempt, int64_t moved_bytes
 {
     tsr_scheduler_options options = tiered;
     rig g = {0};
+    tsr_scheduler_load load;
     tsr_request *b;
     tsr_request_state found;
 
@@ -206,8 +207,8 @@ static tsr_request_state put_back_state(tsr_preempt preempt, int64_t moved_bytes
     b = rig_submit(&g, 3, 6, 20);
     for (int n = 0; b->n_preempted == 0; n++) {
         assert_true(n < 100 && rig_step(&g));
-        tsr_scheduler_note_time(g.scheduler, tsr_scheduler_load_of(g.scheduler),
-                                g.step.n_rows > 3 ? 100 * g.step.n_rows : 100);
+        load = tsr_scheduler_load_of(g.scheduler);
+        tsr_scheduler_note_time(g.scheduler, load, 100 + 100 * load.n_prompt_rows);
     }
     found = b->state;
     rig_finish(&g);
