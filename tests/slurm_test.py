@@ -200,8 +200,8 @@ class Slurm(unittest.TestCase):
             pipe.write("".join(lines[:4]))
             until("four results", lambda: self.n_results() == 4)
             until("the queue again", lambda: state(job) == "PENDING")
-        run("scontrol", "update", "job=" + job, "StartTime=now")  # Slurm would let it wait for two minutes
-        with Pipe(path("in.jsonl")) as pipe:
+        # Slurm would let it wait for two minutes, and may say so after it has put the job into the queue.
+        with Pipe(path("in.jsonl"), lambda: run("scontrol", "update", "job=" + job, "StartTime=now")) as pipe:
             pipe.write("".join(lines))
         until("the end", lambda: state(job) == "COMPLETED")
         with open(path("out.jsonl"), encoding="utf-8") as file:
@@ -220,10 +220,11 @@ class Slurm(unittest.TestCase):
 
 
 class Pipe:
-    """The writing end of a pipe with a name, opened when somebody reads."""
+    """The writing end of a pipe with a name, opened when somebody reads; what is done to that end is done again and again."""
 
-    def __init__(self, name):
+    def __init__(self, name, urge=lambda: None):
         self.name = name
+        self.urge = urge
         self.file = None
 
     def __enter__(self):
@@ -234,6 +235,7 @@ class Pipe:
         try:
             self.file = os.open(self.name, os.O_WRONLY | os.O_NONBLOCK)
         except OSError:  # ENXIO: nobody reads yet
+            self.urge()
             return False
         os.set_blocking(self.file, True)
         return True
