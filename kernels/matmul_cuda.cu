@@ -6,14 +6,13 @@
  * group, is done in the promised order, by a thread an element. Over f32 activations all of a row's
  * columns are in that order.
  */
-#include "kernels/tiles.cuh"
+#include "kernels/codes.cuh"
 
 #include "kernels/matmul_fast.cuh"
 #include "kernels/matmul_large.cuh"
 
 enum {
-    THREADS = 128,
-    X_GROUP_FLOATS = 4 // scale, scale times sum, and that of either half
+    THREADS = 128
 };
 
 /* ---- x in int8
@@ -30,7 +29,7 @@ static size_t quantised_bytes(int64_t n_rows, int64_t n_cols)
 {
     const size_t n_groups = (size_t)n_rows * (size_t)((n_cols + TSR_TILE_COLS - 1) / TSR_TILE_COLS);
 
-    return n_groups * (TSR_TILE_COLS + X_GROUP_FLOATS * sizeof(float));
+    return n_groups * (TSR_TILE_COLS + TSR_CODES_GROUP_FLOATS * sizeof(float));
 }
 
 static quantised_x quantised_in(void *scratch, int64_t n_rows, int64_t n_cols)
@@ -53,27 +52,8 @@ static __global__ void quantise(quantised_x to, tsr_rows<const float> x, int64_t
 
     if (group < to.n_groups) { // the same for a whole warp
         const float value = c < n_cols ? x[row][c] : 0.0F;
-        const bool is_sound = __all_sync(TSR_WHOLE_WARP, isfinite(value)) != 0;
-        const float largest = tsr_warp_largest(fabsf(value));
-        // Below 2^-120 the group counts as nothing: 127 / largest would overflow.
-        const float to_codes = is_sound && largest >= 0x1p-120F ? 127.0F / largest : 0.0F;
-        const int code = is_sound ? (int)rintf(value * to_codes) : 0;
-        const float d = is_sound ? largest / 127.0F : NAN;
-        float *floats = to.floats + (row * to.n_groups + group) * X_GROUP_FLOATS;
-        int sum = code;
 
-        for (int step = 8; step > 0; step /= 2) {
-            sum += __shfl_xor_sync(TSR_WHOLE_WARP, sum, step);
-        }
-        const int other = __shfl_xor_sync(TSR_WHOLE_WARP, sum, 16);
-
-        to.codes[(row * to.n_groups + group) * TSR_TILE_COLS + lane] = (int8_t)code;
-        if (lane == 0) {
-            floats[0] = d;
-            floats[1] = d * (float)(sum + other);
-            floats[2] = d * (float)sum;
-            floats[3] = d * (float)other;
-        }
+        tsr_codes_write(to.codes, to.floats, row * to.n_groups + group, value);
     }
 }
 
@@ -219,7 +199,8 @@ static __global__ void __launch_bounds__(THREADS)
             for (int t = 0; t < n_added; t++) {
                 acc[i] = add_group<F>(acc[i], panel + (size_t)(first + t) * tsr_tile_bytes(F), r,
                                       dots[slot + i * SLOTS][t][r],
-                                      x.floats + (row * x.n_groups + first + t) * X_GROUP_FLOATS);
+                                      x.floats +
+                                          (row * x.n_groups + first + t) * TSR_CODES_GROUP_FLOATS);
                 if (out.grain_tiles > 0 &&
                     ((first + t + 1) % out.grain_tiles == 0 || first + t + 1 == x.n_groups)) {
                     totals[i].add_grain(acc[i]);

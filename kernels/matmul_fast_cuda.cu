@@ -14,13 +14,12 @@
  */
 #include "kernels/matmul_fast.cuh"
 
-#include "kernels/tiles.cuh"
+#include "kernels/codes.cuh"
 
 enum {
     WARPS = 8,
     THREADS = WARPS * TSR_WARP,
-    COLUMNS = 8,       // rows of x that one instruction takes
-    X_GROUP_FLOATS = 4 // scale, scale times sum, and that of either half
+    COLUMNS = 8 // rows of x that one instruction takes
 };
 
 /* x in scratch, rows made up to a multiple of COLUMNS with zeros. Codes: int8 [rows, 32 n_groups]
@@ -59,27 +58,8 @@ static __global__ void __launch_bounds__(THREADS)
 
     if (group < to.n_groups) { // the same for a whole warp
         const float value = row < n_rows && c < n_cols ? x[row][c] : 0.0F;
-        const bool is_sound = __all_sync(TSR_WHOLE_WARP, isfinite(value)) != 0;
-        const float largest = tsr_warp_largest(fabsf(value));
-        // Below 2^-120 the group counts as nothing: 127 / largest would overflow.
-        const float to_codes = is_sound && largest >= 0x1p-120F ? 127.0F / largest : 0.0F;
-        const int code = is_sound ? (int)rintf(value * to_codes) : 0;
-        const float d = is_sound ? largest / 127.0F : NAN;
-        float *floats = to.floats + (row * to.n_groups + group) * X_GROUP_FLOATS;
-        int sum = code;
 
-        for (int step = 8; step > 0; step /= 2) {
-            sum += __shfl_xor_sync(TSR_WHOLE_WARP, sum, step);
-        }
-        const int other = __shfl_xor_sync(TSR_WHOLE_WARP, sum, 16);
-
-        to.codes[(row * to.n_groups + group) * TSR_TILE_COLS + lane] = (char)code;
-        if (lane == 0) {
-            floats[0] = d;
-            floats[1] = d * (float)(sum + other);
-            floats[2] = d * (float)sum;
-            floats[3] = d * (float)other;
-        }
+        tsr_codes_write((int8_t *)to.codes, to.floats, row * to.n_groups + group, value);
     }
 }
 
@@ -237,7 +217,7 @@ static __device__ __forceinline__ void add_tile(float (*sums)[4][2], const piece
         for (int i = 0; i < 2; i++) {
             const int64_t row = (n * COLUMNS + 2 * member + i) * x.n_groups + t;
 
-            floats[i] = __ldg((const float4 *)(x.floats + row * X_GROUP_FLOATS));
+            floats[i] = __ldg((const float4 *)(x.floats + row * TSR_CODES_GROUP_FLOATS));
         }
 #pragma unroll
         for (int half = 0; half < 2; half++) { // rows 0 and 1, then 2 and 3
