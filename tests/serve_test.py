@@ -4,10 +4,8 @@
 Runs under CTest, which says where things are: TESSERA, TINY_GGUF, MPIEXEC. Standard library only.
 """
 import concurrent.futures
-import http.client
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -15,10 +13,11 @@ import tempfile
 import time
 import unittest
 
+from support.server import WAIT_S
+from support.server import Server as AnyServer
+
 TESSERA = os.environ["TESSERA"]
 TINY_GGUF = os.environ["TINY_GGUF"]
-MPIRUN = [os.environ["MPIEXEC"], "--oversubscribe", "--bind-to", "none", "-n"]
-WAIT_S = 100
 RANKS = 2
 KEY = "a key of ours"
 
@@ -26,38 +25,11 @@ FOLDER = tempfile.TemporaryDirectory(prefix="tessera-serve-")
 MODEL = os.path.join(FOLDER.name, "tiny.gguf")
 
 
-class Server:
-    """One that runs, on a port of its own."""
+class Server(AnyServer):
+    """One that runs the tiny model."""
 
     def __init__(self, *words, ranks=0):
-        launcher = MPIRUN + [str(ranks)] if ranks else []
-        self.job = subprocess.Popen(
-            launcher + [TESSERA, "serve", "--model", MODEL, "--port", "0", "--served-model-name", "tiny", *words],
-            stderr=subprocess.PIPE)
-        self.port = None
-        while self.port is None:
-            line = self.job.stderr.readline().decode()
-            if not line:
-                raise RuntimeError("the server has ended")
-            found = re.search(r"http://127\.0\.0\.1:(\d+)/v1", line)
-            self.port = int(found.group(1)) if found else None
-
-    def ask(self, method, path, body=None, headers=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
-        data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
-        connection.request(method, path, data, headers or {})
-        answer = connection.getresponse()
-        text = answer.read()
-        connection.close()
-        return answer.status, text
-
-    def post(self, path, body, headers=None):
-        status, text = self.ask("POST", path, body, headers)
-        return status, json.loads(text)
-
-    def metric(self, name):
-        text = self.ask("GET", "/metrics")[1].decode()
-        return float(re.search(r"(?m)^%s (\S+)$" % name, text).group(1))
+        super().__init__(MODEL, "--served-model-name", "tiny", *words, ranks=ranks)
 
     def wait_for(self, name, wanted):
         """Until a metric is what it will be sooner or later."""
@@ -65,12 +37,6 @@ class Server:
         while self.metric(name) != wanted:
             assert time.monotonic() < end, "%s is not %g" % (name, wanted)
             time.sleep(0.01)
-
-    def end(self):
-        self.job.send_signal(signal.SIGTERM)
-        status = self.job.wait(WAIT_S)
-        self.job.stderr.close()
-        return status
 
 
 def setUpModule():
@@ -285,6 +251,7 @@ class Ways(unittest.TestCase):
             self.assertEqual(server.post("/v1/completions", body())[0], 503)
             self.assertEqual(waits.result()[0], 200)
             self.assertEqual(server.job.wait(WAIT_S), 143)
+            server.reader.join()
             server.job.stderr.close()
 
     def test_mistakes_are_told_before_anything_is_loaded(self):
