@@ -61,7 +61,7 @@ TSR_MUST_CHECK tsr_status tsr_runner_finish(tsr_runner *runner, const tsr_step *
  * vocabulary]; good until the next call. */
 TSR_MUST_CHECK tsr_status tsr_runner_row(tsr_runner *runner, int i, const float **logits);
 
-/* After tsr_runner_run(): hidden states of rows [first, first + n) of the step, n up to
+/* After tsr_runner_finish(): hidden states of rows [first, first + n) of the step, n up to
  * TSR_DECODER_HEAD_ROWS, copied to hidden [n * dim]. Any rank may ask by itself. */
 TSR_MUST_CHECK tsr_status tsr_runner_hidden(tsr_runner *runner, float *hidden, int first, int n);
 

@@ -500,11 +500,6 @@ int tsr_prefix_index_n_nodes(const tsr_prefix_index *index)
     return index->n_nodes;
 }
 
-int tsr_prefix_index_n_holders(const tsr_prefix_index *index, int32_t id)
-{
-    return index->nodes[id].n_holders;
-}
-
 int tsr_prefix_index_n_held(const tsr_prefix_index *index)
 {
     return index->n_held;

@@ -91,8 +91,7 @@ void tsr_prefix_index_release(tsr_prefix_index *index, int32_t node);
 int tsr_prefix_index_forget(tsr_prefix_index *index, int32_t block, int32_t *given);
 
 int tsr_prefix_index_n_nodes(const tsr_prefix_index *index);
-int tsr_prefix_index_n_holders(const tsr_prefix_index *index, int32_t node); /* of just this one */
-int tsr_prefix_index_n_held(const tsr_prefix_index *index);                  /* holders in all */
+int tsr_prefix_index_n_held(const tsr_prefix_index *index); /* holders in all */
 
 /* For tests: only these bits of each hash count, from an empty index on; 0: all collide. */
 void tsr_prefix_index_mask_hash(tsr_prefix_index *index, uint64_t mask);
