@@ -20,7 +20,9 @@ import time
 import unittest
 
 import serve_test
-from serve_test import MPIRUN, TESSERA, WAIT_S, body, events
+from serve_test import TESSERA, body, events
+from support import server as support
+from support.server import MPIRUN, WAIT_S, children, lives
 
 LAUNCHER = " ".join(MPIRUN[:-1])
 CHAOS_S = float(os.environ.get("TSR_TEST_CHAOS_S", "0"))
@@ -39,35 +41,11 @@ def tearDownModule():
     serve_test.tearDownModule()
 
 
-def state_of(pid):
-    try:
-        with open("/proc/%d/stat" % pid, encoding="ascii", errors="replace") as file:
-            return file.read().rsplit(")", 1)[1].split()
-    except OSError:
-        return ["X", "0"]
-
-
-def lives(pid):
-    return state_of(pid)[0] not in "ZX"
-
-
-def children(pid):
-    return sorted(int(name) for name in os.listdir("/proc")
-                  if name.isdigit() and state_of(int(name))[:2][1] == str(pid) and lives(int(name)))
-
-
 class Supervised(serve_test.Server):
     """A front with ranks, whose words are kept."""
 
     def __init__(self, *words, launcher=LAUNCHER, n_ranks=2):
         super().__init__("--tensor-parallel-size", str(n_ranks), "--launcher", launcher, *words)
-        self.said = []
-        self.reader = threading.Thread(target=self.read)
-        self.reader.start()
-
-    def read(self):
-        for line in self.job.stderr:
-            self.said.append(line.decode(errors="replace"))
 
     def launcher(self):
         return children(self.job.pid)
@@ -198,7 +176,7 @@ class Chaos(unittest.TestCase):
             server.wait_ready()
 
     def test_every_request_gets_the_tokens_of_an_undisturbed_run(self):
-        serve_test.WAIT_S += 10 * CHAOS_S
+        support.WAIT_S += 10 * CHAOS_S
         words = ["--model", CHAOS_MODEL] if CHAOS_MODEL else []
         server = Supervised("--max-sequences", "8", *words)
         load = Load(server)

@@ -17,18 +17,23 @@ def free_port():
         return link.getsockname()[1]
 
 
+def state_of(pid):
+    """The state of a process, a letter, and the process that started it; X once there is none."""
+    try:
+        with open("/proc/%d/stat" % pid, encoding="ascii", errors="replace") as file:
+            state, parent = file.read().rpartition(")")[2].split()[:2]
+            return state, int(parent)
+    except OSError:
+        return "X", 0
+
+
+def lives(pid):
+    return state_of(pid)[0] not in "ZX"
+
+
 def children(pid):
     """The processes that a process has started and that live."""
-    found = []
-    for name in os.listdir("/proc"):
-        try:
-            with open("/proc/%s/stat" % name, encoding="ascii", errors="replace") as file:
-                state, parent = file.read().rpartition(")")[2].split()[:2]
-        except OSError:
-            continue
-        if parent == str(pid) and state not in "ZX":
-            found.append(int(name))
-    return sorted(found)
+    return sorted(int(name) for name in os.listdir("/proc") if name.isdigit() and state_of(int(name))[1] == pid and lives(int(name)))
 
 
 class Server:
@@ -39,13 +44,13 @@ class Server:
         self.said = []
         self.port = None
         while self.port is None:
-            line = self.job.stderr.readline().decode()
+            line = self.job.stderr.readline().decode(errors="replace")
             if not line:
                 raise RuntimeError("the server has ended: " + "".join(self.said))
             self.said.append(line)
             found = re.search(r"https?://127\.0\.0\.1:(\d+)/v1", line)
             self.port = int(found.group(1)) if found else None
-        self.reader = threading.Thread(target=lambda: self.said.extend(one.decode() for one in self.job.stderr))
+        self.reader = threading.Thread(target=lambda: self.said.extend(one.decode(errors="replace") for one in self.job.stderr))
         self.reader.start()
         self.url = "http://127.0.0.1:%d" % self.port
 
