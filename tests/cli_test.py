@@ -674,6 +674,17 @@ class Bench(Case):
             self.assertGreater(row["host_share"], 0)
             self.assertLess(row["host_share"], 1)
         self.assertEqual(done["results"][1]["context"], 0)
+        self.assertEqual(sorted(done["memory"][0]), ["block_bytes", "copy_us", "late", "lost", "stall_us", "stalls", "tiers"])
+
+    def test_what_memory_held_moved_and_held_up_is_told_of_each_rank(self):
+        words = ["--kv-memory", "200K", "--kv-host", "1M", "--block-tokens", "16", "--ctx", "512", "--max-tokens", "100", "--ignore-eos"]
+        done = self.good("generate", "--model", MODEL, "--verbose", *words, "--prompt", "ab" * 120, "--prompt", "bc" * 120, ranks=2)
+        said = done.stderr.decode()
+        for rank in range(2):
+            for tier in ("device", "host"):
+                self.assertRegex(said, r"(?m)^ +%d  %s( +[0-9]+ \([0-9.]+ MB\)){4}$" % (rank, tier))
+        self.assertEqual(len(re.findall(r"copies took [0-9]+ us beside the steps; [0-9]+ steps waited for one, [0-9]+ us in all", said)), 2)
+        self.assertEqual(len(re.findall(r"[0-9]+ blocks were asked for again: [0-9]+ % lay on the device, [0-9]+ % in host", said)), 2)
 
 
 if __name__ == "__main__":
