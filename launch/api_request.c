@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "launch/api_prompt.h"
+#include "launch/out.h"
 
 void tsr_api_error_set(tsr_api_error *error, int status, const char *param, const char *format, ...)
 {
@@ -45,10 +46,13 @@ json_t *tsr_api_error_object(const tsr_api_error *error)
                            ? "model_not_found"
                            : NULL;
 
-    return json_pack("{s:{s:s, s:s, s:o, s:o}}", "error", "message", error->message, "type",
-                     error->type, "param",
-                     error->param[0] != '\0' ? json_string(error->param) : json_null(), "code",
-                     code != NULL ? json_string(code) : json_null());
+    // What a client wrote may have been cut within a character.
+    return json_pack("{s:{s:o, s:s, s:o, s:o}}", "error", "message",
+                     tsr_out_json_text(error->message, strlen(error->message)), "type", error->type,
+                     "param",
+                     error->param[0] != '\0' ? tsr_out_json_text(error->param, strlen(error->param))
+                                             : json_null(),
+                     "code", code != NULL ? json_string(code) : json_null());
 }
 
 /* ---- lists ----------------------------------------------------------------------------------- */
