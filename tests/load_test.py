@@ -97,7 +97,7 @@ class Client(threading.Thread):
 
     def run(self):
         try:
-            while time.monotonic() < self.until:
+            while time.monotonic() < self.until or self.n_whole < 2:  # however slow the machine is
                 self.one()
         except (RuntimeError, OSError, ValueError, http.client.HTTPException) as fault:
             self.fault = fault

@@ -240,7 +240,7 @@ class Ways(unittest.TestCase):
             self.assertEqual(waits.result()[0], 503)
 
     def test_a_signal_lets_it_finish_and_take_nothing_more(self):
-        server = Server()
+        server = Server("--drain-timeout", str(WAIT_S))  # however slow it is
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             waits = pool.submit(server.post, "/v1/completions", dict(LONG, max_tokens=60))
             server.wait_for("tessera_requests_running", 1)
