@@ -17,10 +17,12 @@ void tsr_weight_place_shape(const tsr_config *c, tsr_shard_role role, int64_t *n
     const int64_t kv_dim = (int64_t)s->n_kv_heads * s->head_dim;
     const int64_t o_dim = (int64_t)s->n_heads * tsr_shard_value_dim(s);
     const int64_t shapes[TSR_ROLE_COUNT][2] = {
-        [TSR_ROLE_EMBED] = {s->n_vocab, s->dim},
+        [TSR_ROLE_EMBED] = {s->n_vocab, c->embed_dim},
         [TSR_ROLE_POSITIONS] = {s->n_positions, s->dim},
         [TSR_ROLE_EMBED_NORM] = {1, s->dim},
-        [TSR_ROLE_HEAD] = {s->n_vocab, s->dim},
+        [TSR_ROLE_EMBED_UP] = {s->dim, c->embed_dim},
+        [TSR_ROLE_HEAD_DOWN] = {c->embed_dim, s->dim},
+        [TSR_ROLE_HEAD] = {s->n_vocab, c->embed_dim},
         [TSR_ROLE_FINAL_NORM] = {1, s->dim},
         [TSR_ROLE_ATTN_NORM] = {1, s->dim},
         [TSR_ROLE_FF_NORM] = {1, s->dim},
