@@ -1,5 +1,6 @@
 #include "engine/weight_place.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -354,6 +355,46 @@ static tsr_status check_vector(const form *f, const tsr_stored_tensor *t, const 
     return TSR_OK;
 }
 
+float tsr_weight_place_factor(const tsr_weight_place *place)
+{
+    float factor;
+
+    if (place->factors == NULL) {
+        return 1;
+    }
+    memcpy(&factor,
+           (const char *)place->factors->data +
+               (place->factors->shape[0] > 1 ? (size_t)place->matrix * sizeof(factor) : 0),
+           sizeof(factor));
+    return factor;
+}
+
+/* A GGUF's NVFP4 tensor NAME.weight may have its factors beside it, as NAME.scale. */
+static tsr_status find_factors(form *f, const tsr_checkpoint *checkpoint, const char *name)
+{
+    const int stem = (int)(strlen(name) - strlen(".weight"));
+    char beside[NAME_BYTES];
+    const tsr_stored_tensor *t;
+
+    if (f->place.source->encoding != TSR_ENCODING_NVFP4 || stem <= 0) {
+        return TSR_OK;
+    }
+    (void)snprintf(beside, sizeof(beside), "%.*s.scale", stem, name);
+    t = tsr_checkpoint_find(checkpoint, beside);
+    if (t == NULL) {
+        return TSR_OK;
+    }
+    if (t->encoding != TSR_ENCODING_F32 || t->n_dims != 1 ||
+        (t->shape[0] != 1 && t->shape[0] != f->n_stack)) {
+        return tsr_fail(TSR_ERR_FORMAT, "%s must be one number of f32 for each matrix of %s",
+                        beside, name);
+    }
+    f->place.factors = t;
+    return isfinite(tsr_weight_place_factor(&f->place))
+               ? TSR_OK
+               : tsr_fail(TSR_ERR_FORMAT, "%s has something else than numbers", beside);
+}
+
 tsr_status tsr_weight_place_find(tsr_weight_place *place, const tsr_checkpoint *checkpoint,
                                  const tsr_config *config, tsr_shard_role role, int layer,
                                  int64_t number, bool bias, char *name)
@@ -376,6 +417,7 @@ tsr_status tsr_weight_place_find(tsr_weight_place *place, const tsr_checkpoint *
     } else {
         TSR_TRY(tsr_weight_place_is_vector(role) ? check_vector(&f, place->source, name)
                                                  : check_matrix(&f, place->source, name, bias));
+        TSR_TRY(find_factors(&f, checkpoint, name));
     }
     *place = f.place;
     return TSR_OK;
@@ -393,6 +435,7 @@ bool tsr_weight_place_is_ignored(const tsr_stored_tensor *t, const tsr_config *c
     static const char *const endings[] = {
         ".rotary_emb.inv_freq", ".attn.masked_bias",        ".attention.masked_bias",
         "rope_freqs.weight",    "rope_factors_long.weight", "rope_factors_short.weight",
+        ".input_scale", // of activations, which stay as they are
     };
     // Old files keep the triangle of the causal mask as a bias of attention itself.
     static const char *const masks[] = {".attn.bias", ".attention.bias"};

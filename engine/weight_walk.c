@@ -124,6 +124,9 @@ static tsr_status locate(tsr_weight_walk *w, tsr_weight_place *place, tsr_shard_
         return optional ? TSR_OK : tsr_fail(TSR_ERR_FORMAT, "the model lacks the tensor %s", name);
     }
     w->used[place->source - tsr_checkpoint_at(w->checkpoint, 0)] = true;
+    if (place->factors != NULL) {
+        w->used[place->factors - tsr_checkpoint_at(w->checkpoint, 0)] = true;
+    }
     for (int i = 0; i < place->packed.n_tensors; i++) {
         w->used[place->packed.tensors[i] - tsr_checkpoint_at(w->checkpoint, 0)] = true;
     }
