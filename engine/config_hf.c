@@ -219,8 +219,8 @@ static tsr_status read_rope(tsr_config *c, const tsr_hf_keys *keys, const tsr_fa
         TSR_TRY(tsr_hf_object(&types, "sliding_attention", &local));
     }
     c->ropes[0].base = family->rope_base > 0 ? family->rope_base : 10000;
-    TSR_TRY(tsr_hf_number(keys, "rope_theta|rotary_emb_base", &c->ropes[0].base));
-    TSR_TRY(tsr_hf_number(keys, "partial_rotary_factor|rotary_pct", &part));
+    TSR_TRY(tsr_hf_number(keys, "rotary_emb_base|rope_theta", &c->ropes[0].base));
+    TSR_TRY(tsr_hf_number(keys, "rotary_pct|partial_rotary_factor", &part));
     TSR_TRY(tsr_hf_number(&whole, "partial_rotary_factor", &part));
     if (!(part > 0 && part <= 1)) {
         return tsr_fail(TSR_ERR_FORMAT, "%s: %g of each head is rotary", keys->label, part);
