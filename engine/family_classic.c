@@ -350,6 +350,7 @@ static tsr_status read_mpt(tsr_config *c, const tsr_hf_keys *keys)
     double ratio = 4;
     double clip = 0;
     bool qk_norm = false;
+    bool turned = false;
 
     TSR_TRY(tsr_hf_object(keys, "attn_config", &attention.object));
     TSR_TRY(tsr_hf_number(keys, "expansion_ratio", &ratio));
@@ -357,9 +358,10 @@ static tsr_status read_mpt(tsr_config *c, const tsr_hf_keys *keys)
     TSR_TRY(tsr_hf_number(&attention, "softmax_scale", &scale));
     TSR_TRY(tsr_hf_number(&attention, "clip_qkv", &clip));
     TSR_TRY(tsr_hf_bool(&attention, "qk_ln", &qk_norm));
-    if (qk_norm) {
-        return tsr_fail(TSR_ERR_UNSUPPORTED, "%s: attn_config has qk_ln, which is not known",
-                        keys->label);
+    TSR_TRY(tsr_hf_bool(&attention, "rope", &turned));
+    if (qk_norm || turned) {
+        return tsr_fail(TSR_ERR_UNSUPPORTED, "%s: attn_config has %s, which is not known",
+                        keys->label, qk_norm ? "qk_ln" : "rope");
     }
     c->qkv_clip = (float)clip;
     if (!(ratio > 0 && ratio < 1000)) {

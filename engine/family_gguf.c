@@ -202,6 +202,7 @@ static tsr_status read_deepseek2(tsr_config *c, const tsr_gguf *gguf)
     c->shape.shared_ff = whole(c, gguf, "expert_shared_count", 0) * c->shape.expert_ff;
     tsr_family_set(&c->roles, TSR_FAMILY_SHARED, c->shape.shared_ff > 0);
     c->routing.scale = (float)number(c, gguf, "expert_weights_scale", 1);
+    (void)tsr_gguf_bool(gguf, "deepseek2.expert_weights_norm", &c->routing.normalise);
     if (log_scale > 0) { // 0.1 mscale_all_dim, as the converter writes it
         magnitude = 1 + log_scale * log(number(c, gguf, "rope.scaling.factor", 1));
     }

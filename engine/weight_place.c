@@ -129,17 +129,28 @@ static tsr_status look_up_packed(tsr_weight_place *place, const tsr_checkpoint *
     return TSR_OK;
 }
 
-/* Files of the bare model, without its head, leave out the first part of every name. */
+/* Files of the bare model, without its head, leave out the first part of every name; in models of
+ * images and text there is one more, before or behind it. */
 static tsr_status look_up(tsr_weight_place *place, const tsr_checkpoint *checkpoint,
                           const tsr_config *config, const char *name)
 {
-    const char *behind = tsr_checkpoint_gguf(checkpoint) == NULL ? strchr(name, '.') : NULL;
-    const char *const names[2] = {name, behind == NULL ? NULL : behind + 1};
+    static const char *const forms[] = {"%s%s", "%.0s%s", "language_model.%s%s",
+                                        "%slanguage_model.%s"};
+    const bool is_folder = tsr_checkpoint_gguf(checkpoint) == NULL;
+    const char *dot = strchr(name, '.');
+    const char *rest = dot == NULL ? name : dot + 1;
+    char first[NAME_BYTES];
+    char whole[NAME_BYTES];
 
-    for (int i = 0; i < 2 && names[i] != NULL && place->source == NULL; i++) {
-        place->source = tsr_checkpoint_find(checkpoint, names[i]);
+    (void)snprintf(first, sizeof(first), "%.*s", (int)(rest - name), name);
+    for (size_t i = 0; i < (is_folder ? sizeof(forms) / sizeof(forms[0]) : 1); i++) {
+        (void)snprintf(whole, sizeof(whole), forms[i], first, rest);
+        place->source = tsr_checkpoint_find(checkpoint, whole);
         if (place->source == NULL || place->source->encoding == TSR_ENCODING_COUNT) {
-            TSR_TRY(look_up_packed(place, checkpoint, config, names[i]));
+            TSR_TRY(look_up_packed(place, checkpoint, config, whole));
+        }
+        if (place->source != NULL) {
+            break;
         }
     }
     return TSR_OK;
@@ -433,15 +444,35 @@ static bool ends_with(const tsr_stored_tensor *t, const char *ending)
 bool tsr_weight_place_is_ignored(const tsr_stored_tensor *t, const tsr_config *config)
 {
     static const char *const endings[] = {
-        ".rotary_emb.inv_freq", ".attn.masked_bias",        ".attention.masked_bias",
-        "rope_freqs.weight",    "rope_factors_long.weight", "rope_factors_short.weight",
+        ".rotary_emb.inv_freq",
+        ".attn.masked_bias",
+        ".attention.masked_bias",
+        "rope_freqs.weight",
+        "rope_factors_long.weight",
+        "rope_factors_short.weight",
         ".input_scale", // of activations, which stay as they are
+        ".k_scale",
+        ".v_scale", // of a cache in 8 bits: ours has its own
+    };
+    static const char *const beginnings[] = {
+        // What looks at images.
+        "vision_tower.",
+        "multi_modal_projector.",
+        "model.vision_tower.",
+        "model.multi_modal_projector.",
     };
     // Old files keep the triangle of the causal mask as a bias of attention itself.
     static const char *const masks[] = {".attn.bias", ".attention.bias"};
 
     for (size_t i = 0; i < sizeof(endings) / sizeof(endings[0]); i++) {
         if (ends_with(t, endings[i])) {
+            return true;
+        }
+    }
+    for (size_t i = 0; i < sizeof(beginnings) / sizeof(beginnings[0]); i++) {
+        const size_t n = strlen(beginnings[i]);
+
+        if (t->name.n_bytes > n && memcmp(t->name.bytes, beginnings[i], n) == 0) {
             return true;
         }
     }

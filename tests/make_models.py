@@ -50,6 +50,12 @@ MODELS = {
                                      _remove_final_layer_norm=True, enable_bias=False)),
     "own_bloom_7": ("bloom", heads(7, 7, 56, apply_residual_connection_post_layernorm=True)),
     "own_mpt_10": ("mpt", {"n_heads": 10, "d_model": 60, "max_seq_len": 256, "attn_config": {"clip_qkv": 0.8}}),
+    "own_olmo_5": ("olmo", heads(5, 1, 60, intermediate_size=67, clip_qkv=0.9)),
+    "own_gemma3_images_7": ("gemma3", {
+        "text_config": {**COMMON, **heads(7, 7, 63, head_dim=10, intermediate_size=67, sliding_window=19, query_pre_attn_scalar=12,
+                                          num_hidden_layers=3, layer_types=["sliding_attention", "full_attention", "sliding_attention"])},
+        "vision_config": {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
+                          "image_size": 28, "patch_size": 14}, "mm_tokens_per_image": 4}),
     "own_gptq8_act_7": ("llama", heads(7, 1, 224, intermediate_size=160, num_hidden_layers=1,
                                          gptq={"bits": 8, "group_size": 32})),
 }
