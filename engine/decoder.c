@@ -101,31 +101,49 @@ tsr_status tsr_decoder_norm(const tsr_decoder *d, tsr_tensor out, tsr_tensor x,
                : tsr_layernorm(d->parts.dev, out, x, norm->weight, norm->bias, eps);
 }
 
-/* room->normed = norm(x), or x itself where the layer has no such norm. */
+/* out = norm(x), or x itself where the model has no such norm. */
+static tsr_status norm_or_copy(const tsr_decoder *d, tsr_tensor out, tsr_tensor x,
+                               const tsr_norm *norm)
+{
+    const int n_cols = (int)x.n_cols;
+
+    if (norm->weight.data != NULL) {
+        return tsr_decoder_norm(d, out, x, norm);
+    }
+    return out.data == x.data ? TSR_OK
+                              : tsr_copy_heads(d->parts.dev, out, n_cols, 0, x, n_cols, 0, n_cols);
+}
+
+/* room->normed, what attention or the feed-forward reads. */
 static tsr_status norm_input(const tsr_decoder *d, const tsr_decoder_room *room,
                              const tsr_norm *norm)
 {
-    return norm->weight.data != NULL
-               ? tsr_decoder_norm(d, room->normed, room->x, norm)
-               : tsr_copy_heads(d->parts.dev, room->normed, (int)room->x.n_cols, 0, room->x,
-                                (int)room->x.n_cols, 0, (int)room->x.n_cols);
+    static const tsr_norm none = {0};
+
+    if (!d->parts.config->norms_stay) {
+        return norm_or_copy(d, room->normed, room->x, norm);
+    }
+    TSR_TRY(norm_or_copy(d, room->x, room->x, norm));
+    return norm_or_copy(d, room->normed, room->x, &none);
 }
 
-/* The ranks' parts have met: x += scale * norm(their sum + bias). */
+/* The ranks' parts have met: x += scale * norm(their sum + bias), or where norms stay
+ * x = norm(x + scale * (their sum + bias)). */
 static tsr_status join(const tsr_decoder *d, const tsr_decoder_room *room,
                        const tsr_decoder_sum *sum, tsr_tensor bias, const tsr_norm *norm)
 {
     const float scale = d->parts.config->residual_scale;
+    const bool stays = d->parts.config->norms_stay;
     tsr_device *dev = d->parts.dev;
 
-    if (norm->weight.data == NULL && scale == 1) {
-        return tsr_add_sums(dev, room->x, sum->parts, sum->n_parts, bias);
+    if (scale == 1 && (stays || norm->weight.data == NULL)) {
+        TSR_TRY(tsr_add_sums(dev, room->x, sum->parts, sum->n_parts, bias));
+    } else {
+        TSR_TRY(tsr_narrow(dev, room->joining, sum->parts, sum->n_parts, bias));
+        TSR_TRY(stays ? TSR_OK : norm_or_copy(d, room->joining, room->joining, norm));
+        TSR_TRY(tsr_add_scaled(dev, room->x, room->joining, scale));
     }
-    TSR_TRY(tsr_narrow(dev, room->joining, sum->parts, sum->n_parts, bias));
-    if (norm->weight.data != NULL) {
-        TSR_TRY(tsr_decoder_norm(d, room->joining, room->joining, norm));
-    }
-    return tsr_add_scaled(dev, room->x, room->joining, scale);
+    return stays ? norm_or_copy(d, room->x, room->x, norm) : TSR_OK;
 }
 
 /* This rank's part of what the feed-forward gives for room->normed. */
@@ -176,6 +194,33 @@ static tsr_status run_layer(tsr_decoder *d, const tsr_decoder_room *room, int la
     return join(d, room, &sum, w->down.bias, &w->ff_post_norm);
 }
 
+/* The rows of the learned positions, put into this rank's part or added to it. */
+static tsr_status embed_positions(const tsr_decoder *d, tsr_tensor own, tsr_tensor positions,
+                                  bool add)
+{
+    const tsr_decoder_parts *p = &d->parts;
+
+    return tsr_embed(p->dev, own, positions, &p->weights->positions.weight,
+                     p->shard->positions.first - p->config->position_offset, add);
+}
+
+/* From the embedding's width to the layers'; positions, where they are learned, have the latter. */
+static tsr_status widen(tsr_decoder *d, const tsr_decoder_room *room, tsr_tensor positions)
+{
+    const tsr_decoder_parts *p = &d->parts;
+    const tsr_tensor own = tsr_decoder_own_part(d, room->x.n_rows, p->config->shape.dim);
+    const tsr_product up = {&p->weights->embed_up.weight, room->x, p->weights->embed_up.bias};
+    tsr_decoder_sum sum;
+
+    TSR_TRY(tsr_matmul(p->dev, &up, 1, room->embedded, p->activations));
+    if (!tsr_config_has(p->config, TSR_ROLE_POSITIONS)) {
+        return TSR_OK;
+    }
+    TSR_TRY(embed_positions(d, own, positions, false));
+    TSR_TRY(tsr_decoder_meet(d, own.n_rows, own.n_cols, &sum));
+    return tsr_add_sums(p->dev, room->x, sum.parts, sum.n_parts, (tsr_tensor){0});
+}
+
 /* Each rank puts in the rows of its part of the tables and zeros for the rest. */
 static tsr_status embed(tsr_decoder *d, const tsr_decoder_room *room, tsr_tensor tokens,
                         tsr_tensor positions)
@@ -183,22 +228,22 @@ static tsr_status embed(tsr_decoder *d, const tsr_decoder_room *room, tsr_tensor
     const tsr_decoder_parts *p = &d->parts;
     const tsr_config *config = p->config;
     const tsr_weights *w = p->weights;
-    const int64_t n_rows = tokens.n_cols;
-    const tsr_tensor own = tsr_decoder_own_part(d, n_rows, config->shape.dim);
+    const bool narrow = tsr_config_has(config, TSR_ROLE_EMBED_UP);
+    const tsr_tensor own = tsr_decoder_own_part(d, tokens.n_cols, config->embed_dim);
     tsr_decoder_sum sum;
 
     TSR_TRY(tsr_embed(p->dev, own, tokens, &w->embed.weight, p->shard->vocab.first, false));
-    if (tsr_config_has(config, TSR_ROLE_POSITIONS)) {
-        TSR_TRY(tsr_embed(p->dev, own, positions, &w->positions.weight,
-                          p->shard->positions.first - config->position_offset, true));
+    if (tsr_config_has(config, TSR_ROLE_POSITIONS) && !narrow) {
+        TSR_TRY(embed_positions(d, own, positions, true));
     }
-    TSR_TRY(tsr_decoder_meet(d, n_rows, config->shape.dim, &sum));
-    TSR_TRY(tsr_narrow(p->dev, room->x, sum.parts, sum.n_parts, (tsr_tensor){0}));
+    TSR_TRY(tsr_decoder_meet(d, own.n_rows, own.n_cols, &sum));
+    TSR_TRY(tsr_narrow(p->dev, narrow ? room->embedded : room->x, sum.parts, sum.n_parts,
+                       (tsr_tensor){0}));
+    TSR_TRY(narrow ? widen(d, room, positions) : TSR_OK);
     if (config->embed_scale != 1) {
         TSR_TRY(tsr_scale(p->dev, room->x, config->embed_scale, 0));
     }
-    return w->embed_norm.weight.data != NULL ? tsr_decoder_norm(d, room->x, room->x, &w->embed_norm)
-                                             : TSR_OK;
+    return norm_or_copy(d, room->x, room->x, &w->embed_norm);
 }
 
 /* The turns of every row, for each rope. Where long sequences turn otherwise than short ones, their
@@ -244,14 +289,18 @@ tsr_status tsr_decoder_logits(tsr_decoder *d, tsr_tensor *logits, tsr_tensor row
     const tsr_decoder_parts *p = &d->parts;
     const tsr_config *config = p->config;
     const tsr_tensor wanted = tsr_tensor_rows(d->room.wanted, rows.n_cols);
+    const tsr_tensor narrow = tsr_tensor_rows(d->room.wanted_narrow, rows.n_cols);
+    const bool narrows = tsr_config_has(config, TSR_ROLE_HEAD_DOWN);
+    const tsr_product down = {&p->weights->head_down.weight, narrow, p->weights->head_down.bias};
     const tsr_product head = {.weight = &p->weights->head.weight,
                               .out = tsr_tensor_rows(d->room.logits, rows.n_cols),
                               .bias = p->weights->head.bias};
 
     // The final norm is taken of the wanted rows only, the residual stream stays as it is.
     TSR_TRY(tsr_gather_rows(p->dev, wanted, d->room.x, rows));
-    TSR_TRY(tsr_decoder_norm(d, wanted, wanted, &p->weights->final_norm));
-    TSR_TRY(tsr_matmul(p->dev, &head, 1, wanted, p->activations));
+    TSR_TRY(norm_or_copy(d, wanted, wanted, &p->weights->final_norm));
+    TSR_TRY(narrows ? tsr_matmul(p->dev, &down, 1, wanted, p->activations) : TSR_OK);
+    TSR_TRY(tsr_matmul(p->dev, &head, 1, narrows ? narrow : wanted, p->activations));
     if (config->logit_scale != 1 || config->logit_cap > 0) {
         TSR_TRY(tsr_scale(p->dev, head.out, config->logit_scale, config->logit_cap));
     }
@@ -265,7 +314,7 @@ tsr_status tsr_decoder_hidden(tsr_decoder *d, tsr_tensor *hidden, int64_t first,
     tsr_tensor rows = tsr_tensor_rows(d->room.x, n);
 
     rows.data = (float *)rows.data + first * rows.stride;
-    TSR_TRY(tsr_decoder_norm(d, normed, rows, &d->parts.weights->final_norm));
+    TSR_TRY(norm_or_copy(d, normed, rows, &d->parts.weights->final_norm));
     *hidden = normed;
     return TSR_OK;
 }

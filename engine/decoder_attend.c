@@ -74,6 +74,9 @@ static tsr_status project(tsr_decoder *d, const tsr_decoder_room *room, int laye
                                     {&w->v.weight, room->v, w->v.bias}};
 
     TSR_TRY(tsr_matmul(dev, products, l->makes_kv ? 3 : 1, room->normed, d->parts.activations));
+    for (int i = 0; config->qkv_clip > 0 && i < (l->makes_kv ? 3 : 1); i++) {
+        TSR_TRY(tsr_clip(dev, products[i].out, config->qkv_clip));
+    }
     if (tsr_config_has(config, TSR_ROLE_Q_WIDE_NORM)) {
         TSR_TRY(norm_wide(d, room, w, l->makes_kv));
     }

@@ -68,6 +68,8 @@ static void lay_out(tsr_decoder_room *room, cutter *c, const tsr_decoder_parts *
     const int64_t rows = p->max_rows;
     const int64_t kv_dim = p->shard->kv_heads.count * shape->head_dim;
 
+    room->embedded =
+        cut_f32(c, rows, tsr_config_has(config, TSR_ROLE_EMBED_UP) ? config->embed_dim : 0);
     room->x = cut_f32(c, rows, shape->dim);
     room->normed = cut_f32(c, rows, shape->dim);
     room->joining = cut_f32(c, rows, joins_late(config) ? shape->dim : 0);
@@ -84,6 +86,9 @@ static void lay_out(tsr_decoder_room *room, cutter *c, const tsr_decoder_parts *
         lay_out_experts(room, c, p);
     }
     room->wanted = cut_f32(c, TSR_DECODER_HEAD_ROWS, shape->dim);
+    room->wanted_narrow =
+        cut_f32(c, TSR_DECODER_HEAD_ROWS,
+                tsr_config_has(config, TSR_ROLE_HEAD_DOWN) ? config->embed_dim : 0);
     room->logits = cut_f32(c, TSR_DECODER_HEAD_ROWS, p->shard->vocab.count);
     for (int i = 0; i < config->n_ropes; i++) {
         room->angles[i] = cut_f32(c, rows, config->n_rot);
@@ -186,6 +191,7 @@ tsr_decoder_room tsr_decoder_room_rows(const tsr_decoder *d, int64_t n_rows)
 {
     tsr_decoder_room room = d->room;
     tsr_tensor *const all[] = {
+        &room.embedded,
         &room.x,
         &room.normed,
         &room.joining,

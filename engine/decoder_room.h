@@ -13,9 +13,10 @@ extern "C" {
 
 /* R is max_rows. What a model does not need has no columns. */
 typedef struct tsr_decoder_room {
-    tsr_tensor x;       /* f32 [R, dim] the residual stream, whole on every rank */
-    tsr_tensor normed;  /* f32 [R, dim] what attention and feed-forward read */
-    tsr_tensor joining; /* f32 [R, dim] what they give, where it is not added at once */
+    tsr_tensor embedded; /* f32 [R, embed_dim] where that is not dim */
+    tsr_tensor x;        /* f32 [R, dim] the residual stream, whole on every rank */
+    tsr_tensor normed;   /* f32 [R, dim] what attention and feed-forward read */
+    tsr_tensor joining;  /* f32 [R, dim] what they give, where it is not added at once */
     tsr_tensor angles[TSR_CONFIG_ROPES]; /* f32 [R, n_rot] */
     tsr_tensor q;                        /* f32 [R, own heads * head_dim] */
     tsr_tensor k;                        /* f32 [R, own KV heads * head_dim] */
@@ -43,6 +44,7 @@ typedef struct tsr_decoder_room {
     tsr_tensor shared_up;
 
     tsr_tensor wanted;                        /* f32 [HEAD_ROWS, dim] */
+    tsr_tensor wanted_narrow;                 /* f32 [HEAD_ROWS, embed_dim] likewise */
     tsr_tensor logits;                        /* f32 [HEAD_ROWS, own vocabulary] */
     tsr_tensor frequencies[TSR_CONFIG_ROPES]; /* f64 [1, n_rot / 2] */
     tsr_tensor slopes;                        /* f32 [1, own heads] */

@@ -105,8 +105,8 @@ typedef struct tsr_model_facts {
     uint64_t file_bytes;
     const char *tokenizer; /* "gpt2 (smollm)" */
     int n_tokens;          /* of the tokenizer */
-    int n_merges;
-    int32_t bos; /* -1: none */
+    int n_merges;          /* a GGUF lists; 0 of a folder */
+    int32_t bos;           /* -1: none */
     int32_t eos;
     const char *chat_form;     /* "ChatML", "Llama 3", "other" or "none" */
     const char *chat_template; /* the text itself; "" if none */

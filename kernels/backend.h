@@ -19,6 +19,7 @@ typedef tsr_status tsr_narrow_fn(tsr_device *dev, tsr_tensor x, const tsr_tensor
                                  int n_parts, tsr_tensor bias);
 typedef tsr_status tsr_add_scaled_fn(tsr_device *dev, tsr_tensor x, tsr_tensor y, float factor);
 typedef tsr_status tsr_scale_fn(tsr_device *dev, tsr_tensor x, float factor, float cap);
+typedef tsr_status tsr_clip_fn(tsr_device *dev, tsr_tensor x, float limit);
 typedef tsr_status tsr_layernorm_fn(tsr_device *dev, tsr_tensor out, tsr_tensor x,
                                     tsr_tensor weight, tsr_tensor bias, float eps);
 typedef tsr_status tsr_square_sums_fn(tsr_device *dev, tsr_tensor sums, tsr_tensor x, int head_dim);
@@ -104,6 +105,7 @@ typedef struct tsr_backend {
     tsr_activate_fn *activate;
     tsr_add_scaled_fn *add_scaled;
     tsr_scale_fn *scale;
+    tsr_clip_fn *clip;
     tsr_layernorm_fn *layernorm;
     tsr_square_sums_fn *square_sums;
     tsr_rmsnorm_shared_fn *rmsnorm_shared;
@@ -141,6 +143,7 @@ tsr_matmul_fn tsr_matmul_cpu;
 tsr_activate_fn tsr_activate_cpu;
 tsr_add_scaled_fn tsr_add_scaled_cpu;
 tsr_scale_fn tsr_scale_cpu;
+tsr_clip_fn tsr_clip_cpu;
 tsr_layernorm_fn tsr_layernorm_cpu;
 tsr_square_sums_fn tsr_square_sums_cpu;
 tsr_rmsnorm_shared_fn tsr_rmsnorm_shared_cpu;
@@ -168,6 +171,7 @@ tsr_matmul_fn tsr_matmul_cuda;
 tsr_activate_fn tsr_activate_cuda;
 tsr_add_scaled_fn tsr_add_scaled_cuda;
 tsr_scale_fn tsr_scale_cuda;
+tsr_clip_fn tsr_clip_cuda;
 tsr_layernorm_fn tsr_layernorm_cuda;
 tsr_square_sums_fn tsr_square_sums_cuda;
 tsr_rmsnorm_shared_fn tsr_rmsnorm_shared_cuda;

@@ -97,6 +97,7 @@ static const tsr_backend backend = {
     .activate = tsr_activate_cpu,
     .add_scaled = tsr_add_scaled_cpu,
     .scale = tsr_scale_cpu,
+    .clip = tsr_clip_cpu,
     .layernorm = tsr_layernorm_cpu,
     .square_sums = tsr_square_sums_cpu,
     .rmsnorm_shared = tsr_rmsnorm_shared_cpu,

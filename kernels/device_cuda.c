@@ -256,6 +256,7 @@ static const tsr_backend backend = {
     .activate = tsr_activate_cuda,
     .add_scaled = tsr_add_scaled_cuda,
     .scale = tsr_scale_cuda,
+    .clip = tsr_clip_cuda,
     .layernorm = tsr_layernorm_cuda,
     .square_sums = tsr_square_sums_cuda,
     .rmsnorm_shared = tsr_rmsnorm_shared_cuda,

@@ -274,6 +274,16 @@ static __global__ void scale_rows(tsr_rows<float> x, int64_t n_cols, float facto
     }
 }
 
+static __global__ void clip_rows(tsr_rows<float> x, int64_t n_cols, float limit)
+{
+    TSR_EACH_COLUMN(c, n_cols)
+    {
+        const float v = x[blockIdx.x][c];
+
+        x[blockIdx.x][c] = v > limit ? limit : v < -limit ? -limit : v;
+    }
+}
+
 static __global__ void add_scaled_rows(tsr_rows<float> x, tsr_rows<const float> y, int64_t n_cols,
                                        float factor)
 {
@@ -287,6 +297,14 @@ extern "C" tsr_status tsr_scale_cuda(tsr_device *dev, tsr_tensor x, float factor
 {
     scale_rows<<<tsr_grid_of(x.n_rows, x.n_cols), TSR_ROW_THREADS, 0, tsr_cuda_queue(dev)>>>(
         tsr_rows_of<float>(x), x.n_cols, factor, cap);
+    TSR_CUDA_LAUNCHED();
+    return TSR_OK;
+}
+
+extern "C" tsr_status tsr_clip_cuda(tsr_device *dev, tsr_tensor x, float limit)
+{
+    clip_rows<<<tsr_grid_of(x.n_rows, x.n_cols), TSR_ROW_THREADS, 0, tsr_cuda_queue(dev)>>>(
+        tsr_rows_of<float>(x), x.n_cols, limit);
     TSR_CUDA_LAUNCHED();
     return TSR_OK;
 }

@@ -76,6 +76,9 @@ TSR_MUST_CHECK tsr_status tsr_add_scaled(tsr_device *dev, tsr_tensor x, tsr_tens
 /* x = factor * x; then, with cap > 0, x = cap * tanh(x / cap).  f32 */
 TSR_MUST_CHECK tsr_status tsr_scale(tsr_device *dev, tsr_tensor x, float factor, float cap);
 
+/* Each x below -limit becomes -limit, each above limit becomes limit; limit > 0.  f32 */
+TSR_MUST_CHECK tsr_status tsr_clip(tsr_device *dev, tsr_tensor x, float limit);
+
 /*
  * out[r, c] = x[r, c] / sqrt(mean_c(x[r, :]^2) + eps) * weight[r % p, c]     (Zhang & Sennrich,
  * arXiv 1910.07467) out f32 [n, dim], may be x;  x f32 [n, dim];  weight f32 [p, dim] Squares are

@@ -75,6 +75,18 @@ tsr_status tsr_scale(tsr_device *dev, tsr_tensor x, float factor, float cap)
     return dev->backend->scale(dev, x, factor, cap);
 }
 
+tsr_status tsr_clip(tsr_device *dev, tsr_tensor x, float limit)
+{
+    TSR_TRY(tsr_ops_check_tensor(dev, "clip", "x", x, TSR_DTYPE_F32, TSR_OPS_ANY, TSR_OPS_ANY));
+    if (!(limit > 0)) {
+        return tsr_fail(TSR_ERR_ARG, "clip: a limit of %g", (double)limit);
+    }
+    if (tsr_ops_check_empty(x)) {
+        return TSR_OK;
+    }
+    return dev->backend->clip(dev, x, limit);
+}
+
 /* Rows of a norm's weight: one for all rows of x, or one for each of p rows that follow one
  * another.
  */

@@ -148,6 +148,32 @@ static void activations_are_what_their_formulas_say_in_every_set(void **state)
     }
 }
 
+static void clipping_cuts_what_is_beyond_the_limit_and_nothing_else(void **state)
+{
+    uint64_t seed = 6;
+    const tsr_tensor x = make_random(TSR_DTYPE_F32, 5, 37, &seed);
+    const tsr_tensor was = make_random(TSR_DTYPE_F32, 5, 37, &seed);
+    int n_cut = 0;
+
+    (void)state;
+    for (int64_t r = 0; r < 5; r++) {
+        memcpy(f32_row(was, r), f32_row(x, r), 37 * sizeof(float));
+    }
+    assert_int_equal(tsr_clip(dev, x, 0.25F), TSR_OK);
+    for (int64_t r = 0; r < 5; r++) {
+        for (int64_t c = 0; c < 37; c++) {
+            const float before = f32_row(was, r)[c];
+
+            assert_true(f32_row(x, r)[c] == fmaxf(-0.25F, fminf(0.25F, before)));
+            n_cut += fabsf(before) > 0.25F;
+        }
+    }
+    assert_in_range(n_cut, 5, 5 * 37 - 5);
+    assert_int_equal(tsr_clip(dev, x, 0), TSR_ERR_ARG);
+    free_window(x);
+    free_window(was);
+}
+
 static void scales_and_caps_are_what_their_formulas_say(void **state)
 {
     uint64_t seed = 5;
@@ -324,6 +350,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(layernorm_is_what_the_formula_says_in_every_set),
         cmocka_unit_test(activations_are_what_their_formulas_say_in_every_set),
+        cmocka_unit_test(clipping_cuts_what_is_beyond_the_limit_and_nothing_else),
         cmocka_unit_test(scales_and_caps_are_what_their_formulas_say),
         cmocka_unit_test(a_norm_over_parts_does_not_depend_on_how_they_are_cut),
         cmocka_unit_test(routes_go_to_the_best_experts_and_weights_are_their_softmax),

@@ -314,6 +314,14 @@ static tsr_status scale(tsr_device *dev, tsr_tensor x, float factor, float cap)
     RUN_TWICE(dev, tsr_scale(gpu, out, factor, cap));
 }
 
+static tsr_status clip(tsr_device *dev, tsr_tensor x, float limit)
+{
+    ON_PLAIN_C(clip, dev, x, limit);
+    const tsr_tensor out = put_window(x, true);
+
+    RUN_TWICE(dev, tsr_clip(gpu, out, limit));
+}
+
 static tsr_status layernorm(tsr_device *dev, tsr_tensor out, tsr_tensor x, tsr_tensor weight,
                             tsr_tensor bias, float eps)
 {
@@ -517,6 +525,7 @@ tsr_status __wrap_tsr_device_open(tsr_device **out, const tsr_device_options *op
     mirrored.activate = activate;
     mirrored.add_scaled = add_scaled;
     mirrored.scale = scale;
+    mirrored.clip = clip;
     mirrored.layernorm = layernorm;
     mirrored.square_sums = square_sums;
     mirrored.rmsnorm_shared = rmsnorm_shared;
