@@ -32,6 +32,7 @@ typedef struct tsr_layer_config {
     int kv_layer;    /* which of the cache's layers it reads */
     int group;       /* of that: whose blocks it is in, */
     int group_layer; /* and which layer of such a block it is */
+    bool by_token;   /* of that: its keys lie by token, because some reader has a stride */
     int rope;        /* which of config->ropes turns its queries and keys; -1: none does */
     bool experts;    /* a mixture of experts in the place of the feed-forward */
     int64_t window;  /* the last so many positions are seen; 0: all */

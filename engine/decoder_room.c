@@ -157,6 +157,8 @@ tsr_status tsr_decoder_room_make(tsr_decoder *d)
     d->n_bytes = count.n_bytes;
     fill.memory = d->memory;
     lay_out(&d->room, &fill, p);
+    d->by_token = *tsr_kv_store_view(p->kv, 0).layout;
+    d->by_token.by_token = true;
     for (int i = 0; i <= TSR_CONFIG_ROPES; i++) {
         const bool turns = i < p->config->n_ropes;
 

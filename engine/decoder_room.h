@@ -64,6 +64,7 @@ struct tsr_decoder {
     tsr_decoder_room room;
     tsr_decoder_sorting sorting;
     tsr_kv_drift drifts[TSR_CONFIG_ROPES + 1]; /* of keys, by their rope; the last has none */
+    tsr_kv_layout by_token;                    /* the cache's, of layers that see single tokens */
     void *memory;                              /* owned: the room lies in it */
     size_t n_bytes;
 };

@@ -207,6 +207,10 @@ static tsr_status check_attention(const tsr_device *dev, const char *op,
             TSR_ERR_ARG, "%s: a window of %lld, a stride of %lld and %lld local positions", op,
             (long long)shape->window, (long long)shape->stride, (long long)shape->local);
     }
+    if (shape->stride > 0 && !layout->by_token) {
+        return tsr_fail(TSR_ERR_ARG, "%s: a stride of %lld over keys that do not lie by token", op,
+                        (long long)shape->stride);
+    }
     if (!(shape->slopes_scale >= 0) || (shape->slopes_scale > 0 && shape->softcap > 0)) {
         return tsr_fail(TSR_ERR_ARG, "%s: slopes scaled by %g and a soft cap of %g", op,
                         (double)shape->slopes_scale, (double)shape->softcap);

@@ -322,10 +322,21 @@ enum {
  * (Milakov & Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135). Runs start at multiples
  * of 256; those in which a row sees nothing are left out for it. A sink is merged last, as a run
  * with l_run = 1 and o_run = 0.
+ *
+ * With a stride, what a row sees beyond the last `local` positions is taken first, in far runs:
+ * each is 256 * stride positions long, from multiples of that on, and a row sees at most 256 of it.
+ * Then come the last `local` ones in runs as above. The layout of such a layer must be by token.
  */
 TSR_MUST_CHECK tsr_status tsr_attention(tsr_device *dev, tsr_tensor out, tsr_tensor q,
                                         const tsr_kv_view *kv, const tsr_batch *batch,
                                         const tsr_attention_shape *shape);
+
+/* Far runs in sequences that are so long at most; runs of tsr_attention_part are counted from them
+ * on, near ones behind. */
+static inline int64_t tsr_attention_far_runs(const tsr_attention_shape *shape, int64_t longest)
+{
+    return shape->stride == 0 ? 0 : (longest - 1) / (TSR_ATTENTION_RUN * shape->stride) + 1;
+}
 
 /*
  * The results of some runs, not merged. Column block (run - first_run) * n_heads + h belongs to

@@ -47,7 +47,7 @@ static void open_cache(cache *c, tsr_device *dev, int block_tokens, tsr_kv_type 
     const int blocks = CONTEXT / block_tokens;
 
     c->layout =
-        (tsr_kv_layout){N_LAYERS, N_KV_HEADS, HEAD_DIM, HEAD_DIM, block_tokens, type, false};
+        (tsr_kv_layout){N_LAYERS, N_KV_HEADS, HEAD_DIM, HEAD_DIM, block_tokens, type, false, false};
     tsr_kv_drift_init(&c->drift, HEAD_DIM, NULL, 0, 0, TSR_ROPE_INTERLEAVED);
     c->view = (tsr_kv_view){.block_bytes = tsr_kv_layout_block_bytes(&c->layout),
                             .layout = &c->layout,

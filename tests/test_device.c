@@ -176,7 +176,7 @@ static void scratch_for_larger_operands_is_no_smaller(void **state)
 
 static void layouts_that_kernels_do_not_know_are_refused(void **state)
 {
-    const tsr_kv_layout good = {30, 3, 64, 64, 16, TSR_KV_TYPE_F16, false};
+    const tsr_kv_layout good = {30, 3, 64, 64, 16, TSR_KV_TYPE_F16, false, false};
     const tsr_kv_layout bad[] = {
         {0, 3, 64, 64, 16, TSR_KV_TYPE_F16, false},   {30, -1, 64, 64, 16, TSR_KV_TYPE_F16, false},
         {30, 3, 577, 64, 16, TSR_KV_TYPE_F16, false}, {30, 3, 64, 577, 16, TSR_KV_TYPE_F16, false},
@@ -195,8 +195,8 @@ static void layouts_that_kernels_do_not_know_are_refused(void **state)
 
 static void a_block_is_as_large_as_its_heads(void **state)
 {
-    const tsr_kv_layout even = {30, 3, 64, 64, 16, TSR_KV_TYPE_F16, false};
-    const tsr_kv_layout padded = {2, 5, 40, 40, 32, TSR_KV_TYPE_F32, false};
+    const tsr_kv_layout even = {30, 3, 64, 64, 16, TSR_KV_TYPE_F16, false, false};
+    const tsr_kv_layout padded = {2, 5, 40, 40, 32, TSR_KV_TYPE_F32, false, false};
 
     (void)state;
     assert_int_equal(tsr_kv_layout_block_bytes(&even), 30 * 3 * 2 * 64 * 16 * 2);
