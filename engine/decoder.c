@@ -29,6 +29,7 @@ static size_t scratch_bytes(const tsr_decoder_parts *parts, tsr_device_kind kind
             (int)larger(tsr_config_key_dim(parts->config), tsr_config_value_dim(parts->config)),
         .context = parts->context,
         .n_seqs = parts->max_seqs,
+        .n_expert_rows = tsr_decoder_expert_rows(parts),
     };
 
     return tsr_ops_scratch_bytes(kind, n_threads, &limits);
@@ -49,6 +50,7 @@ tsr_status tsr_decoder_create(tsr_decoder **out, const tsr_decoder_parts *parts)
         return tsr_fail(TSR_ERR_NOMEM, "no memory for the decoder");
     }
     decoder->parts = *parts;
+    decoder->experts_are_alike = tsr_decoder_experts_are_alike(parts);
     TSR_TRY_GOTO(st, fail, tsr_decoder_room_make(decoder));
     TSR_TRY_GOTO(st, fail,
                  tsr_device_reserve_scratch(
@@ -109,6 +111,14 @@ static tsr_status norm_input(const tsr_decoder *d, const tsr_decoder_room *room,
                ? tsr_decoder_norm(d, room->normed, room->x, norm)
                : tsr_copy_heads(d->parts.dev, room->normed, (int)room->x.n_cols, 0, room->x,
                                 (int)room->x.n_cols, 0, (int)room->x.n_cols);
+}
+
+bool tsr_decoder_is_queued(const tsr_decoder *d, int64_t n_rows)
+{
+    const tsr_config *config = d->parts.config;
+
+    return config->rope_switch == 0 && (config->shape.n_experts == 0 ||
+                                        (d->experts_are_alike && n_rows <= TSR_DECODER_MIXED_ROWS));
 }
 
 /* The ranks' parts have met: x += scale * norm(their sum + bias). */

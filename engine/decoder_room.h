@@ -32,12 +32,14 @@ typedef struct tsr_decoder_room {
     tsr_tensor routes;        /* f32 [R, experts] the router's logits */
     tsr_tensor chosen;        /* i32 [R, used] */
     tsr_tensor chosen_weight; /* f32 [R, used] */
+    tsr_tensor chosen_place;  /* i32 [R, used] where each choice is, by expert */
+    tsr_tensor expert_start;  /* i32 [1, experts + 1] */
     tsr_tensor expert_rows;   /* i32 [1, R * used] rows by expert */
     tsr_tensor expert_weight; /* f32 [1, R * used] */
-    tsr_tensor expert_x;      /* f32 [R, dim] */
-    tsr_tensor expert_gate;   /* f32 [R, own columns of an expert] */
+    tsr_tensor expert_x;      /* f32 [S, dim], S the rows of tsr_decoder_expert_rows() */
+    tsr_tensor expert_gate;   /* f32 [S, own columns of an expert] */
     tsr_tensor expert_up;
-    tsr_tensor expert_sum;   /* f64 [R, dim] */
+    tsr_tensor expert_sum;   /* f64 [S, dim] */
     tsr_tensor shared_scale; /* f32 [R, 1] */
     tsr_tensor shared_gate;  /* f32 [R, own columns of the shared expert] */
     tsr_tensor shared_up;
@@ -48,25 +50,26 @@ typedef struct tsr_decoder_room {
     tsr_tensor slopes;                        /* f32 [1, own heads] */
 } tsr_decoder_room;
 
-/* On the host: the chosen experts of a batch, sorted. */
-typedef struct tsr_decoder_sorting {
-    int32_t *chosen; /* [R * used] */
-    float *weight;
-    int32_t *rows; /* [R * used] by expert, rising */
-    float *row_weight;
-    int64_t *start; /* [experts + 1] */
-} tsr_decoder_sorting;
+enum {
+    /* Steps of so many rows have all their experts computed at once, without the host; in larger
+       ones each expert's rows take turns in the same room. */
+    TSR_DECODER_MIXED_ROWS = 64
+};
 
 struct tsr_decoder {
     tsr_decoder_parts parts;
     tsr_decoder_room room;
-    tsr_decoder_sorting sorting;
+    int32_t *expert_start;  /* [experts + 1] on the host, owned */
+    bool experts_are_alike; /* in format and distance, so that they can be computed at once */
     tsr_kv_drift drifts[TSR_CONFIG_ROPES + 1]; /* of keys, by their rope; the last has none */
     void *memory;                              /* owned: the room lies in it */
     size_t n_bytes;
 };
 
-/* Bytes that making one takes, with what is sorted on the host. */
+/* Rows that experts compute at a time, at most. */
+int64_t tsr_decoder_expert_rows(const tsr_decoder_parts *parts);
+
+/* Bytes that making one takes. */
 size_t tsr_decoder_room_bytes(const tsr_decoder_parts *parts);
 
 /* Errors: NOMEM. */
@@ -105,6 +108,9 @@ static inline tsr_tensor tsr_decoder_columns(tsr_tensor t, int64_t first, int64_
  * tables are found here. */
 TSR_MUST_CHECK tsr_status tsr_decoder_attend(tsr_decoder *d, const tsr_decoder_room *room,
                                              int layer, const tsr_batch *batch);
+
+/* Whether the experts of every layer are. */
+bool tsr_decoder_experts_are_alike(const tsr_decoder_parts *parts);
 
 /* The same of a layer's mixture of experts. */
 TSR_MUST_CHECK tsr_status tsr_decoder_mix(tsr_decoder *d, const tsr_decoder_room *room, int layer);

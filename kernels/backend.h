@@ -27,6 +27,15 @@ typedef tsr_status tsr_rmsnorm_shared_fn(tsr_device *dev, tsr_tensor x, const ts
                                          float eps);
 typedef tsr_status tsr_route_fn(tsr_device *dev, tsr_tensor ids, tsr_tensor weights,
                                 tsr_tensor logits, const tsr_routing *routing);
+typedef tsr_status tsr_sort_experts_fn(tsr_device *dev, tsr_tensor start, tsr_tensor rows,
+                                       tsr_tensor weights, tsr_tensor places, tsr_tensor ids,
+                                       tsr_tensor chosen);
+typedef tsr_status tsr_matmul_experts_fn(tsr_device *dev, const tsr_expert_product *products,
+                                         int n_products, tsr_tensor x, tsr_tensor start,
+                                         int64_t most_rows, tsr_activations activations);
+typedef tsr_status tsr_add_experts_fn(tsr_device *dev, tsr_tensor sums, tsr_tensor parts,
+                                      tsr_tensor ids, tsr_tensor places, tsr_tensor weights,
+                                      tsr_tensor bias, int64_t first, int64_t n_here);
 typedef tsr_status tsr_sigmoid_fn(tsr_device *dev, tsr_tensor x);
 typedef tsr_status tsr_clear_fn(tsr_device *dev, tsr_tensor x);
 typedef tsr_status tsr_scatter_sums_fn(tsr_device *dev, tsr_tensor sums, tsr_tensor parts,
@@ -108,6 +117,9 @@ typedef struct tsr_backend {
     tsr_square_sums_fn *square_sums;
     tsr_rmsnorm_shared_fn *rmsnorm_shared;
     tsr_route_fn *route;
+    tsr_sort_experts_fn *sort_experts;
+    tsr_matmul_experts_fn *matmul_experts;
+    tsr_add_experts_fn *add_experts;
     tsr_sigmoid_fn *sigmoid;
     tsr_clear_fn *clear;
     tsr_scatter_sums_fn *scatter_sums;
@@ -145,6 +157,9 @@ tsr_layernorm_fn tsr_layernorm_cpu;
 tsr_square_sums_fn tsr_square_sums_cpu;
 tsr_rmsnorm_shared_fn tsr_rmsnorm_shared_cpu;
 tsr_route_fn tsr_route_cpu;
+tsr_sort_experts_fn tsr_sort_experts_cpu;
+tsr_matmul_experts_fn tsr_matmul_experts_cpu;
+tsr_add_experts_fn tsr_add_experts_cpu;
 tsr_sigmoid_fn tsr_sigmoid_cpu;
 tsr_clear_fn tsr_clear_cpu;
 tsr_scatter_sums_fn tsr_scatter_sums_cpu;
@@ -172,6 +187,9 @@ tsr_layernorm_fn tsr_layernorm_cuda;
 tsr_square_sums_fn tsr_square_sums_cuda;
 tsr_rmsnorm_shared_fn tsr_rmsnorm_shared_cuda;
 tsr_route_fn tsr_route_cuda;
+tsr_sort_experts_fn tsr_sort_experts_cuda;
+tsr_matmul_experts_fn tsr_matmul_experts_cuda;
+tsr_add_experts_fn tsr_add_experts_cuda;
 tsr_sigmoid_fn tsr_sigmoid_cuda;
 tsr_clear_fn tsr_clear_cuda;
 tsr_scatter_sums_fn tsr_scatter_sums_cuda;

@@ -40,6 +40,7 @@ typedef struct tsr_ops_limits {
     int head_dim;    /* the larger of key_dim and value_dim */
     int64_t context; /* positions a sequence */
     int n_seqs;      /* sequences a step */
+    int64_t n_expert_rows; /* rows that experts compute at once (tsr_matmul_experts) */
 } tsr_ops_limits;
 
 /* What tsr_device_reserve_scratch() must be given for ops within these limits. */
@@ -188,6 +189,53 @@ typedef struct tsr_routing {
  */
 TSR_MUST_CHECK tsr_status tsr_route(tsr_device *dev, tsr_tensor ids, tsr_tensor weights,
                                     tsr_tensor logits, const tsr_routing *routing);
+
+/*
+ * The rows of all tokens, by expert, and rising within each: places [start[e], start[e + 1]) of the
+ * n n_used are those that take expert e.
+ *   start i32 [1, n_experts + 1]
+ *   rows i32 [1, n n_used], weights f32 [1, n n_used]   at each place the row, and how much it takes
+ *   places i32 [n, n_used]                              where each choice went
+ *   ids i32 [n, n_used], chosen f32 [n, n_used]         as tsr_route gives them, each id below
+ *                                                       n_experts
+ */
+TSR_MUST_CHECK tsr_status tsr_sort_experts(tsr_device *dev, tsr_tensor start, tsr_tensor rows,
+                                           tsr_tensor weights, tsr_tensor places, tsr_tensor ids,
+                                           tsr_tensor chosen);
+
+/* The same matrix of each of some experts: of one shape and format, equally far apart. */
+typedef struct tsr_expert_weights {
+    tsr_weight first; /* [m, k], of the first of them */
+    int64_t apart_bytes;
+    tsr_tensor bias; /* f32 [n_experts, m], rows as far apart; or absent */
+} tsr_expert_weights;
+
+/* One of several products with the same x. */
+typedef struct tsr_expert_product {
+    const tsr_expert_weights *weights;
+    tsr_tensor out; /* [n, m]: f32, or f64 of grained weights, which have no bias */
+} tsr_expert_product;
+
+/*
+ * As tsr_matmul, each row with the weights of its own expert: rows [start[e], start[e + 1]) of x
+ * and out belong to expert e. Other rows of out are not written.
+ *   x f32 [n, k];  start i32 [1, n_experts + 1], rising, none above n;
+ *   most_rows  no expert has more
+ */
+TSR_MUST_CHECK tsr_status tsr_matmul_experts(tsr_device *dev, const tsr_expert_product *products,
+                                             int n_products, tsr_tensor x, tsr_tensor start,
+                                             int64_t most_rows, tsr_activations activations);
+
+/*
+ * sums[r, :] += parts[places[r, k], :] + G(weights[places[r, k]] * bias[e - first, :]) for every
+ * choice k of row r whose expert e = ids[r, k] is here: first <= e < first + n_here; by rising k. G
+ * rounds to the grid of grained products.
+ *   sums f64 [n, dim];  parts f64 [n n_used, dim];  ids, places, weights as above;
+ *   bias f32 [n_here, dim] or absent
+ */
+TSR_MUST_CHECK tsr_status tsr_add_experts(tsr_device *dev, tsr_tensor sums, tsr_tensor parts,
+                                          tsr_tensor ids, tsr_tensor places, tsr_tensor weights,
+                                          tsr_tensor bias, int64_t first, int64_t n_here);
 
 /* x f32 [n, 1] becomes 1 / (1 + exp(-x)). */
 TSR_MUST_CHECK tsr_status tsr_sigmoid(tsr_device *dev, tsr_tensor x);

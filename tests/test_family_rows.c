@@ -16,7 +16,7 @@ enum {
     N_SHAPES = sizeof(shapes) / sizeof(shapes[0])
 };
 
-static const tsr_ops_limits limits = {512, 1024, 1, 8, 16, 1};
+static const tsr_ops_limits limits = {512, 1024, 1, 8, 16, 1, 0};
 static tsr_device *dev;
 static const tsr_tensor absent;
 

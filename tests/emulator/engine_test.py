@@ -12,6 +12,7 @@ import unittest
 
 TESSERA, EMULATED, TINY_GGUF = (os.environ[name] for name in ("TESSERA", "EMULATED", "TINY_GGUF"))
 MPIRUN = [os.environ["MPIEXEC"], "--oversubscribe", "--bind-to", "none", "-n"]
+MODELS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data", "models")
 FOLDER = tempfile.TemporaryDirectory(prefix="tessera-emulated-")
 WAIT_S = 500
 CLOSE = 0.02
@@ -24,6 +25,10 @@ def tearDownModule():
 
 
 def model(name):
+    """A tiny GGUF, or one of the folders of tests/data/models."""
+    folder = os.path.join(MODELS, name)
+    if os.path.isdir(folder):
+        return folder
     path = os.path.join(FOLDER.name, name.replace("/", "-") + ".gguf")
     if not os.path.exists(path):
         subprocess.run([TINY_GGUF, name, "1", path], check=True, timeout=60)
@@ -111,6 +116,17 @@ class Engine(unittest.TestCase):
         self.assertEqual(counts["none"][0][1], 0)
         self.assertEqual(counts["shared"][0][1], 0) # the host takes part in the sums
         self.assertLess(counts["graphs"][0][0], 0.6 * counts["none"][0][0])
+
+    def test_mixtures_of_experts_are_recorded_too(self):
+        words = ("--prompt", "Once upon a time", "--prompt", "A", "--max-tokens", "5")
+        for name in ("mixtral", "qwen2_moe", "qwen3_moe"):
+            said = self.same(name, *words, EMULATOR_COUNT="1")
+            self.assertGreaterEqual(int(re.search(rb"queued, (\d+) of", said)[1]), 2)
+        self.same("qwen2_moe", *words, ranks=3, EMULATOR_DEVICES="3", EMULATOR_STREAMS="random")
+        # More rows than experts take at once: one after another, with the host.
+        self.same("qwen3_moe", "--ctx", "256", "--max-batch-tokens", "128", "--prompt", 20 * "some words ", "--max-tokens", "2")
+        # Windows and sinks: on tensor cores only.
+        self.close("gpt_oss", "--prompt", "Once upon a time", "--max-tokens", "4", "--kv-dtype", "bf16")
 
     def test_a_sequence_outgrows_its_recording(self):
         said = self.same("2/1", "--ctx", "400", "--prompt", 84 * "word ", "--max-tokens", "10", EMULATOR_COUNT="1")
