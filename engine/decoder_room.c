@@ -23,6 +23,16 @@ static tsr_tensor cut_f32(cutter *c, int64_t n_rows, int64_t n_cols)
     return cut(c, TSR_DTYPE_F32, n_rows, n_cols);
 }
 
+/* Memory of codes; the rows are those of a step that takes them. */
+static tsr_codes cut_codes(cutter *c, int64_t n_rows, int64_t n_cols)
+{
+    const int64_t most = n_rows < TSR_FEW_ROWS ? n_rows : TSR_FEW_ROWS;
+    const tsr_tensor bytes =
+        cut_f32(c, 1, (int64_t)(tsr_ops_codes_bytes(most, n_cols) / sizeof(float)));
+
+    return (tsr_codes){bytes.data, most, n_cols};
+}
+
 static bool joins_late(const tsr_config *config)
 {
     return config->residual_scale != 1 || tsr_config_has(config, TSR_ROLE_ATTN_POST_NORM) ||
@@ -82,6 +92,7 @@ static void lay_out(tsr_decoder_room *room, cutter *c, const tsr_decoder_parts *
 
     room->x = cut_f32(c, rows, shape->dim);
     room->normed = cut_f32(c, rows, shape->dim);
+    room->codes = cut_codes(c, rows, shape->dim);
     room->joining = cut_f32(c, rows, joins_late(config) ? shape->dim : 0);
     room->q = cut_f32(c, rows, p->shard->heads.count * shape->head_dim);
     room->k = cut_f32(c, rows, config->kv_low > 0 ? 0 : kv_dim);
@@ -89,6 +100,7 @@ static void lay_out(tsr_decoder_room *room, cutter *c, const tsr_decoder_parts *
     room->mixed = cut_f32(c, rows, p->shard->heads.count * tsr_shard_value_dim(shape));
     room->gate = cut_f32(c, rows, p->shard->ff.count);
     room->up = cut_f32(c, rows, p->shard->ff.count);
+    room->up_codes = cut_codes(c, rows, p->shard->ff.count);
     if (config->kv_low > 0) {
         lay_out_latent(room, c, p);
     }
@@ -198,5 +210,7 @@ tsr_decoder_room tsr_decoder_room_rows(const tsr_decoder *d, int64_t n_rows)
             *all[i] = tsr_tensor_rows(*all[i], n_rows);
         }
     }
+    room.codes.n_rows = n_rows;
+    room.up_codes.n_rows = n_rows;
     return room;
 }

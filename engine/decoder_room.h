@@ -15,6 +15,7 @@ extern "C" {
 typedef struct tsr_decoder_room {
     tsr_tensor x;       /* f32 [R, dim] the residual stream, whole on every rank */
     tsr_tensor normed;  /* f32 [R, dim] what attention and feed-forward read */
+    tsr_codes codes;    /* [R, dim] the same, where it is read as codes (tsr_decoder_codes) */
     tsr_tensor joining; /* f32 [R, dim] what they give, where it is not added at once */
     tsr_tensor angles[TSR_CONFIG_ROPES]; /* f32 [R, n_rot] */
     tsr_tensor q;                        /* f32 [R, own heads * head_dim] */
@@ -23,6 +24,7 @@ typedef struct tsr_decoder_room {
     tsr_tensor mixed; /* f32 [R, own heads * value_dim] what attention gives */
     tsr_tensor gate;  /* f32 [R, own ff] */
     tsr_tensor up;
+    tsr_codes up_codes; /* [R, own ff] */
 
     tsr_tensor q_low;        /* f32 [R, q_low] */
     tsr_tensor latent;       /* f32 [R, kv_low + n_rot] */
@@ -92,6 +94,14 @@ tsr_tensor tsr_decoder_own_part(const tsr_decoder *d, int64_t n_rows, int64_t n_
 TSR_MUST_CHECK tsr_status tsr_decoder_meet(const tsr_decoder *d, int64_t n_rows, int64_t n_cols,
                                            tsr_decoder_sum *sum);
 
+/* `codes` where these products take x as such on this device, else absent. */
+tsr_codes tsr_decoder_codes(const tsr_decoder *d, tsr_codes codes, const tsr_product *products,
+                            int n_products);
+
+/* Products of x, which is there as codes as well where tsr_decoder_codes() says so. */
+TSR_MUST_CHECK tsr_status tsr_decoder_multiply(const tsr_decoder *d, const tsr_product *products,
+                                               int n_products, tsr_tensor x, tsr_codes codes);
+
 /* A norm of the model's kind. */
 TSR_MUST_CHECK tsr_status tsr_decoder_norm(const tsr_decoder *d, tsr_tensor out, tsr_tensor x,
                                            const tsr_norm *norm);
@@ -103,6 +113,10 @@ static inline tsr_tensor tsr_decoder_columns(tsr_tensor t, int64_t first, int64_
     t.n_cols = n;
     return t;
 }
+
+/* What attention makes of room->normed first: how many products of [3]. 0: something else. */
+int tsr_decoder_attend_first(const tsr_decoder *d, const tsr_decoder_room *room, int layer,
+                             tsr_product *products);
 
 /* This rank's part of what attention gives for room->normed, in tsr_decoder_own_part(). The batch's
  * tables are found here. */

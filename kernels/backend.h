@@ -50,6 +50,12 @@ typedef tsr_status tsr_matmul_fn(tsr_device *dev, const tsr_product *products, i
                                  tsr_tensor x, tsr_activations activations);
 typedef tsr_status tsr_activate_fn(tsr_device *dev, tsr_tensor out, tsr_tensor gate, tsr_tensor up,
                                    tsr_tensor weights, tsr_activation activation);
+typedef tsr_status tsr_activate_codes_fn(tsr_device *dev, tsr_codes codes, tsr_tensor out,
+                                         tsr_tensor gate, tsr_tensor up,
+                                         tsr_activation activation);
+typedef tsr_status tsr_join_fn(tsr_device *dev, tsr_tensor x, const tsr_joining *j);
+typedef tsr_status tsr_matmul_codes_fn(tsr_device *dev, const tsr_product *products, int n_products,
+                                       tsr_codes x);
 typedef tsr_status tsr_rope_angles_fn(tsr_device *dev, tsr_tensor angles, tsr_tensor positions,
                                       tsr_tensor frequencies, float scale);
 typedef tsr_status tsr_rope_fn(tsr_device *dev, tsr_tensor x, tsr_tensor angles, int head_dim,
@@ -111,6 +117,9 @@ typedef struct tsr_backend {
     tsr_rmsnorm_fn *rmsnorm;
     tsr_matmul_fn *matmul;
     tsr_activate_fn *activate;
+    tsr_activate_codes_fn *activate_codes;
+    tsr_join_fn *join;
+    tsr_matmul_codes_fn *matmul_codes;
     tsr_add_scaled_fn *add_scaled;
     tsr_scale_fn *scale;
     tsr_layernorm_fn *layernorm;
@@ -151,6 +160,9 @@ tsr_add_sums_fn tsr_add_sums_cpu;
 tsr_rmsnorm_fn tsr_rmsnorm_cpu;
 tsr_matmul_fn tsr_matmul_cpu;
 tsr_activate_fn tsr_activate_cpu;
+tsr_activate_codes_fn tsr_activate_codes_cpu;
+tsr_join_fn tsr_join_cpu;
+tsr_matmul_codes_fn tsr_matmul_codes_cpu;
 tsr_add_scaled_fn tsr_add_scaled_cpu;
 tsr_scale_fn tsr_scale_cpu;
 tsr_layernorm_fn tsr_layernorm_cpu;
@@ -181,6 +193,9 @@ tsr_add_sums_fn tsr_add_sums_cuda;
 tsr_rmsnorm_fn tsr_rmsnorm_cuda;
 tsr_matmul_fn tsr_matmul_cuda;
 tsr_activate_fn tsr_activate_cuda;
+tsr_activate_codes_fn tsr_activate_codes_cuda;
+tsr_join_fn tsr_join_cuda;
+tsr_matmul_codes_fn tsr_matmul_codes_cuda;
 tsr_add_scaled_fn tsr_add_scaled_cuda;
 tsr_scale_fn tsr_scale_cuda;
 tsr_layernorm_fn tsr_layernorm_cuda;

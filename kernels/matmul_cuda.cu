@@ -18,32 +18,8 @@ enum {
 /* ---- x in int8
  * ----------------------------------------------------------------------------------- */
 
-/* Rows of n_groups groups of 32 columns: codes [n, 32 n_groups], floats [n, 4 n_groups]. */
-struct quantised_x {
-    int8_t *codes;
-    float *floats;
-    int64_t n_groups;
-};
-
-static size_t quantised_bytes(int64_t n_rows, int64_t n_cols)
-{
-    const size_t n_groups = (size_t)n_rows * (size_t)((n_cols + TSR_TILE_COLS - 1) / TSR_TILE_COLS);
-
-    return n_groups * (TSR_TILE_COLS + TSR_CODES_GROUP_FLOATS * sizeof(float));
-}
-
-static quantised_x quantised_in(void *scratch, int64_t n_rows, int64_t n_cols)
-{
-    quantised_x q;
-
-    q.n_groups = (n_cols + TSR_TILE_COLS - 1) / TSR_TILE_COLS;
-    q.codes = (int8_t *)scratch;
-    q.floats = (float *)(q.codes + n_rows * q.n_groups * TSR_TILE_COLS);
-    return q;
-}
-
 /* A warp a group, a lane a column. */
-static __global__ void quantise(quantised_x to, tsr_rows<const float> x, int64_t n_cols)
+static __global__ void quantise(tsr_codes_rows to, tsr_rows<const float> x, int64_t n_cols)
 {
     const int64_t row = blockIdx.x;
     const int64_t group = (int64_t)blockIdx.y * (THREADS / TSR_WARP) + threadIdx.x / TSR_WARP;
@@ -55,6 +31,18 @@ static __global__ void quantise(quantised_x to, tsr_rows<const float> x, int64_t
 
         tsr_codes_write(to.codes, to.floats, row * to.n_groups + group, value);
     }
+}
+
+tsr_status tsr_codes_round(tsr_device *dev, const tsr_codes_rows &to, tsr_tensor x)
+{
+    const dim3 grid((unsigned)x.n_rows, tsr_blocks(to.n_groups, THREADS / TSR_WARP));
+
+    if (to.n_groups > 0) {
+        quantise<<<grid, THREADS, 0, tsr_cuda_queue(dev)>>>(to, tsr_rows_of<const float>(x),
+                                                            x.n_cols);
+        TSR_CUDA_LAUNCHED();
+    }
+    return TSR_OK;
 }
 
 /* ---- integer dot products
@@ -139,7 +127,7 @@ struct total {
  * sums by (row, row of x). */
 template <tsr_format F, int R>
 static __global__ void __launch_bounds__(THREADS)
-    multiply_int8(output out, const char *tiles, quantised_x x, tsr_slices slices)
+    multiply_int8(output out, const char *tiles, tsr_codes_rows x, tsr_slices slices)
 {
     constexpr int CHUNK = R == 16 ? 16 : 32;
     constexpr int DOTS = F == TSR_FORMAT_Q8_WIDE ? 2 : 1;
@@ -174,7 +162,8 @@ static __global__ void __launch_bounds__(THREADS)
             const char *tile = panel + (size_t)(first + t) * tsr_tile_bytes(F);
             int dot[R][DOTS] = {};
 
-#pragma unroll
+            // With sixteen rows at once the registers of both halves would be too many.
+#pragma unroll(R == 16 && DOTS == 1 ? 1 : 2)
             for (int half = 0; half < 2; half++) {
 #pragma unroll
                 for (int j = 0; j < 4; j++) {
@@ -273,7 +262,7 @@ static __global__ void __launch_bounds__(THREADS)
 
 template <tsr_format F>
 static void launch_int8(cudaStream_t queue, const output &out, const tsr_weight *w,
-                        const quantised_x &x, const tsr_slices &slices)
+                        const tsr_codes_rows &x, const tsr_slices &slices)
 {
     const unsigned n_panels = tsr_blocks(w->n_rows, TSR_PANEL_ROWS);
     const char *tiles = (const char *)w->tiles;
@@ -289,7 +278,7 @@ static void launch_int8(cudaStream_t queue, const output &out, const tsr_weight 
 }
 
 static tsr_status multiply(tsr_device *dev, const tsr_expert_product *product, tsr_tensor x,
-                           const quantised_x &quantised, const tsr_slices &slices, bool int8)
+                           const tsr_codes_rows &quantised, const tsr_slices &slices, bool int8)
 {
     const tsr_weight *w = &product->weights->first;
     const tsr_tensor bias = product->weights->bias;
@@ -334,9 +323,8 @@ static int64_t larger(int64_t a, int64_t b)
 extern "C" size_t tsr_matmul_cuda_scratch(int n_threads, const tsr_ops_limits *limits)
 {
     const int64_t n_rows = larger(limits->n_rows, limits->n_expert_rows);
-    const int64_t few =
-        limits->n_rows < TSR_MATMUL_LARGE_ROWS ? limits->n_rows : (int64_t)TSR_MATMUL_LARGE_ROWS;
-    const size_t exact = quantised_bytes(n_rows, limits->n_cols);
+    const int64_t few = limits->n_rows < TSR_FEW_ROWS ? limits->n_rows : (int64_t)TSR_FEW_ROWS;
+    const size_t exact = tsr_ops_codes_bytes(n_rows, limits->n_cols);
     const size_t fast = tsr_matmul_fast_scratch(larger(few, limits->n_expert_rows), limits->n_cols);
     const size_t large = tsr_matmul_large_scratch(limits->n_rows, limits->n_cols);
     const size_t most = exact > fast ? exact : fast;
@@ -345,69 +333,96 @@ extern "C" size_t tsr_matmul_cuda_scratch(int n_threads, const tsr_ops_limits *l
     return most > large ? most : large;
 }
 
+/* x as products take it. */
+struct factor {
+    tsr_tensor x;         // data NULL: it is there as codes only
+    tsr_codes_rows codes; // codes NULL: not rounded yet
+};
+
 /* In the CPU's order of sums. */
 static tsr_status multiply_exactly(tsr_device *dev, const tsr_expert_product *products,
-                                   int n_products, tsr_tensor x, const tsr_slices &slices,
+                                   int n_products, factor from, const tsr_slices &slices,
                                    tsr_activations activations)
 {
-    const quantised_x quantised = quantised_in(dev->scratch, x.n_rows, x.n_cols);
+    const size_t needed = tsr_ops_codes_bytes(from.x.n_rows, from.x.n_cols);
     bool is_int8[TSR_MAX_PRODUCTS];
-    bool any_int8 = false;
 
     for (int p = 0; p < n_products; p++) {
         is_int8[p] = activations == TSR_ACTIVATIONS_INT8 &&
                      tsr_weight_is_quantised(products[p].weights->first.format);
-        any_int8 = any_int8 || is_int8[p];
-    }
-    if (any_int8 && quantised_bytes(x.n_rows, x.n_cols) > dev->scratch_bytes) {
-        return tsr_fail(TSR_ERR_ARG, "matmul: %zu bytes of scratch are needed, %zu are reserved",
-                        quantised_bytes(x.n_rows, x.n_cols), dev->scratch_bytes);
-    }
-    if (any_int8 && quantised.n_groups > 0) {
-        const dim3 grid((unsigned)x.n_rows, tsr_blocks(quantised.n_groups, THREADS / TSR_WARP));
-
-        quantise<<<grid, THREADS, 0, tsr_cuda_queue(dev)>>>(quantised, tsr_rows_of<const float>(x),
-                                                            x.n_cols);
-        TSR_CUDA_LAUNCHED();
+        if (is_int8[p] && from.codes.codes == NULL) {
+            if (needed > dev->scratch_bytes) {
+                return tsr_fail(TSR_ERR_ARG,
+                                "matmul: %zu bytes of scratch are needed, %zu are reserved", needed,
+                                dev->scratch_bytes);
+            }
+            from.codes = tsr_codes_in(dev->scratch, from.x.n_rows, from.x.n_cols);
+            TSR_TRY(tsr_codes_round(dev, from.codes, from.x));
+        }
     }
     for (int p = 0; p < n_products; p++) {
-        TSR_TRY(multiply(dev, &products[p], x, quantised, slices, is_int8[p]));
+        TSR_TRY(multiply(dev, &products[p], from.x, from.codes, slices, is_int8[p]));
     }
     return TSR_OK;
 }
 
 /* All but products of many rows, which cuBLASLt takes. */
 static tsr_status multiply_few(tsr_device *dev, const tsr_expert_product *products, int n_products,
-                               tsr_tensor x, const tsr_slices &slices, tsr_activations activations)
+                               const factor &from, const tsr_slices &slices,
+                               tsr_activations activations)
 {
     bool is_free = !dev->deterministic;
 
     for (int p = 0; p < n_products && is_free; p++) {
         is_free = tsr_matmul_fast_can(products[p].weights->first.format, activations);
     }
-    return is_free ? tsr_matmul_fast(dev, products, n_products, x, slices)
-                   : multiply_exactly(dev, products, n_products, x, slices, activations);
+    return is_free ? tsr_matmul_fast(dev, products, n_products, from.x,
+                                     from.codes.codes != NULL ? &from.codes : NULL, slices)
+                   : multiply_exactly(dev, products, n_products, from, slices, activations);
 }
+
+/* Products as those of one expert. */
+struct lone_products {
+    tsr_expert_weights weights[TSR_MAX_PRODUCTS];
+    tsr_expert_product all[TSR_MAX_PRODUCTS];
+
+    lone_products(const tsr_product *products, int n_products)
+    {
+        for (int p = 0; p < n_products; p++) {
+            weights[p] = tsr_expert_weights{*products[p].weight, 0, products[p].bias};
+            all[p] = tsr_expert_product{&weights[p], products[p].out};
+        }
+    }
+};
 
 extern "C" tsr_status tsr_matmul_cuda(tsr_device *dev, const tsr_product *products, int n_products,
                                       tsr_tensor x, tsr_activations activations)
 {
-    const bool is_large = x.n_rows > TSR_MATMUL_LARGE_ROWS;
+    const lone_products lone(products, n_products);
     const tsr_slices slices = {NULL, 1, x.n_rows, x.n_rows};
+    const bool is_large = x.n_rows > TSR_FEW_ROWS;
+    const factor from = {x, {}};
     bool is_free = is_large && !dev->deterministic && x.n_cols > 0;
-    tsr_expert_weights weights[TSR_MAX_PRODUCTS];
-    tsr_expert_product few[TSR_MAX_PRODUCTS];
 
     for (int p = 0; p < n_products; p++) {
         is_free = is_free && tsr_matmul_large_can(products[p].weight->format, activations);
-        weights[p] = tsr_expert_weights{*products[p].weight, 0, products[p].bias};
-        few[p] = tsr_expert_product{&weights[p], products[p].out};
     }
     if (is_free) {
         return tsr_matmul_large(dev, products, n_products, x, activations);
     }
-    return is_large ? multiply_exactly(dev, few, n_products, x, slices, activations)
-                    : multiply_few(dev, few, n_products, x, slices, activations);
+    return is_large ? multiply_exactly(dev, lone.all, n_products, from, slices, activations)
+                    : multiply_few(dev, lone.all, n_products, from, slices, activations);
+}
+
+extern "C" tsr_status tsr_matmul_codes_cuda(tsr_device *dev, const tsr_product *products,
+                                            int n_products, tsr_codes x)
+{
+    const lone_products lone(products, n_products);
+    const tsr_slices slices = {NULL, 1, x.n_rows, x.n_rows};
+    const tsr_tensor shape = {NULL, TSR_DTYPE_F32, dev->kind, x.n_rows, x.n_cols, x.n_cols};
+    const factor from = {shape, tsr_codes_in(x.data, x.n_rows, x.n_cols)};
+
+    return multiply_few(dev, lone.all, n_products, from, slices, TSR_ACTIVATIONS_INT8);
 }
 
 extern "C" tsr_status tsr_matmul_experts_cuda(tsr_device *dev, const tsr_expert_product *products,
@@ -415,6 +430,7 @@ extern "C" tsr_status tsr_matmul_experts_cuda(tsr_device *dev, const tsr_expert_
                                               int64_t most_rows, tsr_activations activations)
 {
     const tsr_slices slices = {(const int32_t *)start.data, start.n_cols - 1, x.n_rows, most_rows};
+    const factor from = {x, {}};
 
-    return multiply_few(dev, products, n_products, x, slices, activations);
+    return multiply_few(dev, products, n_products, from, slices, activations);
 }

@@ -5,7 +5,7 @@
 #ifndef TSR_KERNELS_MATMUL_FAST_CUH
 #define TSR_KERNELS_MATMUL_FAST_CUH
 
-#include "kernels/backend.h"
+#include "kernels/codes.cuh"
 
 /*
  * Which rows of x a block multiplies: blockIdx.z counts slices of so many of them, blockIdx.y
@@ -41,9 +41,10 @@ struct tsr_slices {
 /* Can it take this weight over these activations? */
 bool tsr_matmul_fast_can(tsr_format format, tsr_activations activations);
 
-/* As tsr_matmul_experts, with such weights only. */
+/* As tsr_matmul_experts, with such weights only. codes: x in codes, where it is there; NULL: it is
+ * rounded in scratch. */
 tsr_status tsr_matmul_fast(tsr_device *dev, const tsr_expert_product *products, int n_products,
-                           tsr_tensor x, const tsr_slices &slices);
+                           tsr_tensor x, const tsr_codes_rows *codes, const tsr_slices &slices);
 
 /* Scratch for it, with up to so many rows. */
 size_t tsr_matmul_fast_scratch(int64_t n_rows, int64_t n_cols);

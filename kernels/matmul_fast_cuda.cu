@@ -48,22 +48,6 @@ struct outputs {
 /* ---- x
  * ------------------------------------------------------------------------------------------- */
 
-/* A warp a group, a lane a column. */
-static __global__ void __launch_bounds__(THREADS)
-    round_x(operand to, tsr_rows<const float> x, int64_t n_cols)
-{
-    const int64_t row = blockIdx.x;
-    const int64_t group = (int64_t)blockIdx.y * WARPS + threadIdx.x / TSR_WARP;
-    const int lane = (int)threadIdx.x % TSR_WARP;
-    const int64_t c = group * TSR_TILE_COLS + lane;
-
-    if (group < to.n_groups) { // the same for a whole warp
-        const float value = c < n_cols ? x[row][c] : 0.0F;
-
-        tsr_codes_write((int8_t *)to.codes, to.floats, row * to.n_groups + group, value);
-    }
-}
-
 template <class T> static __device__ __forceinline__ T half_of(float x);
 template <> __device__ __forceinline__ __half half_of(float x)
 {
@@ -443,17 +427,12 @@ static int64_t groups_of(int64_t n_cols)
     return (n_cols + TSR_TILE_COLS - 1) / TSR_TILE_COLS;
 }
 
-/* A slice that is not full reads what lies behind its rows; nothing comes of it, for the columns of
- * an instruction do not mix. */
-static int64_t rows_reached(int64_t n_rows)
-{
-    return n_rows + 2 * COLUMNS;
-}
-
-/* Both kinds of x take as much: 128 bytes a group and row are enough for either. */
+/* Both kinds of x take as much: 128 bytes a group and row are enough for either. A slice that is
+ * not full reads what lies behind its rows; nothing comes of it, for the columns of an instruction
+ * do not mix. */
 size_t tsr_matmul_fast_scratch(int64_t n_rows, int64_t n_cols)
 {
-    return (size_t)rows_reached(n_rows) * (size_t)groups_of(n_cols) * 4 * TSR_TILE_COLS;
+    return (size_t)(n_rows + TSR_CODES_BEHIND) * (size_t)groups_of(n_cols) * 4 * TSR_TILE_COLS;
 }
 
 template <tsr_format F, int N>
@@ -539,8 +518,11 @@ static tsr_status prepare(tsr_device *dev, const operand &to, kind what, tsr_ten
         return TSR_OK;
     }
     if (what == CODES) {
-        round_x<<<grid, THREADS, 0, queue>>>(to, rows, x.n_cols);
-    } else if (what == BF16_HALVES) {
+        const tsr_codes_rows codes = {(int8_t *)to.codes, to.floats, to.n_groups};
+
+        return tsr_codes_round(dev, codes, x);
+    }
+    if (what == BF16_HALVES) {
         split_x<__nv_bfloat16><<<grid, THREADS, 0, queue>>>(to, rows, x.n_cols);
     } else {
         split_x<__half><<<grid, THREADS, 0, queue>>>(to, rows, x.n_cols);
@@ -550,20 +532,19 @@ static tsr_status prepare(tsr_device *dev, const operand &to, kind what, tsr_ten
 }
 
 tsr_status tsr_matmul_fast(tsr_device *dev, const tsr_expert_product *products, int n_products,
-                           tsr_tensor x, const tsr_slices &slices)
+                           tsr_tensor x, const tsr_codes_rows *codes, const tsr_slices &slices)
 {
     const size_t needed = tsr_matmul_fast_scratch(x.n_rows, x.n_cols);
-    operand to;
+    const tsr_codes_rows in =
+        codes != NULL ? *codes : tsr_codes_in(dev->scratch, x.n_rows, x.n_cols);
+    const operand to = {(char *)in.codes, in.floats, in.n_groups};
 
-    if (needed > dev->scratch_bytes) {
+    if (codes == NULL && needed > dev->scratch_bytes) {
         return tsr_fail(TSR_ERR_ARG, "matmul: %zu bytes of scratch are needed, %zu are reserved",
                         needed, dev->scratch_bytes);
     }
-    to.codes = (char *)dev->scratch;
-    to.n_groups = groups_of(x.n_cols);
-    to.floats = (float *)(to.codes + rows_reached(x.n_rows) * to.n_groups * TSR_TILE_COLS);
     for (int k = 0; k < N_KINDS; k++) {
-        bool is_ready = false;
+        bool is_ready = codes != NULL;
         unsigned done = 0; // a bit a format
 
         for (int i = 0; i < n_products; i++) {

@@ -112,6 +112,44 @@ TSR_MUST_CHECK tsr_status tsr_rmsnorm_shared(tsr_device *dev, tsr_tensor x, cons
                                              int n_parts, tsr_tensor weight, int64_t n_whole,
                                              float eps);
 
+/* Rows in int8, as products over quantised weights take them (below), in tsr_ops_codes_bytes() of
+ * device memory, laid out as the device likes. */
+typedef struct tsr_codes {
+    void *data; /* NULL: absent */
+    int64_t n_rows;
+    int64_t n_cols;
+} tsr_codes;
+
+enum {
+    TSR_FEW_ROWS = 64 /* more are rounded where they are multiplied */
+};
+
+size_t tsr_ops_codes_bytes(int64_t n_rows, int64_t n_cols);
+
+/* What tsr_join does; everything but what is said to be absent is there. */
+typedef struct tsr_joining {
+    const tsr_tensor *parts; /* f64 [n, dim] each */
+    int n_parts;             /* 0: nothing is added to x; at most TSR_MAX_PARTS */
+    tsr_tensor bias;         /* f32 [1, dim] or absent */
+    tsr_tensor post_weight;  /* f32 [1, dim] or absent: the sum has no norm of its own */
+    tsr_tensor post_bias;    /* f32 [1, dim] or absent, as next_bias */
+    float scale;             /* of the sum */
+    tsr_tensor next_weight;  /* f32 [1, dim] or absent: out is x */
+    tsr_tensor next_bias;
+    bool is_layernorm; /* or they are RMS norms */
+    float eps;
+    tsr_tensor out;   /* f32 [n, dim], or absent */
+    tsr_codes codes;  /* of out; absent, or what tsr_matmul_takes_codes() allows */
+    tsr_tensor spare; /* f32 [n, dim] to work in; absent where scale is 1 and post_weight absent */
+} tsr_joining;
+
+/*
+ * x += scale * norm(tsr_narrow(parts, bias)) and then out = norm(x), as tsr_narrow, tsr_rmsnorm or
+ * tsr_layernorm, tsr_add_scaled and tsr_add_sums have it, bit for bit: on a GPU one launch.
+ *   x f32 [n, dim]
+ */
+TSR_MUST_CHECK tsr_status tsr_join(tsr_device *dev, tsr_tensor x, const tsr_joining *j);
+
 /* ---- products ----------------------------------------------------------------------------------
  */
 
@@ -142,6 +180,16 @@ enum {
 TSR_MUST_CHECK tsr_status tsr_matmul(tsr_device *dev, const tsr_product *products, int n_products,
                                      tsr_tensor x, tsr_activations activations);
 
+/* Whether they take x as codes from the op before, on this device: weights all quantised, int8
+ * activations, at most TSR_FEW_ROWS rows. */
+bool tsr_matmul_takes_codes(const tsr_device *dev, const tsr_product *products, int n_products,
+                            int64_t n_rows, tsr_activations activations);
+
+/* tsr_matmul over x that was rounded before, where the above holds. Errors: also UNSUPPORTED (a
+ * device that takes none). */
+TSR_MUST_CHECK tsr_status tsr_matmul_codes(tsr_device *dev, const tsr_product *products,
+                                           int n_products, tsr_codes x);
+
 typedef enum tsr_activation {
     TSR_ACTIVATION_SILU,      /* g / (1 + exp(-g)) */
     TSR_ACTIVATION_GELU,      /* g * Phi(g), Phi the normal distribution     (Hendrycks & Gimpel,
@@ -162,6 +210,11 @@ typedef enum tsr_activation {
 TSR_MUST_CHECK tsr_status tsr_activate(tsr_device *dev, tsr_tensor out, tsr_tensor gate,
                                        tsr_tensor up, tsr_tensor weights,
                                        tsr_activation activation);
+
+/* The same, and out in codes. Errors: also UNSUPPORTED, as tsr_matmul_codes. */
+TSR_MUST_CHECK tsr_status tsr_activate_codes(tsr_device *dev, tsr_codes codes, tsr_tensor out,
+                                             tsr_tensor gate, tsr_tensor up,
+                                             tsr_activation activation);
 
 /* ---- experts -----------------------------------------------------------------------------------
  */

@@ -285,6 +285,27 @@ static tsr_status matmul(tsr_device *dev, const tsr_product *products, int n_pro
     RUN_TWICE(dev, tsr_matmul(gpu, on_gpu, n_products, from, activations));
 }
 
+static tsr_status join(tsr_device *dev, tsr_tensor x, const tsr_joining *j)
+{
+    ON_PLAIN_C(join, dev, x, j);
+    const tsr_tensor to = put_window(x, true);
+    tsr_tensor on_gpu[TSR_MAX_PARTS];
+    tsr_joining all = *j;
+
+    for (int i = 0; i < j->n_parts; i++) {
+        on_gpu[i] = put_window(j->parts[i], false);
+    }
+    all.parts = on_gpu;
+    all.bias = put_window(j->bias, false);
+    all.post_weight = put_window(j->post_weight, false);
+    all.post_bias = put_window(j->post_bias, false);
+    all.next_weight = put_window(j->next_weight, false);
+    all.next_bias = put_window(j->next_bias, false);
+    all.out = put_window(j->out, true);
+    all.spare = put_window(j->spare, false); // a GPU may leave it as it is
+    RUN_TWICE(dev, tsr_join(gpu, to, &all));
+}
+
 static tsr_status route(tsr_device *dev, tsr_tensor ids, tsr_tensor weights, tsr_tensor logits,
                         const tsr_routing *routing)
 {
@@ -582,6 +603,7 @@ tsr_status __wrap_tsr_device_open(tsr_device **out, const tsr_device_options *op
     mirrored.rmsnorm = rmsnorm;
     mirrored.matmul = matmul;
     mirrored.activate = activate;
+    mirrored.join = join;
     mirrored.route = route;
     mirrored.sort_experts = sort_experts;
     mirrored.matmul_experts = matmul_experts;
