@@ -162,8 +162,8 @@ tsr_status tsr_rmsnorm_shared(tsr_device *dev, tsr_tensor x, const tsr_tensor *p
     return dev->backend->rmsnorm_shared(dev, x, parts, n_parts, weight, n_whole, eps);
 }
 
-tsr_status tsr_activate(tsr_device *dev, tsr_tensor out, tsr_tensor gate, tsr_tensor up,
-                        tsr_tensor weights, tsr_activation activation)
+tsr_status tsr_ops_check_activate(const tsr_device *dev, tsr_tensor out, tsr_tensor gate,
+                                  tsr_tensor up, tsr_tensor weights, tsr_activation activation)
 {
     TSR_TRY(tsr_ops_check_tensor(dev, "activate", "gate", gate, TSR_DTYPE_F32, TSR_OPS_ANY,
                                  TSR_OPS_ANY));
@@ -179,6 +179,13 @@ tsr_status tsr_activate(tsr_device *dev, tsr_tensor out, tsr_tensor gate, tsr_te
         return tsr_fail(TSR_ERR_ARG, "activate: no activation %d %s a second factor",
                         (int)activation, up.data == NULL ? "without" : "with");
     }
+    return TSR_OK;
+}
+
+tsr_status tsr_activate(tsr_device *dev, tsr_tensor out, tsr_tensor gate, tsr_tensor up,
+                        tsr_tensor weights, tsr_activation activation)
+{
+    TSR_TRY(tsr_ops_check_activate(dev, out, gate, up, weights, activation));
     if (tsr_ops_check_empty(out)) {
         return TSR_OK;
     }
