@@ -178,12 +178,18 @@ static void layouts_that_kernels_do_not_know_are_refused(void **state)
 {
     const tsr_kv_layout good = {30, 3, 64, 64, 16, TSR_KV_TYPE_F16, false, false};
     const tsr_kv_layout bad[] = {
-        {0, 3, 64, 64, 16, TSR_KV_TYPE_F16, false},   {30, -1, 64, 64, 16, TSR_KV_TYPE_F16, false},
-        {30, 3, 577, 64, 16, TSR_KV_TYPE_F16, false}, {30, 3, 64, 577, 16, TSR_KV_TYPE_F16, false},
-        {30, 3, 0, 64, 16, TSR_KV_TYPE_F16, false},   {30, 3, 64, 0, 16, TSR_KV_TYPE_F16, false},
-        {30, 3, 64, 64, 8, TSR_KV_TYPE_F16, false},   {30, 3, 64, 64, 48, TSR_KV_TYPE_F16, false},
-        {30, 3, 64, 64, 128, TSR_KV_TYPE_F16, false}, {30, 3, 64, 64, 16, TSR_KV_TYPE_COUNT, false},
-        {30, 3, 64, 64, 16, (tsr_kv_type)-1, false},  {30, 3, 64, 65, 16, TSR_KV_TYPE_F16, true},
+        {0, 3, 64, 64, 16, TSR_KV_TYPE_F16, false, false},
+        {30, -1, 64, 64, 16, TSR_KV_TYPE_F16, false, false},
+        {30, 3, 577, 64, 16, TSR_KV_TYPE_F16, false, false},
+        {30, 3, 64, 577, 16, TSR_KV_TYPE_F16, false, false},
+        {30, 3, 0, 64, 16, TSR_KV_TYPE_F16, false, false},
+        {30, 3, 64, 0, 16, TSR_KV_TYPE_F16, false, false},
+        {30, 3, 64, 64, 8, TSR_KV_TYPE_F16, false, false},
+        {30, 3, 64, 64, 48, TSR_KV_TYPE_F16, false, false},
+        {30, 3, 64, 64, 128, TSR_KV_TYPE_F16, false, false},
+        {30, 3, 64, 64, 16, TSR_KV_TYPE_COUNT, false, false},
+        {30, 3, 64, 64, 16, (tsr_kv_type)-1, false, false},
+        {30, 3, 64, 65, 16, TSR_KV_TYPE_F16, true, false},
     };
 
     (void)state;
