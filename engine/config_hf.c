@@ -363,7 +363,7 @@ static tsr_status find_text_model(tsr_hf_keys *text, const tsr_hf_keys *keys)
 
     *text = *keys;
     TSR_TRY(tsr_hf_text(keys, "model_type", &type));
-    if (type == NULL || !is_one_of(type, "gemma3|mistral3")) {
+    if (type == NULL || strcmp(type, "gemma3") != 0) {
         return TSR_OK;
     }
     text->label = "text_config of config.json";
