@@ -109,14 +109,6 @@ static __device__ __forceinline__ void write(const outputs &out, int p, int64_t 
     }
 }
 
-/* A block's part of x, and its own expert's tiles. */
-static __device__ __forceinline__ operand rows_from(operand x, int64_t first, int64_t group_bytes)
-{
-    x.codes += first * x.n_groups * group_bytes;
-    x.floats += first * x.n_groups * TSR_CODES_GROUP_FLOATS;
-    return x;
-}
-
 /* The N sums of every lane over all warps, in the order of warps: element i of lane l is handed to
  * put(l, i, sum), by some thread. */
 template <int N, class Put>
@@ -195,7 +187,7 @@ template <tsr_format F> struct piece {
     }
 };
 
-/* sums[column block][row of four][0, 1] += one tile with COLUMNS rows of x. */
+/* sums[column block][row of four][0, 1] += one tile with COLUMNS rows of x, from its group t on. */
 template <tsr_format F, int N>
 static __device__ __forceinline__ void add_tile(float (*sums)[4][2], const piece<F> &w,
                                                 const operand &x, int64_t t)
@@ -252,13 +244,19 @@ static __device__ __forceinline__ void add_tile(float (*sums)[4][2], const piece
     }
 }
 
+/* Blocks that must find room on a multiprocessor: two, where the registers allow it. */
+template <tsr_format F, int N> struct together {
+    static constexpr bool IS_WIDE = piece<F>::IS_BYTES || (F == TSR_FORMAT_Q4_WIDE && N == 2);
+    static constexpr int BLOCKS = IS_WIDE ? 1 : 2;
+};
+
 /* A block takes two panels with N times COLUMNS rows of x. */
 template <tsr_format F, int N>
-static __global__ void __launch_bounds__(THREADS)
-    multiply_codes(outputs out, operand all, tsr_slices slices)
+static __global__ void __launch_bounds__(THREADS, together<F, N>::BLOCKS)
+    multiply_codes(outputs out, operand x, tsr_slices slices)
 {
-    constexpr int AT_ONCE = 4; // tiles under way
-    const operand x = rows_from(all, slices.first(N * COLUMNS), TSR_TILE_COLS);
+    constexpr int AT_ONCE = 4;                                      // tiles under way
+    const int64_t skipped = slices.first(N * COLUMNS) * x.n_groups; // groups of x
     const int lane = (int)threadIdx.x % TSR_WARP;
     const int p = product_of(out);
     const int64_t first_panel = (int64_t)(blockIdx.x - out.first[p]) * 2;
@@ -285,7 +283,7 @@ static __global__ void __launch_bounds__(THREADS)
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
             if (t + i < x.n_groups) { // the same for a whole warp
-                add_tile<F, N>(sums, pieces[i], x, t + i);
+                add_tile<F, N>(sums, pieces[i], x, skipped + t + i);
             }
         }
     }
@@ -332,11 +330,11 @@ static __device__ __forceinline__ void load_column(uint32_t pairs[4], const char
 /* A block takes four panels with N times COLUMNS rows of x. */
 template <tsr_format F, int N>
 static __global__ void __launch_bounds__(THREADS)
-    multiply_halves(outputs out, operand all, tsr_slices slices)
+    multiply_halves(outputs out, operand x, tsr_slices slices)
 {
     typedef typename halves<F>::type T;
     constexpr int PANELS = 4;
-    const operand x = rows_from(all, slices.first(N * COLUMNS), 4 * TSR_TILE_COLS);
+    const int64_t skipped = slices.first(N * COLUMNS) * x.n_groups; // groups of x
     const int lane = (int)threadIdx.x % TSR_WARP;
     const int half = lane / 4 % 2;
     const int p = product_of(out);
@@ -362,8 +360,9 @@ static __global__ void __launch_bounds__(THREADS)
         }
 #pragma unroll
         for (int n = 0; n < N; n++) {
-            const uint4 *from =
-                (const uint4 *)x.codes + ((n * COLUMNS + lane / 4) * x.n_groups + t) * 8 + lane % 4;
+            const uint4 *from = (const uint4 *)x.codes +
+                                ((n * COLUMNS + lane / 4) * x.n_groups + skipped + t) * 8 +
+                                lane % 4;
             const uint4 parts[2] = {__ldg(from), __ldg(from + 4)}; // high, low
 
 #pragma unroll
