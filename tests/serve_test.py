@@ -116,7 +116,10 @@ class Serving(unittest.TestCase):
     def test_beams_and_best_of_are_known_at_the_end(self):
         self.assertEqual(len(self.good("/v1/completions", body(2, use_beam_search=True, best_of=4, n=3))["choices"]), 3)
         self.assertEqual(len(self.good("/v1/completions", body(2, best_of=4, n=2, temperature=1))["choices"]), 2)
-        self.assertEqual(self.server.post("/v1/completions", body(2, best_of=4, stream=True))[0], 400)
+        for more in ({"best_of": 4}, {"best_of": 4, "use_beam_search": True}, {"use_beam_search": True}):
+            status, answer = self.server.post("/v1/completions", body(2, stream=True, **more))
+            self.assertEqual((status, answer["error"]["param"], answer["error"]["type"]), (400, "stream", "invalid_request_error"))
+            self.assertIn("best_of or beams: they are known at the end only", answer["error"]["message"])
 
     def test_bad_requests_are_told_what_is_wrong_and_harm_nothing(self):
         for status, pattern, path, request in (
