@@ -12,7 +12,7 @@
 
 enum {
     IDLE_MS = 50, // between two looks whether a signal has asked to end, or the ranks are lost
-    LOOK_MS = 10  // between two looks whether clients are still there
+    LOOK_MS = 1   // between two looks whether clients are still there: mostly once a step
 };
 
 /* One prompt's generation. */
