@@ -100,6 +100,10 @@ static inline tsr_status tsr_kv_place_check(const char *op, const tsr_kv_view *k
             "an order of their own, and heads a multiple of 8 up to 256), not %s%s",
             op, tsr_kv_type_name(kv->layout->type), kv->layout->latent ? ", latent" : "");
     }
+    if (kv->layout->by_token) {
+        return tsr_fail(TSR_ERR_UNSUPPORTED, "%s: no layers that see single tokens on a GPU yet",
+                        op);
+    }
     if (kv->host_pool != NULL) {
         return tsr_fail(TSR_ERR_UNSUPPORTED,
                         "%s: no blocks of the cache in host memory on a GPU yet", op);

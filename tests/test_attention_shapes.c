@@ -12,6 +12,7 @@ static const step few = {3, {17, 0, 1000}, {1, 33, 3}};
 
 #define F16 TSR_KV_TYPE_F16
 #define F32 TSR_KV_TYPE_F32
+#define BF16 TSR_KV_TYPE_BF16
 
 typedef struct named {
     const char *name;
@@ -30,6 +31,10 @@ static named all[] = {
     {"stride of one", {3, 1, 0, 8, 16, F16, {0}, {.stride = 1}}},
     {"stride over runs", {3, 3, 0, 12, 64, F32, {0}, {.stride = 300, .local = 3}}},
     {"stride in a window", {4, 2, 0, 36, 16, F16, {0}, {.window = 270, .stride = 9, .local = 2}}},
+    {"stride and much that is near", {4, 2, 0, 32, 16, F16, {0}, {.stride = 5, .local = 300}}},
+    {"stride, cap and sinks",
+     {4, 4, 0, 64, 64, BF16, {0}, {.softcap = 1, .stride = 16, .local = 1, .sinks = true}}},
+    {"by token without a stride", {6, 2, 0, 40, 32, F16, {0}, {.by_token = true, .window = 300}}},
     {"slopes", {5, 1, 0, 16, 16, F16, {0}, {.slopes = true}}},
     {"slopes, cap and window",
      {5, 5, 0, 16, 16, F16, {0}, {.softcap = 2, .window = 77, .slopes = true}}},
@@ -240,7 +245,8 @@ static tsr_attention_piece make_piece(const cache *c, int64_t n_rows, int64_t n_
 
 static void parts_merge_to_the_same_bits(void **state)
 {
-    static const int64_t borders[] = {0, 1, 1, 3, 6}; // pieces of 1, 0, 2 and 3 runs
+    // Pieces of 1, 0, 2 and 9 runs: with a stride, the far ones and the near ones.
+    static const int64_t borders[] = {0, 1, 1, 3, 12};
 
     (void)state;
     for (int i = 0; i < N_ALL; i++) {

@@ -224,7 +224,12 @@ static void keys_that_cannot_be_are_refused_in_words(void **state)
         {"x_atrous", "\"atrous\"", "\"random\"", "\"random\""},
         {"gptj", "\"rotary_dim\": 8", "\"rotary_dim\": 7", "odd number"},
         {"falcon7b", "\"multi_query\": true", "\"multi_query\": \"yes\"", "multi_query is text"},
-        {"bloom", "post_layernorm\": false", "post_layernorm\": true", "is not known"},
+        {"bloom", "post_layernorm\": false", "post_layernorm\": \"no\"", "post_layernorm is text"},
+        {"mpt", "\"qk_ln\": false", "\"qk_ln\": true", "qk_ln, which is not known"},
+        {"mpt", "\"clip_qkv\": null", "\"clip_qkv\": -1", "cut to -1"},
+        {"opt", "\"word_embed_proj_dim\": 96", "\"word_embed_proj_dim\": 97", "1..96"},
+        {"gemma3", "_attention\": false", "_attention\": true", "look at later ones"},
+        {"gemma3", "\"gemma3_text\"", "\"gemma3\"", "has no text_config"},
     };
 
     (void)state;
