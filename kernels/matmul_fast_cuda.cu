@@ -244,10 +244,18 @@ static __device__ __forceinline__ void add_tile(float (*sums)[4][2], const piece
     }
 }
 
-/* Blocks that must find room on a multiprocessor: two, where the registers allow it. */
+/* Blocks that must find room on a multiprocessor. With minima and sixteen rows two would spill
+ * registers: where they are f32, and on sm_80. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 890
+#define IS_TIGHT true
+#else
+#define IS_TIGHT false
+#endif
 template <tsr_format F, int N> struct together {
-    static constexpr bool IS_WIDE = piece<F>::IS_BYTES || (F == TSR_FORMAT_Q4_WIDE && N == 2);
-    static constexpr int BLOCKS = IS_WIDE ? 1 : 2;
+    static constexpr bool IS_LARGE =
+        piece<F>::IS_BYTES ||
+        (N == 2 && (F == TSR_FORMAT_Q4_WIDE || (F == TSR_FORMAT_Q4 && IS_TIGHT)));
+    static constexpr int BLOCKS = IS_LARGE ? 1 : 2;
 };
 
 /* A block takes two panels with N times COLUMNS rows of x. */
