@@ -242,6 +242,7 @@ typedef struct tsr_kv_view {
     const tsr_kv_layout *layout;
     int layer;
     const tsr_kv_drift *drift; /* of the layer's keys; read where they have means */
+    const tsr_kv_drift *drift_on_device; /* on a GPU the same in its memory; a CPU does not look */
 } tsr_kv_view;
 
 /*
