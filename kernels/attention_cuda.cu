@@ -435,7 +435,7 @@ extern "C" tsr_status tsr_attention_cuda(tsr_device *dev, tsr_tensor out, tsr_te
     w.scale = shape->scale;
     w.unturned_scale = shape->scale;
     w.kv = tsr_kv_place_of(kv);
-    w.drift = kv->drift_on_device;
+    w.drift = kv->drift;
     w.levels = tsr_kv_levels_of(layout->type);
     w.batch = tsr_batch_rows_of(batch);
     w.n_heads = shape->n_heads;

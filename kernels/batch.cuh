@@ -93,15 +93,12 @@ static inline tsr_kv_place tsr_kv_place_of(const tsr_kv_view *kv)
     return place;
 }
 
-/* What GPUs cannot do yet, in words, and what they must be given. */
+/* What GPUs cannot do yet, in words. */
 static inline tsr_status tsr_kv_place_check(const char *op, const tsr_kv_view *kv)
 {
     if (kv->host_pool != NULL) {
         return tsr_fail(TSR_ERR_UNSUPPORTED,
                         "%s: no blocks of the cache in host memory on a GPU yet", op);
-    }
-    if (tsr_kv_layout_is_centred(kv->layout) && kv->drift_on_device == NULL) {
-        return tsr_fail(TSR_ERR_ARG, "%s: how keys change with positions is not on the GPU", op);
     }
     return TSR_OK;
 }

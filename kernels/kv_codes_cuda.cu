@@ -557,7 +557,7 @@ tsr_status tsr_kv_codes_write(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor
     w.n_rows = k.n_rows;
     w.key_unit = tsr_kv_code_key_unit(layout);
     w.value_unit = tsr_kv_code_value_unit(layout);
-    w.drift = kv->drift_on_device;
+    w.drift = kv->drift;
     write_codes<<<dim3(tsr_blocks(k.n_rows, WARPS), (unsigned)layout->n_kv_heads), THREADS, 0,
                   queue>>>(w);
     TSR_CUDA_LAUNCHED();

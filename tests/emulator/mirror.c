@@ -114,7 +114,7 @@ static tsr_kv_view put_kv(const tsr_kv_view *kv, const tsr_batch *batch, bool is
     }
     on_gpu.pool = put(kv->pool, ((size_t)largest + 1) * kv->block_bytes, is_result);
     if (kv->drift != NULL) {
-        on_gpu.drift_on_device = put(kv->drift, sizeof(*kv->drift), false);
+        on_gpu.drift = put(kv->drift, sizeof(*kv->drift), false);
     }
     return on_gpu;
 }
