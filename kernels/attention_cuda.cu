@@ -32,19 +32,26 @@ struct work {
     tsr_batch_rows batch;
     int n_heads, group, first_head, chunks_a_group;
     float softcap, slopes_scale;
-    int64_t window;
+    int64_t window, stride, local; // as tsr_attention_shape has them
     const float *slopes, *sinks;
     float *parts; // [rows from first_row on, heads, n_runs] of (largest, sum, output)
     int64_t n_runs, first_row;
 
     __device__ float *part(int64_t row, int head, int64_t run) const
     {
-        return parts +
-               (((row - first_row) * n_heads + head) * n_runs + run) * (kv.value_dim + 2);
+        return parts + (((row - first_row) * n_heads + head) * n_runs + run) * (kv.value_dim + 2);
     }
     __device__ int64_t first_seen(int64_t position) const
     {
         return window > 0 && position >= window ? position - window + 1 : 0;
+    }
+    /* The first position of those of which every one is seen. */
+    __device__ int64_t first_near(int64_t position) const
+    {
+        const int64_t first = first_seen(position);
+        const int64_t near = position - local + 1;
+
+        return stride == 0 || near < first ? first : near;
     }
 };
 
@@ -59,15 +66,57 @@ struct block_heads {
     }
 };
 
-/* What a row sees of a run. */
+/*
+ * The i-th run of a row, as the row sees it: token t is at position start + t * step, and tokens
+ * [first, end) of it are seen. Without a stride a run is RUN positions. With one, far runs come
+ * first, of RUN * stride positions each, of which a row sees those at its own place in the stride,
+ * as far as they lie before those of which it sees every one; then near ones.
+ */
 struct sight {
-    int first, end; // tokens of the run
-
-    __device__ bool sees(int t) const
-    {
-        return t >= first && t < end;
-    }
+    int start, step;
+    int first, end;
 };
+
+static __device__ __forceinline__ int token_from(const sight &s, int64_t position)
+{
+    const int64_t away =
+        position > s.start ? (position - s.start + (int64_t)s.step - 1) / s.step : 0;
+
+    return away < RUN ? (int)away : RUN;
+}
+
+/* How many there are; some may see nothing. */
+static __device__ __forceinline__ int64_t far_runs(const work &w, int64_t position)
+{
+    const int64_t first = w.first_seen(position);
+    const int64_t near = w.first_near(position);
+    const int64_t length = RUN * w.stride;
+
+    return w.stride == 0 || near <= first ? 0 : (near + length - 1) / length - first / length;
+}
+static __device__ __forceinline__ int64_t runs_of(const work &w, int64_t position)
+{
+    const int64_t n_near =
+        w.stride > 0 && w.local == 0 ? 0 : position / RUN - w.first_near(position) / RUN + 1;
+
+    return far_runs(w, position) + n_near;
+}
+
+static __device__ __forceinline__ sight sight_of(const work &w, int64_t position, int64_t run)
+{
+    const int64_t n_far = far_runs(w, position);
+    const int64_t near = w.first_near(position);
+    const bool is_far = run < n_far;
+    sight s;
+
+    s.step = is_far ? (int)w.stride : 1;
+    s.start = (int)(is_far ? (w.first_seen(position) / (RUN * w.stride) + run) * RUN * w.stride +
+                                 position % w.stride
+                           : (near / RUN + run - n_far) * RUN);
+    s.first = token_from(s, is_far ? w.first_seen(position) : near);
+    s.end = token_from(s, is_far ? near : position + 1);
+    return s;
+}
 
 /* ---- scores ---------------------------------------------------------------------------------- */
 
@@ -94,10 +143,9 @@ static __device__ __forceinline__ void load_pairs(float4 *to, const work &w, con
         const int j = i % (2 * n_pairs);
         const int d = j < n_pairs ? w.drift->first[j] : w.drift->second[j - n_pairs];
 
-        ((float *)&to[j])[h] =
-            heads.has(h) && d >= 0
-                ? row[(heads.first + h) * w.kv.key_dim + d] * w.unturned_scale
-                : 0.0F;
+        ((float *)&to[j])[h] = heads.has(h) && d >= 0
+                                   ? row[(heads.first + h) * w.kv.key_dim + d] * w.unturned_scale
+                                   : 0.0F;
     }
 }
 
@@ -123,9 +171,8 @@ static __device__ __forceinline__ float4 of_mean(const work &w, const float4 *pa
         const float m2 = (float)codes[n_pairs + j] * scale;
         const float4 q1 = pairs[j];
         const float4 q2 = pairs[n_pairs + j];
-        const float4 dots =
-            make_float4(fmaf(q2.x, m2, q1.x * m1), fmaf(q2.y, m2, q1.y * m1),
-                        fmaf(q2.z, m2, q1.z * m1), fmaf(q2.w, m2, q1.w * m1));
+        const float4 dots = make_float4(fmaf(q2.x, m2, q1.x * m1), fmaf(q2.y, m2, q1.y * m1),
+                                        fmaf(q2.z, m2, q1.z * m1), fmaf(q2.w, m2, q1.w * m1));
         const float4 crosses = make_float4(q2.x * m1 - q1.x * m2, q2.y * m1 - q1.y * m2,
                                            q2.z * m1 - q1.z * m2, q2.w * m1 - q1.w * m2);
 
@@ -217,12 +264,13 @@ static __device__ __forceinline__ void soften(const work &w, float (*weights)[RU
 
 /* A thread a head and dimension, each over the tokens that are seen in their order. */
 template <tsr_kv_type KV>
-static __device__ __forceinline__ void gather(const work &w, const float (*weights)[RUN],
-                                              const int32_t *slots, int kv_head, const sight &seen,
-                                              int64_t row, const block_heads &heads,
-                                              const float *levels)
+static __device__ __forceinline__ void
+gather(const work &w, const float (*weights)[RUN], const int32_t *slots, int kv_head,
+       const sight &seen, int64_t row, const block_heads &heads, const float *levels)
 {
-    const int block_tokens = w.kv.block_tokens; // runs begin with a block
+    const int block_tokens = w.kv.block_tokens;
+    // Tokens of a block at once, so that the table is looked at once for them.
+    const int at_once = seen.step == 1 ? block_tokens : 1; // a near run begins with a block
 
     for (int i = threadIdx.x; i < HEADS * w.kv.value_dim; i += THREADS) {
         const int h = i / w.kv.value_dim;
@@ -232,25 +280,24 @@ static __device__ __forceinline__ void gather(const work &w, const float (*weigh
         if (!heads.has(h)) {
             continue;
         }
-        for (int first = seen.first / block_tokens * block_tokens; first < seen.end;
-             first += block_tokens) {
-            const char *keys = (const char *)w.kv.keys(slots[first / block_tokens], kv_head);
-            const int from = first > seen.first ? first : seen.first;
-            const int end = first + block_tokens < seen.end ? first + block_tokens : seen.end;
+        for (int from = seen.first, end; from < seen.end; from = end) {
+            const int position = seen.start + from * seen.step;
+            const char *keys = (const char *)w.kv.keys(slots[position / block_tokens], kv_head);
+            const int at = position % block_tokens - from;
 
+            end = from / at_once * at_once + at_once;
+            end = end < seen.end ? end : seen.end;
 #pragma unroll 4
             for (int t = from; t < end; t++) {
-                sum = fmaf(weights[h][t], tsr_kv_value<KV>(w.kv, keys, t - first, d, levels), sum);
+                sum = fmaf(weights[h][t], tsr_kv_value<KV>(w.kv, keys, at + t, d, levels), sum);
             }
         }
         w.part(row, heads.first + h, blockIdx.z)[2 + d] = sum;
     }
 }
 
-/* Blocks: (row, chunk of heads, run). A chunk is HEADS heads of one KV head or fewer; runs are
- * counted from the first that the row sees something of. */
-template <tsr_kv_type KV>
-static __global__ void __launch_bounds__(THREADS, 4) attend_run(work w)
+/* Blocks: (row, chunk of heads, run of the row). A chunk is HEADS heads of one KV head or fewer. */
+template <tsr_kv_type KV> static __global__ void __launch_bounds__(THREADS, 3) attend_run(work w)
 {
     __shared__ float4 queries[MAX_DIM]; // of four heads
     __shared__ float4 pairs[tsr_kv_bits(KV) < 8 ? MAX_DIM : 1];
@@ -259,20 +306,23 @@ static __global__ void __launch_bounds__(THREADS, 4) attend_run(work w)
     const int64_t row = w.first_row + blockIdx.x;
     const int kv_head = (int)blockIdx.y / w.chunks_a_group;
     const int64_t position = w.batch.position_of(row);
-    const int64_t first_seen = w.first_seen(position);
-    const int64_t start = (first_seen / RUN + blockIdx.z) * RUN;
-    const int32_t *slots = w.batch.slots_of(row) + start / w.kv.block_tokens;
+    const int32_t *slots = w.batch.slots_of(row);
     block_heads heads;
-    sight seen;
 
-    if (start > position) { // the same for the whole block
+    if (blockIdx.z >= runs_of(w, position)) { // the same for the whole block
         return;
     }
+    const sight seen = sight_of(w, position, blockIdx.z);
+
     heads.first = kv_head * w.group + (int)blockIdx.y % w.chunks_a_group * HEADS - w.first_head;
     heads.n = w.n_heads;
     heads.end = (kv_head + 1) * w.group - w.first_head;
-    seen.first = first_seen > start ? (int)(first_seen - start) : 0;
-    seen.end = position + 1 - start < RUN ? (int)(position + 1 - start) : RUN;
+    if (seen.first >= seen.end) {
+        if (threadIdx.x < HEADS && heads.has(threadIdx.x)) {
+            w.part(row, heads.first + (int)threadIdx.x, blockIdx.z)[1] = 0.0F;
+        }
+        return;
+    }
     load_queries(queries, w.q[row], w.scale, heads, w.kv.key_dim);
     if constexpr (tsr_kv_bits(KV) < 8) {
         w.levels.store(levels);
@@ -283,26 +333,28 @@ static __global__ void __launch_bounds__(THREADS, 4) attend_run(work w)
     __syncthreads();
 
     const int t = (int)threadIdx.x;
-    const char *keys = NULL; // of the thread's token
+    const bool is_seen = t >= seen.first && t < seen.end;
+    const int own = is_seen ? seen.start + t * seen.step : 0; // the thread's token
+    const int at = own % w.kv.block_tokens;
+    const char *keys =
+        is_seen ? (const char *)w.kv.keys(slots[own / w.kv.block_tokens], kv_head) : NULL;
     float4 scores = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
 
-    if (seen.sees(t)) {
-        keys = (const char *)w.kv.keys(slots[t / w.kv.block_tokens], kv_head);
-        scores = score<KV>(w, queries, pairs, keys, t % w.kv.block_tokens, levels);
+    if (is_seen) {
+        scores = score<KV>(w, queries, pairs, keys, at, levels);
         if (w.softcap > 0.0F || w.slopes != NULL) {
 #pragma unroll
             for (int h = 0; h < HEADS; h++) {
                 float *x = h == 0 ? &scores.x : h == 1 ? &scores.y : h == 2 ? &scores.z : &scores.w;
 
-                *x = heads.has(h) ? bend(w, *x, heads.first + h, start + t, position) : *x;
+                *x = heads.has(h) ? bend(w, *x, heads.first + h, own, position) : *x;
             }
         }
     }
-    soften(w, weights, scores, seen.sees(t), row, heads);
+    soften(w, weights, scores, is_seen, row, heads);
     if constexpr (tsr_kv_bits(KV) <= 8) {
-        if (keys != NULL) {
-            const float scale =
-                tsr_kv_scale(tsr_kv_value_scales(w.kv, keys)[t % w.kv.block_tokens]);
+        if (is_seen) {
+            const float scale = tsr_kv_scale(tsr_kv_value_scales(w.kv, keys)[at]);
 
             for (int h = 0; h < HEADS; h++) {
                 weights[h][t] *= scale;
@@ -337,15 +389,22 @@ static __global__ void __launch_bounds__(MERGE_THREADS) merge_runs(work w)
     const int64_t row = w.first_row + blockIdx.x;
     const int head = (int)blockIdx.y;
     const int64_t position = w.batch.position_of(row);
-    const int64_t n_runs = position / RUN - w.first_seen(position) / RUN + 1;
+    const int64_t n_runs = runs_of(w, position);
 
     for (int d = threadIdx.x; d < w.kv.value_dim; d += MERGE_THREADS) {
-        const float *part = w.part(row, head, 0);
-        merged m = {part[0], part[1], part[2 + d]};
+        merged m = {0.0F, 0.0F, 0.0F};
 
-        for (int64_t i = 1; i < n_runs; i++) {
-            part = w.part(row, head, i);
-            m.add(part[0], part[1], part[2 + d]);
+        for (int64_t i = 0; i < n_runs; i++) {
+            const float *part = w.part(row, head, i);
+
+            if (part[1] == 0.0F) { // nothing is seen of it
+                continue;
+            }
+            if (m.sum == 0.0F) {
+                m = merged{part[0], part[1], part[2 + d]};
+            } else {
+                m.add(part[0], part[1], part[2 + d]);
+            }
         }
         if (w.sinks != NULL) {
             m.add(w.sinks[head], 1.0F, 0.0F);
@@ -356,13 +415,22 @@ static __global__ void __launch_bounds__(MERGE_THREADS) merge_runs(work w)
 
 /* ---- launches -------------------------------------------------------------------------------- */
 
-/* Runs that a row may see something of. */
-static int64_t most_runs(int64_t longest, int64_t window)
+static int64_t ceil_div(int64_t a, int64_t b)
 {
-    const int64_t all = (longest + RUN - 1) / RUN;
-    const int64_t seen = window > 0 && window < longest ? (window + RUN - 2) / RUN + 1 : all;
+    return (a + b - 1) / b;
+}
 
-    return seen < all ? seen : all;
+/* Runs of a row, at most. */
+static int64_t most_runs(int64_t longest, const tsr_attention_shape *shape)
+{
+    const int64_t all = ceil_div(longest, RUN);
+    const int64_t reach = shape->stride > 0   ? shape->local
+                          : shape->window > 0 ? shape->window
+                                              : longest;
+    const int64_t near = reach >= longest ? all : ceil_div(reach + RUN - 1, RUN);
+    const int64_t far = shape->stride > 0 ? ceil_div(longest, RUN * shape->stride) : 0;
+
+    return far + (near < all ? near : all);
 }
 
 static size_t row_bytes(int64_t n_runs, int n_heads, int value_dim)
@@ -372,8 +440,9 @@ static size_t row_bytes(int64_t n_runs, int n_heads, int value_dim)
 
 extern "C" size_t tsr_attention_cuda_scratch(int n_threads, const tsr_ops_limits *limits)
 {
+    // With a stride of one and as many local positions every run may be there twice.
     const size_t a_row =
-        row_bytes(most_runs(limits->context, 0), limits->n_heads, limits->head_dim);
+        row_bytes(2 * ceil_div(limits->context, RUN), limits->n_heads, limits->head_dim);
     const size_t all = a_row * (size_t)limits->n_rows;
     const size_t most = (size_t)64 << 20; // rows beyond it are taken in turns
     // Beside it, queries that are turned.
@@ -396,8 +465,7 @@ static tsr_status attend(tsr_device *dev, work &w, tsr_kv_type type, int64_t n_r
                         a_row, room);
     }
     for (; w.first_row < n_rows; w.first_row += rows_a_turn) {
-        const int64_t n =
-            n_rows - w.first_row < rows_a_turn ? n_rows - w.first_row : rows_a_turn;
+        const int64_t n = n_rows - w.first_row < rows_a_turn ? n_rows - w.first_row : rows_a_turn;
         const dim3 grid((unsigned)n, (unsigned)(n_groups * w.chunks_a_group), (unsigned)w.n_runs);
 
 #define ATTEND(KV) attend_run<KV><<<grid, THREADS, 0, queue>>>(w)
@@ -422,7 +490,7 @@ extern "C" tsr_status tsr_attention_cuda(tsr_device *dev, tsr_tensor out, tsr_te
         return tsr_attention_fast(dev, out, q, kv, batch, shape);
     }
     TSR_TRY(tsr_kv_place_check("attention", kv));
-    if (shape->stride != 0) {
+    if (shape->stride != 0 && dev->deterministic) {
         return tsr_fail(TSR_ERR_UNSUPPORTED, "attention: no strides on a GPU yet");
     }
     if (turned_bytes > dev->scratch_bytes) {
@@ -445,10 +513,12 @@ extern "C" tsr_status tsr_attention_cuda(tsr_device *dev, tsr_tensor out, tsr_te
     w.softcap = shape->softcap;
     w.slopes_scale = shape->slopes_scale;
     w.window = shape->window;
+    w.stride = shape->stride;
+    w.local = shape->local;
     w.slopes = (const float *)shape->slopes.data;
     w.sinks = (const float *)shape->sinks.data;
     w.parts = (float *)((char *)dev->scratch + turned_bytes);
-    w.n_runs = most_runs(batch->longest, shape->window);
+    w.n_runs = most_runs(batch->longest, shape);
     if (is_turned) { // queries turn with the keys, and outputs turn back
         const tsr_tensor turned =
             tsr_tensor_of(dev->scratch, TSR_DTYPE_F32, q.on, q.n_rows, q.n_cols);

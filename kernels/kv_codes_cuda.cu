@@ -25,7 +25,8 @@ static __device__ __forceinline__ int own_lane()
     return (int)threadIdx.x % TSR_WARP;
 }
 
-/* ---- a warp's vector: all lanes together, and all have read it when a function ends ----------- */
+/* ---- a warp's vector: all lanes together, and all have read it when a function ends -----------
+ */
 
 /* x [dim] = H x in shared memory (tsr_kv_code_turn). */
 static __device__ void turn(float *x, int dim, int unit)
@@ -150,8 +151,7 @@ static __device__ uint16_t round_to_bytes(uint8_t *codes, const float *x, int di
     for (int d = own_lane(); d < dim; d += TSR_WARP) {
         const float z = x[d] * inverse;
 
-        codes[d] =
-            is_int ? (uint8_t)(int8_t)rintf(fmaxf(-127.0F, fminf(z, 127.0F))) : to_e4m3(z);
+        codes[d] = is_int ? (uint8_t)(int8_t)rintf(fmaxf(-127.0F, fminf(z, 127.0F))) : to_e4m3(z);
     }
     __syncwarp();
     return bits;
@@ -202,9 +202,8 @@ static __device__ uint16_t round_vector(uint8_t *codes, const float *x, int dim,
         __syncwarp();
         return 0x7FC0;
     }
-    return type >= TSR_KV_TYPE_INT4
-               ? round_to_levels(codes, x, dim, tsr_kv_bits(type), levels)
-               : round_to_bytes(codes, x, dim, type == TSR_KV_TYPE_INT8);
+    return type >= TSR_KV_TYPE_INT4 ? round_to_levels(codes, x, dim, tsr_kv_bits(type), levels)
+                                    : round_to_bytes(codes, x, dim, type == TSR_KV_TYPE_INT8);
 }
 
 /* The codes of a token as one string of bits; byte i of n_bytes goes to to[i * stride], zeros where
@@ -374,8 +373,7 @@ static __device__ void mean_after(bench &b, const writing &w, const char *keys, 
 
         mean = drift_by(w.drift, j, mean, GROUP);
         for (int t = first; t < GROUP; t++) {
-            const float2 x =
-                drift_by(w.drift, j, pair_of(w.drift, j, b.vectors[t]), GROUP - 1 - t);
+            const float2 x = drift_by(w.drift, j, pair_of(w.drift, j, b.vectors[t]), GROUP - 1 - t);
             const bool is_centred = scales[at + t] >> 15 != 0;
 
             sum.x += is_centred ? x.x + mean.x : x.x;
@@ -419,8 +417,8 @@ static __device__ void put_centred(bench &b, const writing &w, char *keys, int a
     uint16_t sign = 0;
 
     for (int j = own_lane(); j < n_pairs; j += TSR_WARP) {
-        const float2 mean = drift_by(w.drift, j, make_float2(b.mean[j], b.mean[n_pairs + j]),
-                                     at % GROUP + 1);
+        const float2 mean =
+            drift_by(w.drift, j, make_float2(b.mean[j], b.mean[n_pairs + j]), at % GROUP + 1);
 
         here[w.drift->first[j]] = mean.x;
         if (w.drift->second[j] >= 0) {

@@ -89,11 +89,10 @@ template <tsr_kv_type KV>
 static __device__ __forceinline__ float tsr_kv_value(const tsr_kv_place &kv, const char *keys,
                                                      int at, int d, const float *levels)
 {
-    return kv.is_latent
-               ? tsr_kv_key<KV>(kv, keys, at, d, levels)
-               : tsr_kv_element<KV>(keys + kv.key_bytes +
-                                        (size_t)at * kv.padded_dim * tsr_kv_bits(KV) / 8,
-                                    d, 1, levels);
+    return kv.is_latent ? tsr_kv_key<KV>(kv, keys, at, d, levels)
+                        : tsr_kv_element<KV>(keys + kv.key_bytes +
+                                                 (size_t)at * kv.padded_dim * tsr_kv_bits(KV) / 8,
+                                             d, 1, levels);
 }
 
 /* The scales of a block's tokens: bf16; of keys the sign says whether the mean was taken off. */
@@ -122,31 +121,31 @@ static __device__ __forceinline__ char *tsr_kv_mean(const tsr_kv_place &kv, cons
 }
 
 /* Calls `call(TYPE)` for a type that is known only when running. */
-#define TSR_FOR_KV_TYPE(type, call)     \
-    do {                                \
-        switch (type) {                 \
-        case TSR_KV_TYPE_F32:           \
-            call(TSR_KV_TYPE_F32);      \
-            break;                      \
-        case TSR_KV_TYPE_F16:           \
-            call(TSR_KV_TYPE_F16);      \
-            break;                      \
-        case TSR_KV_TYPE_BF16:          \
-            call(TSR_KV_TYPE_BF16);     \
-            break;                      \
-        case TSR_KV_TYPE_FP8:           \
-            call(TSR_KV_TYPE_FP8);      \
-            break;                      \
-        case TSR_KV_TYPE_INT8:          \
-            call(TSR_KV_TYPE_INT8);     \
-            break;                      \
-        case TSR_KV_TYPE_INT4:          \
-            call(TSR_KV_TYPE_INT4);     \
-            break;                      \
-        default:                        \
-            call(TSR_KV_TYPE_INT2);     \
-            break;                      \
-        }                               \
+#define TSR_FOR_KV_TYPE(type, call) \
+    do {                            \
+        switch (type) {             \
+        case TSR_KV_TYPE_F32:       \
+            call(TSR_KV_TYPE_F32);  \
+            break;                  \
+        case TSR_KV_TYPE_F16:       \
+            call(TSR_KV_TYPE_F16);  \
+            break;                  \
+        case TSR_KV_TYPE_BF16:      \
+            call(TSR_KV_TYPE_BF16); \
+            break;                  \
+        case TSR_KV_TYPE_FP8:       \
+            call(TSR_KV_TYPE_FP8);  \
+            break;                  \
+        case TSR_KV_TYPE_INT8:      \
+            call(TSR_KV_TYPE_INT8); \
+            break;                  \
+        case TSR_KV_TYPE_INT4:      \
+            call(TSR_KV_TYPE_INT4); \
+            break;                  \
+        default:                    \
+            call(TSR_KV_TYPE_INT2); \
+            break;                  \
+        }                           \
     } while (0)
 
 #endif

@@ -12,6 +12,7 @@ import unittest
 
 TESSERA, EMULATED, TINY_GGUF = (os.environ[name] for name in ("TESSERA", "EMULATED", "TINY_GGUF"))
 MPIRUN = [os.environ["MPIEXEC"], "--oversubscribe", "--bind-to", "none", "-n"]
+FAMILIES = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "data", "models")
 FOLDER = tempfile.TemporaryDirectory(prefix="tessera-emulated-")
 WAIT_S = 500
 CLOSE = 0.02
@@ -24,6 +25,9 @@ def tearDownModule():
 
 
 def model(name):
+    """A folder of tests/data/models, or a tiny model made for the purpose."""
+    if os.path.isdir(os.path.join(FAMILIES, name)):
+        return os.path.join(FAMILIES, name)
     path = os.path.join(FOLDER.name, name.replace("/", "-") + ".gguf")
     if not os.path.exists(path):
         subprocess.run([TINY_GGUF, name, "1", path], check=True, timeout=60)
@@ -89,6 +93,12 @@ class Engine(unittest.TestCase):
     def test_one_rank_gives_the_cpus_text_whenever_queued_work_is_done(self):
         for streams in ("lazy", "eager", "random"):
             self.same("2/1", "--prompt", "Once upon a time", "--max-tokens", "5", EMULATOR_STREAMS=streams)
+
+    def test_windows_soft_caps_slopes_sinks_and_caches_of_few_bits_give_it_too(self):
+        words = ("--prompt", "Once upon a time there was a word", "--max-tokens", "3")
+        for name, kv in (("mistral", "fp8"), ("gemma2", "f16"), ("bloom", "int8"), ("falcon_rw", "int4"), ("2/1", "int2")):
+            self.same(name, *words, "--kv-dtype", kv)
+        self.same("gemma3", *words, "--kv-dtype", "int2", ranks=2, EMULATOR_DEVICES="2")
 
     def test_two_and_three_ranks_give_it_too(self):
         self.same("9/3", "--prompt", "Hi", "--max-tokens", "3", ranks=2, EMULATOR_DEVICES="2", EMULATOR_ORDER="reverse")
