@@ -6,6 +6,7 @@
 #define TSR_ENGINE_DECODER_ROOM_H
 
 #include "engine/decoder.h"
+#include "engine/decoder_beside.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -62,6 +63,7 @@ struct tsr_decoder {
     tsr_decoder_room room;
     tsr_decoder_sorting sorting;
     tsr_kv_drift drifts[TSR_CONFIG_ROPES + 1]; /* of keys, by their rope; the last has none */
+    tsr_decoder_beside *beside;                /* owned; NULL: no host has a part in this */
     void *memory;                              /* owned: the room lies in it */
     size_t n_bytes;
 };

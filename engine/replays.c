@@ -106,7 +106,7 @@ tsr_status tsr_replays_forward(tsr_replays *r, tsr_tensor tokens, tsr_tensor pos
     bool is_new;
     kind *k;
 
-    if (!r->can || batch->n_seqs != tokens.n_cols) {
+    if (!r->can || batch->n_seqs != tokens.n_cols || tsr_decoder_is_shared(r->decoder)) {
         return tsr_decoder_forward(r->decoder, tokens, positions, batch, spans);
     }
     k = entry_of(r, tokens.n_cols, tsr_replays_rung(batch->longest, r->parts.context), &is_new);

@@ -138,7 +138,6 @@ static tsr_status load_inputs(tsr_runner *runner, const tsr_step *step, tsr_runn
             in->batch.most_rows = n;
         }
     }
-    in->spans = (tsr_decoder_spans){step->n_seqs, step->row_start, step->is_long};
     in->batch.n_seqs = step->n_seqs;
     in->batch.row_start = put(runner, &used, step->row_start, step->n_seqs + 1);
     in->batch.first_pos = put(runner, &used, step->first_pos, step->n_seqs);
@@ -172,6 +171,9 @@ tsr_status tsr_runner_start(tsr_runner *runner, const tsr_step *step)
     if (step->n_rows == 0) {
         return TSR_OK;
     }
+    runner->in.spans = (tsr_decoder_spans){step->n_seqs, step->row_start, step->first_pos,
+                                           step->lanes, step->is_long};
+    TSR_TRY(tsr_decoder_look(runner->decoder, &in->spans));
     TSR_TRY(load_inputs(runner, step, &runner->in));
     return tsr_replays_forward(runner->replays, in->tokens, in->positions, &in->batch, &in->spans);
 }

@@ -156,21 +156,28 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
+/* What rows have seen before the batch's first positions. */
+struct earlier {
+    bool is_there;
+    tsr_rows<const float> o, m, l;
+};
+
 /* A block a row and head, a thread a dimension. */
 static __global__ void merge_runs(tsr_rows<float> out, partials runs, tsr_batch_rows batch,
-                                  int64_t first_row)
+                                  earlier before, int64_t first_row)
 {
     const int64_t row = first_row + blockIdx.x;
     const int head = (int)blockIdx.y;
     const int64_t n_runs = batch.position_of(row) / RUN + 1;
 
     for (int d = threadIdx.x; d < runs.head_dim; d += (int)blockDim.x) {
+        const bool begins = !before.is_there || before.l[row][head] == 0.0F;
         const float *run = runs.of(blockIdx.x, head, 0);
-        float largest = run[0];
-        float sum = run[1];
-        float o = run[2 + d];
+        float largest = begins ? run[0] : before.m[row][head];
+        float sum = begins ? run[1] : before.l[row][head];
+        float o = begins ? run[2 + d] : before.o[row][head * runs.head_dim + d];
 
-        for (int64_t i = 1; i < n_runs; i++) {
+        for (int64_t i = begins ? 1 : 0; i < n_runs; i++) {
             run = runs.of(blockIdx.x, head, i);
             const float new_largest = largest > run[0] ? largest : run[0];
             const float old_factor = tsr_exp(largest - new_largest);
@@ -217,7 +224,13 @@ extern "C" tsr_status tsr_attention_cuda(tsr_device *dev, tsr_tensor out, tsr_te
     const tsr_kv_place place = tsr_kv_place_of(kv);
     const tsr_batch_rows rows = tsr_batch_rows_of(batch);
     const cudaStream_t queue = tsr_cuda_queue(dev);
+    earlier before = {};
 
+    if (shape->before != NULL) {
+        before = earlier{true, tsr_rows_of<const float>(shape->before->o),
+                         tsr_rows_of<const float>(shape->before->m),
+                         tsr_rows_of<const float>(shape->before->l)};
+    }
     if (!dev->deterministic && tsr_attention_fast_can(kv, shape)) {
         return tsr_attention_fast(dev, out, q, kv, batch, shape);
     }
@@ -250,7 +263,7 @@ extern "C" tsr_status tsr_attention_cuda(tsr_device *dev, tsr_tensor out, tsr_te
             break;
         }
         merge_runs<<<dim3((unsigned)n, (unsigned)shape->n_heads), 64, 0, queue>>>(
-            tsr_rows_of<float>(out), runs, rows, first);
+            tsr_rows_of<float>(out), runs, rows, before, first);
         TSR_CUDA_LAUNCHED();
     }
     return TSR_OK;
@@ -264,16 +277,7 @@ extern "C" tsr_status tsr_attention_part_cuda(tsr_device *dev, const tsr_attenti
 {
     (void)dev, (void)piece, (void)q, (void)kv, (void)batch, (void)shape, (void)first_run;
     (void)n_runs;
-    return tsr_fail(TSR_ERR_UNSUPPORTED, "attention: no pieces of it on a GPU yet");
-}
-
-extern "C" tsr_status tsr_attention_merge_cuda(tsr_device *dev, tsr_tensor out,
-                                               const tsr_attention_piece *pieces, int n_pieces,
-                                               const tsr_kv_layout *layout,
-                                               const tsr_attention_shape *shape)
-{
-    (void)dev, (void)out, (void)pieces, (void)n_pieces, (void)layout, (void)shape;
-    return tsr_fail(TSR_ERR_UNSUPPORTED, "attention: no pieces of it on a GPU yet");
+    return tsr_fail(TSR_ERR_UNSUPPORTED, "attention_part: that is for the CPU beside a GPU");
 }
 
 extern "C" tsr_status tsr_route_cuda(tsr_device *dev, tsr_tensor ids, tsr_tensor weights,

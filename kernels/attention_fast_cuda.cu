@@ -141,19 +141,35 @@ static __device__ __forceinline__ tsr_attention_queries queries_of(const tsr_att
     return mine;
 }
 
-/* What a sink adds to a sum, and what it scales the rest by. */
-static __device__ __forceinline__ float with_sink(float &sum, float largest, const float *sinks,
-                                                  int head)
-{
-    if (sinks == NULL) {
-        return 1.0F;
-    }
-    const float sink = sinks[head] * TSR_ATTENTION_LOG2_E;
-    const float most = fmaxf(sink, largest);
-    const float factor = tsr_fast_exp2(largest - most);
+/* What was seen before and a sink join what a query has seen: a dimension of the output becomes
+ * own * its sum + others[d] * before. */
+struct joined {
+    float own, before;
+    const float *others; // NULL: nothing was seen before
 
-    sum = sum * factor + tsr_fast_exp2(sink - most);
-    return factor;
+    __device__ float of(float sum, int d) const
+    {
+        return others == NULL ? sum * own : sum * own + others[d] * before;
+    }
+};
+
+static __device__ __forceinline__ joined join(float sum, float largest, const tsr_attention_work &w,
+                                              int row, int head)
+{
+    const bool has_before = w.has_before && w.before_l[row][head] > 0.0F;
+    const float earlier = has_before ? w.before_m[row][head] * TSR_ATTENTION_LOG2_E : -INFINITY;
+    const float sink = w.sinks != NULL ? w.sinks[head] * TSR_ATTENTION_LOG2_E : -INFINITY;
+    const float most = fmaxf(fmaxf(sink, earlier), largest);
+    joined all;
+
+    all.own = tsr_fast_exp2(largest - most);
+    all.before = tsr_fast_exp2(earlier - most);
+    all.others = has_before ? w.before_o[row] + head * w.kv.value_dim : NULL;
+    sum = sum * all.own + tsr_fast_exp2(sink - most) +
+          (has_before ? w.before_l[row][head] * all.before : 0.0F);
+    all.own /= sum;
+    all.before /= sum;
+    return all;
 }
 
 /* The sequence that has a tile, and the tile's number in it: sequences with one row have none here.
@@ -223,19 +239,17 @@ static __global__ void __launch_bounds__(tsr_attention_plan<DIM>::THREADS,
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         if (mine.position[half] >= 0) {
-            float *to = w.out[b.first_row + mine.position[half] - b.first_pos] +
-                        mine.head[half] * w.kv.value_dim;
-            float sum = state.sum[half];
-            float factor = with_sink(sum, state.largest[half], w.sinks, mine.head[half]);
+            const int row = b.first_row + mine.position[half] - b.first_pos;
+            const joined all = join(state.sum[half], state.largest[half], w, row, mine.head[half]);
+            float *to = w.out[row] + mine.head[half] * w.kv.value_dim;
 
-            factor /= sum;
 #pragma unroll
             for (int n = 0; n < DIM; n += 8) {
                 const int d = n + (int)threadIdx.x % 4 * 2;
 
                 if (d < w.kv.value_dim) { // a multiple of 8
-                    to[d] = state.o[n / 8][2 * half] * factor;
-                    to[d + 1] = state.o[n / 8][2 * half + 1] * factor;
+                    to[d] = all.of(state.o[n / 8][2 * half], d);
+                    to[d + 1] = all.of(state.o[n / 8][2 * half + 1], d + 1);
                 }
             }
         }
@@ -320,9 +334,8 @@ static __global__ void __launch_bounds__(tsr_attention_plan<DIM>::THREADS,
             o += part[2 + d] * factor;
         }
         if (is_whole) {
-            const float factor = with_sink(sum, most, w.sinks, head);
-
-            w.out[b.first_row][head * w.kv.value_dim + d] = o * factor / sum;
+            w.out[b.first_row][head * w.kv.value_dim + d] =
+                join(sum, most, w, b.first_row, head).of(o, d);
         } else {
             float *to = w.run(seq, head, (int)blockIdx.z);
 
@@ -379,13 +392,13 @@ static __global__ void __launch_bounds__(MERGE_THREADS) merge_runs(tsr_attention
         }
         __syncthreads();
     }
-    const float factor = with_sink(sum, most, w.sinks, head);
+    const joined all = join(sum, most, w, row, head);
 
     for (int j = 0; j < 2; j++) {
         const int d = (int)threadIdx.x + j * MERGE_THREADS;
 
         if (d < w.kv.value_dim) {
-            w.out[row][head * w.kv.value_dim + d] = o[j] * factor / sum;
+            w.out[row][head * w.kv.value_dim + d] = all.of(o[j], d);
         }
     }
 }
@@ -399,9 +412,10 @@ bool tsr_attention_fast_can(const tsr_kv_view *kv, const tsr_attention_shape *sh
 
     return (layout->type == TSR_KV_TYPE_F16 || layout->type == TSR_KV_TYPE_BF16 ||
             tsr_kv_place_is_coded(kv)) &&
-           !layout->latent && kv->host_pool == NULL && shape->stride == 0 &&
-           layout->key_dim % 8 == 0 && layout->value_dim % 8 == 0 && layout->key_dim <= 256 &&
-           layout->value_dim <= 256 && kv->block_bytes % 16 == 0 && (uintptr_t)kv->pool % 16 == 0;
+           !layout->latent && shape->stride == 0 && layout->key_dim % 8 == 0 &&
+           layout->value_dim % 8 == 0 && layout->key_dim <= 256 && layout->value_dim <= 256 &&
+           kv->block_bytes % 16 == 0 && (uintptr_t)kv->pool % 16 == 0 &&
+           (uintptr_t)kv->host_pool % 16 == 0;
 }
 
 /* More shared memory than kernels have by themselves must be asked for. */
@@ -489,6 +503,12 @@ tsr_status tsr_attention_fast(tsr_device *dev, tsr_tensor out, tsr_tensor q, con
     w.window = shape->window < INT32_MAX ? (int)shape->window : 0;
     w.slopes = (const float *)shape->slopes.data;
     w.sinks = (const float *)shape->sinks.data;
+    w.has_before = shape->before != NULL;
+    if (w.has_before) {
+        w.before_o = tsr_rows_of<const float>(shape->before->o);
+        w.before_m = tsr_rows_of<const float>(shape->before->m);
+        w.before_l = tsr_rows_of<const float>(shape->before->l);
+    }
     w.n_runs = (int)(seen_runs < all_runs ? seen_runs : all_runs);
     w.is_fp8 = layout->type == TSR_KV_TYPE_FP8;
     if (turned_bytes > dev->scratch_bytes) {

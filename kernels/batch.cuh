@@ -12,6 +12,7 @@ struct tsr_batch_rows {
     int n_seqs;
     const int32_t *row_start, *first_pos, *lanes;
     tsr_rows<const int32_t> tables;
+    const int32_t *table_start; // NULL: all 0
 
     /* The last sequence that begins at or before the row. */
     __device__ int sequence_of(int64_t row) const
@@ -39,7 +40,9 @@ struct tsr_batch_rows {
     /* The pool slots of the row's sequence. */
     __device__ const int32_t *slots_of(int64_t row) const
     {
-        return tables[lanes[sequence_of(row)]];
+        const int s = sequence_of(row);
+
+        return tables[lanes[s]] + (table_start != NULL ? table_start[s] : 0);
     }
     __device__ int32_t slot_of(int64_t row, int64_t position, int block_tokens) const
     {
@@ -49,23 +52,29 @@ struct tsr_batch_rows {
 
 static inline tsr_batch_rows tsr_batch_rows_of(const tsr_batch *batch)
 {
-    return tsr_batch_rows{batch->n_seqs, (const int32_t *)batch->row_start.data,
+    return tsr_batch_rows{batch->n_seqs,
+                          (const int32_t *)batch->row_start.data,
                           (const int32_t *)batch->first_pos.data,
                           (const int32_t *)batch->lanes.data,
-                          tsr_rows_of<const int32_t>(batch->tables)};
+                          tsr_rows_of<const int32_t>(batch->tables),
+                          (const int32_t *)batch->table_start.data};
 }
 
 /* One layer of the cache as kernels take it (kernels/kv_layout.h). */
 struct tsr_kv_place {
     char *pool; /* at the layer's first head */
+    char *host; /* the same of the host pool, which is pinned: read over the bus */
     size_t block_bytes;
     size_t head_bytes; /* keys and values of one head */
     size_t key_bytes;  /* of these, the keys */
     int key_dim, value_dim, padded_dim, block_tokens;
 
-    __device__ void *keys(int32_t slot, int head) const
+    /* entry: of a table (tsr_batch) */
+    __device__ void *keys(int32_t entry, int head) const
     {
-        return pool + (size_t)slot * block_bytes + (size_t)head * head_bytes;
+        return (entry >= 0 ? pool + (size_t)entry * block_bytes
+                           : host + (size_t)~entry * block_bytes) +
+               (size_t)head * head_bytes;
     }
 };
 
@@ -74,6 +83,9 @@ static inline tsr_kv_place tsr_kv_place_of(const tsr_kv_view *kv)
     const tsr_kv_layout *layout = kv->layout;
 
     return tsr_kv_place{(char *)kv->pool + tsr_kv_layout_offset(layout, kv->layer, 0),
+                        kv->host_pool == NULL
+                            ? NULL
+                            : (char *)kv->host_pool + tsr_kv_layout_offset(layout, kv->layer, 0),
                         kv->block_bytes,
                         tsr_kv_layout_key_bytes(layout) + tsr_kv_layout_value_bytes(layout),
                         tsr_kv_layout_key_bytes(layout),
@@ -99,10 +111,6 @@ static inline tsr_status tsr_kv_place_check(const char *op, const tsr_kv_view *k
             "%s: on a GPU the cache is of f32, f16 or bf16 (fp8 or int8 where sums may have "
             "an order of their own, and heads a multiple of 8 up to 256), not %s%s",
             op, tsr_kv_type_name(kv->layout->type), kv->layout->latent ? ", latent" : "");
-    }
-    if (kv->host_pool != NULL) {
-        return tsr_fail(TSR_ERR_UNSUPPORTED,
-                        "%s: no blocks of the cache in host memory on a GPU yet", op);
     }
     return TSR_OK;
 }
