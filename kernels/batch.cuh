@@ -14,6 +14,11 @@ struct tsr_batch_rows {
     tsr_rows<const int32_t> tables;
     const int32_t *table_start; // NULL: all 0
 
+    /* Rows behind the last sequence's fill a step: nothing is written for them. */
+    __device__ bool has(int64_t row) const
+    {
+        return row < row_start[n_seqs];
+    }
     /* The last sequence that begins at or before the row. */
     __device__ int sequence_of(int64_t row) const
     {

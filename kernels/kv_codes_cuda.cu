@@ -125,6 +125,10 @@ static __global__ void __launch_bounds__(THREADS)
     __shared__ float x[MOST_DIM];
     const int64_t row = blockIdx.x;
     const int head = (int)blockIdx.y;
+
+    if (!batch.has(row)) { // the same for the whole block
+        return;
+    }
     const int64_t position = batch.position_of(row);
     char *keys = (char *)kv.keys(batch.slot_of(row, position, kv.block_tokens), head);
     char *values = keys + kv.key_bytes;

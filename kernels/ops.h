@@ -246,7 +246,8 @@ typedef struct tsr_kv_view {
 
 /*
  * Which rows belong to which sequence. Rows of one sequence follow one another and have consecutive
- * positions. All arrays are on the device.
+ * positions. All arrays are on the device. On a GPU there may be rows more than the sequences have,
+ * behind them: nothing is written for these, and what they give is undefined.
  */
 typedef struct tsr_batch {
     int n_seqs;

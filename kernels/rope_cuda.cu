@@ -115,6 +115,9 @@ static __device__ __forceinline__ void write_head(const tsr_kv_place &kv, const 
                                                   const float *value, const tsr_batch_rows &batch,
                                                   int64_t row, int head)
 {
+    if (!batch.has(row)) { // the same for the whole block
+        return;
+    }
     const int64_t position = batch.position_of(row);
     T *keys = (T *)kv.keys(batch.slot_of(row, position, kv.block_tokens), head);
     T *values = keys + (size_t)kv.key_dim * kv.block_tokens;
