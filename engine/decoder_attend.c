@@ -187,7 +187,7 @@ static tsr_kv_view view_of(const tsr_decoder *d, int layer)
     while (!layers[made_by].makes_kv || layers[made_by].kv_layer != layers[layer].kv_layer) {
         made_by--;
     }
-    kv.drift = &d->drifts[layers[made_by].rope >= 0 ? layers[made_by].rope : TSR_CONFIG_ROPES];
+    kv.drift = &d->room.drifts[layers[made_by].rope >= 0 ? layers[made_by].rope : TSR_CONFIG_ROPES];
     return kv;
 }
 

@@ -47,6 +47,7 @@ typedef struct tsr_decoder_room {
     tsr_tensor logits;                        /* f32 [HEAD_ROWS, own vocabulary] */
     tsr_tensor frequencies[TSR_CONFIG_ROPES]; /* f64 [1, n_rot / 2] */
     tsr_tensor slopes;                        /* f32 [1, own heads] */
+    tsr_kv_drift *drifts; /* [TSR_CONFIG_ROPES + 1] of keys, by their rope; the last has none */
 } tsr_decoder_room;
 
 /* On the host: the chosen experts of a batch, sorted. */
@@ -62,9 +63,8 @@ struct tsr_decoder {
     tsr_decoder_parts parts;
     tsr_decoder_room room;
     tsr_decoder_sorting sorting;
-    tsr_kv_drift drifts[TSR_CONFIG_ROPES + 1]; /* of keys, by their rope; the last has none */
-    tsr_decoder_beside *beside;                /* owned; NULL: no host has a part in this */
-    void *memory;                              /* owned: the room lies in it */
+    tsr_decoder_beside *beside; /* owned; NULL: no host has a part in this */
+    void *memory;               /* owned: the room lies in it */
     size_t n_bytes;
 };
 

@@ -17,8 +17,8 @@
 #include "kernels/attention_fast.cuh"
 
 #include "kernels/attention_softmax.cuh"
-#include "kernels/kv_code.h"
 #include "kernels/kv_codes.cuh"
+#include "kernels/kv_elements.cuh"
 
 enum {
     RUN = TSR_ATTENTION_RUN,
@@ -411,7 +411,7 @@ bool tsr_attention_fast_can(const tsr_kv_view *kv, const tsr_attention_shape *sh
     const tsr_kv_layout *layout = kv->layout;
 
     return (layout->type == TSR_KV_TYPE_F16 || layout->type == TSR_KV_TYPE_BF16 ||
-            tsr_kv_place_is_coded(kv)) &&
+            tsr_kv_bits(layout->type) == 8) &&
            !layout->latent && shape->stride == 0 && layout->key_dim % 8 == 0 &&
            layout->value_dim % 8 == 0 && layout->key_dim <= 256 && layout->value_dim <= 256 &&
            kv->block_bytes % 16 == 0 && (uintptr_t)kv->pool % 16 == 0 &&
@@ -521,7 +521,7 @@ tsr_status tsr_attention_fast(tsr_device *dev, tsr_tensor out, tsr_tensor q, con
             tsr_tensor_of(dev->scratch, TSR_DTYPE_F32, q.on, q.n_rows, q.n_cols);
 
         TSR_TRY(tsr_kv_codes_turn(dev, turned, q, shape->n_heads, layout->key_dim,
-                                  tsr_kv_code_key_unit(layout)));
+                                  tsr_kv_code_key_unit(layout), 1.0F));
         w.q = tsr_rows_of<const float>(turned);
     }
     if (layout->type == TSR_KV_TYPE_BF16) {
@@ -532,6 +532,6 @@ tsr_status tsr_attention_fast(tsr_device *dev, tsr_tensor out, tsr_tensor q, con
         TSR_TRY((attend_of<__half, true>(dev, w, batch, q.n_rows, room)));
     }
     return is_turned ? tsr_kv_codes_turn(dev, out, out, shape->n_heads, layout->value_dim,
-                                         tsr_kv_code_value_unit(layout))
+                                         tsr_kv_code_value_unit(layout), 1.0F)
                      : TSR_OK;
 }

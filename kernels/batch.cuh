@@ -73,6 +73,9 @@ struct tsr_kv_place {
     size_t head_bytes; /* keys and values of one head */
     size_t key_bytes;  /* of these, the keys */
     int key_dim, value_dim, padded_dim, block_tokens;
+    int key_codes, value_codes; /* bytes of a block's codes or numbers: scales lie behind */
+    int mean_bytes;             /* of a group of keys; 0: they have no means */
+    bool is_latent;             /* the values are the keys' first dimensions */
 
     /* entry: of a table (tsr_batch) */
     __device__ void *keys(int32_t entry, int head) const
@@ -87,37 +90,24 @@ static inline tsr_kv_place tsr_kv_place_of(const tsr_kv_view *kv)
 {
     const tsr_kv_layout *layout = kv->layout;
 
-    return tsr_kv_place{(char *)kv->pool + tsr_kv_layout_offset(layout, kv->layer, 0),
-                        kv->host_pool == NULL
-                            ? NULL
-                            : (char *)kv->host_pool + tsr_kv_layout_offset(layout, kv->layer, 0),
-                        kv->block_bytes,
-                        tsr_kv_layout_key_bytes(layout) + tsr_kv_layout_value_bytes(layout),
-                        tsr_kv_layout_key_bytes(layout),
-                        layout->key_dim,
-                        layout->value_dim,
-                        tsr_kv_layout_padded_dim(layout),
-                        layout->block_tokens};
-}
+    tsr_kv_place place;
 
-/* Are they codes of 8 bits? */
-static inline bool tsr_kv_place_is_coded(const tsr_kv_view *kv)
-{
-    return kv->layout->type == TSR_KV_TYPE_FP8 || kv->layout->type == TSR_KV_TYPE_INT8;
-}
-
-/* What GPUs cannot do yet, in words. */
-static inline tsr_status tsr_kv_place_check(const char *op, const tsr_kv_view *kv, bool with_codes)
-{
-    if (tsr_kv_type_has_levels(kv->layout->type) || kv->layout->latent ||
-        (!with_codes && tsr_kv_place_is_coded(kv))) {
-        return tsr_fail(
-            TSR_ERR_UNSUPPORTED,
-            "%s: on a GPU the cache is of f32, f16 or bf16 (fp8 or int8 where sums may have "
-            "an order of their own, and heads a multiple of 8 up to 256), not %s%s",
-            op, tsr_kv_type_name(kv->layout->type), kv->layout->latent ? ", latent" : "");
-    }
-    return TSR_OK;
+    place.pool = (char *)kv->pool + tsr_kv_layout_offset(layout, kv->layer, 0);
+    place.host = kv->host_pool == NULL
+                     ? NULL
+                     : (char *)kv->host_pool + tsr_kv_layout_offset(layout, kv->layer, 0);
+    place.block_bytes = kv->block_bytes;
+    place.head_bytes = tsr_kv_layout_key_bytes(layout) + tsr_kv_layout_value_bytes(layout);
+    place.key_bytes = tsr_kv_layout_key_bytes(layout);
+    place.key_dim = layout->key_dim;
+    place.value_dim = layout->value_dim;
+    place.padded_dim = tsr_kv_layout_padded_dim(layout);
+    place.block_tokens = layout->block_tokens;
+    place.key_codes = (int)tsr_kv_layout_key_codes(layout);
+    place.value_codes = (int)tsr_kv_layout_value_codes(layout);
+    place.mean_bytes = tsr_kv_layout_is_centred(layout) ? (int)tsr_kv_layout_mean_bytes(layout) : 0;
+    place.is_latent = layout->latent;
+    return place;
 }
 
 #endif

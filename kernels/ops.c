@@ -81,7 +81,7 @@ tsr_status tsr_matmul(tsr_device *dev, const tsr_product *products, int n_produc
 
 /* ---- attention ------------------------------------------------------------------------------- */
 
-static tsr_status check_kv(const char *op, const tsr_kv_view *kv)
+static tsr_status check_kv(const tsr_device *dev, const char *op, const tsr_kv_view *kv)
 {
     const tsr_kv_layout *layout = kv->layout;
 
@@ -101,7 +101,8 @@ static tsr_status check_kv(const char *op, const tsr_kv_view *kv)
         return tsr_fail(TSR_ERR_ARG, "%s: the cache has no memory", op);
     }
     if (tsr_kv_layout_is_centred(layout) &&
-        (kv->drift == NULL || kv->drift->key_dim != layout->key_dim)) {
+        (kv->drift == NULL ||
+         (dev->kind == TSR_DEVICE_CPU && kv->drift->key_dim != layout->key_dim))) {
         return tsr_fail(TSR_ERR_ARG, "%s: nothing says how keys of %d in %s change with positions",
                         op, layout->key_dim, tsr_kv_type_name(layout->type));
     }
@@ -145,7 +146,7 @@ static tsr_status check_write(const tsr_device *dev, const char *op, const tsr_k
     const tsr_kv_layout *layout = kv->layout;
     const int64_t n_heads = layout->n_kv_heads;
 
-    TSR_TRY(check_kv(op, kv));
+    TSR_TRY(check_kv(dev, op, kv));
     TSR_TRY(tsr_ops_check_tensor(dev, op, "k", k, TSR_DTYPE_F32, TSR_OPS_ANY,
                                  n_heads * layout->key_dim));
     if (layout->latent) {
@@ -248,7 +249,7 @@ tsr_status tsr_attention(tsr_device *dev, tsr_tensor out, tsr_tensor q, const ts
     const tsr_kv_layout *layout = kv->layout;
     const int64_t n_heads = shape->n_heads;
 
-    TSR_TRY(check_kv("attention", kv));
+    TSR_TRY(check_kv(dev, "attention", kv));
     TSR_TRY(check_attention(dev, "attention", layout, shape, q.n_rows));
     TSR_TRY(tsr_ops_check_tensor(dev, "attention", "q", q, TSR_DTYPE_F32, TSR_OPS_ANY,
                                  n_heads * layout->key_dim));
@@ -267,7 +268,7 @@ tsr_status tsr_attention_part(tsr_device *dev, const tsr_attention_piece *piece,
 {
     const tsr_kv_layout *layout = kv->layout;
 
-    TSR_TRY(check_kv("attention_part", kv));
+    TSR_TRY(check_kv(dev, "attention_part", kv));
     TSR_TRY(check_attention(dev, "attention_part", layout, shape, q.n_rows));
     if (first_run < 0 || n_runs < 0 || first_run > INT_MAX || n_runs > INT_MAX) {
         return tsr_fail(TSR_ERR_ARG, "attention_part: %lld runs from %lld on", (long long)n_runs,

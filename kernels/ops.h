@@ -241,7 +241,7 @@ typedef struct tsr_kv_view {
     size_t block_bytes;    /* of both; a multiple of 4 */
     const tsr_kv_layout *layout;
     int layer;
-    const tsr_kv_drift *drift; /* of the layer's keys; read where they have means */
+    const tsr_kv_drift *drift; /* on the device: of the layer's keys; read where they have means */
 } tsr_kv_view;
 
 /*

@@ -131,6 +131,9 @@ static tsr_kv_view put_kv(const tsr_kv_view *kv, const tsr_batch *batch, bool is
         }
     }
     on_gpu.pool = put(kv->pool, ((size_t)largest + 1) * kv->block_bytes, is_result);
+    if (kv->drift != NULL) {
+        on_gpu.drift = put(kv->drift, sizeof(*kv->drift), false);
+    }
     if (kv->host_pool != NULL) {
         on_gpu.host_pool = put_pinned(kv->host_pool, ((size_t)~smallest + 1) * kv->block_bytes);
     }
