@@ -71,20 +71,22 @@ static tsr_status make_room(tsr_decoder_beside *b)
 
 tsr_status tsr_decoder_beside_create(tsr_decoder_beside **out, const tsr_decoder_parts *parts)
 {
-    const tsr_kv_view kv = tsr_kv_store_view(parts->kv, 0);
-    const tsr_ops_limits limits = {.n_rows = parts->max_rows,
-                                   .n_heads = (int)parts->shard->heads.count,
-                                   .head_dim = kv.layout->key_dim > kv.layout->value_dim
-                                                   ? kv.layout->key_dim
-                                                   : kv.layout->value_dim,
-                                   .n_seqs = 1};
+    tsr_ops_limits limits = {
+        .n_rows = parts->max_rows, .n_heads = (int)parts->shard->heads.count, .n_seqs = 1};
     tsr_status st = TSR_OK;
     tsr_decoder_beside *b;
+    tsr_kv_view kv;
 
     *out = NULL;
-    if (tsr_device_is_host(parts->dev) || kv.host_pool == NULL || limits.n_heads == 0) {
+    if (tsr_device_is_host(parts->dev) || limits.n_heads == 0) {
         return TSR_OK;
     }
+    kv = tsr_kv_store_view(parts->kv, 0);
+    if (kv.host_pool == NULL) {
+        return TSR_OK;
+    }
+    limits.head_dim =
+        kv.layout->key_dim > kv.layout->value_dim ? kv.layout->key_dim : kv.layout->value_dim;
     b = tsr_alloc(1, sizeof(*b));
     if (b == NULL) {
         return tsr_fail(TSR_ERR_NOMEM, "no memory for the CPU beside the GPU");
@@ -143,6 +145,7 @@ tsr_status tsr_decoder_beside_look(tsr_decoder_beside *b, const tsr_decoder_span
         int32_t *table_start = first_pos + b->parts.max_seqs;
 
         b->needs[g] = false;
+        memset(first_pos, 0, INTS_A_SEQUENCE * (size_t)b->parts.max_seqs * sizeof(*first_pos));
         for (int s = 0; s < spans->n_seqs; s++) {
             const int n_away = tsr_kv_store_n_away(b->parts.kv, spans->lanes[s], g);
             const int32_t n = n_away * b->block_tokens / RUN;
@@ -159,8 +162,7 @@ tsr_status tsr_decoder_beside_look(tsr_decoder_beside *b, const tsr_decoder_span
         }
     }
     if (tsr_decoder_beside_is_needed(b)) { // rows of other sequences have seen nothing before
-        memset(b->l, 0,
-               (size_t)spans->row_start[spans->n_seqs] * (size_t)b->n_heads * sizeof(*b->l));
+        memset(b->l, 0, count_floats(b, 1) * sizeof(*b->l));
     }
     return TSR_OK;
 }

@@ -64,9 +64,7 @@ int tsr_replays_width(int n_seqs, int most)
 
 int tsr_replays_rows(const tsr_replays *r, int n_seqs)
 {
-    return r->can && !tsr_decoder_is_shared(r->decoder)
-               ? tsr_replays_width(n_seqs, r->parts.max_seqs)
-               : n_seqs;
+    return r->can ? tsr_replays_width(n_seqs, r->parts.max_seqs) : n_seqs;
 }
 
 int64_t tsr_replays_rung(int64_t longest, int64_t context)

@@ -34,7 +34,7 @@ TSR_MUST_CHECK tsr_status tsr_replays_forward(tsr_replays *replays, tsr_tensor t
                                               const tsr_decoder_spans *spans);
 
 /* How many rows a step has that has one of each of n_seqs sequences: a rung, or n_seqs where
- * nothing can be recorded. */
+ * nothing can be recorded. The same on every rank, though only some may replay. */
 int tsr_replays_rows(const tsr_replays *replays, int n_seqs);
 
 /* The rung of a number of sequences, of which there are at most `most`. */

@@ -247,7 +247,7 @@ gather(const work &w, const float (*weights)[RUN], const int32_t *slots, int kv_
 
 /* Blocks: (row, chunk of heads, run). A chunk is HEADS heads of one KV head or fewer; runs are
  * counted from the first that the row sees something of. */
-template <tsr_kv_type KV> static __global__ void __launch_bounds__(THREADS, 4) attend_run(work w)
+template <tsr_kv_type KV> static __global__ void __launch_bounds__(THREADS, 3) attend_run(work w)
 {
     __shared__ float4 queries[MAX_DIM]; // of four heads
     __shared__ float4 pairs[tsr_kv_bits(KV) < 8 ? MAX_DIM : 1];

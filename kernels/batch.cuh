@@ -77,12 +77,17 @@ struct tsr_kv_place {
     int mean_bytes;             /* of a group of keys; 0: they have no means */
     bool is_latent;             /* the values are the keys' first dimensions */
 
+    /* What is written lies in the device's pool. */
+    __device__ void *own_keys(int32_t slot, int head) const
+    {
+        return pool + (size_t)slot * block_bytes + (size_t)head * head_bytes;
+    }
     /* entry: of a table (tsr_batch) */
     __device__ void *keys(int32_t entry, int head) const
     {
-        return (entry >= 0 ? pool + (size_t)entry * block_bytes
-                           : host + (size_t)~entry * block_bytes) +
-               (size_t)head * head_bytes;
+        const int32_t slot = entry ^ entry >> 31; // ~entry below 0
+
+        return (entry >= 0 ? pool : host) + (size_t)slot * block_bytes + (size_t)head * head_bytes;
     }
 };
 

@@ -119,7 +119,7 @@ static __device__ __forceinline__ void write_head(const tsr_kv_place &kv, const 
         return;
     }
     const int64_t position = batch.position_of(row);
-    T *keys = (T *)kv.keys(batch.slot_of(row, position, kv.block_tokens), head);
+    T *keys = (T *)kv.own_keys(batch.slot_of(row, position, kv.block_tokens), head);
     T *values = keys + (size_t)kv.key_dim * kv.block_tokens;
     const int at = (int)(position % kv.block_tokens);
 
