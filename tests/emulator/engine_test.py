@@ -129,8 +129,8 @@ class Engine(unittest.TestCase):
                           EMULATOR_SEED=str(attempt))
 
     def test_a_sequence_longer_than_the_gpus_pool_goes_on(self):
-        # Over 400 tokens, and room for 64 on the GPU: one run of 256 is the CPU's, and more is read over the bus.
-        words = ("--ctx", "512", "--prompt", 90 * "word ", "--prompt", "Hi there", "--max-tokens", "6")
+        # Some 450 tokens, and room for 96 on the GPU: a run of 256 is the CPU's, and the rest in host memory is read over the bus.
+        words = ("--ctx", "512", "--prompt", 150 * "word ", "--prompt", "Hi there", "--max-tokens", "6")
         short = ("--kv-memory", "12K", "--kv-host", "256K")
         self.same("2/1", *words, only_gpu=short)
         self.same("2/1", *words, only_gpu=short, ranks=2, EMULATOR_DEVICES="2", EMULATOR_STREAMS="random")
