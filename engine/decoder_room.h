@@ -6,6 +6,7 @@
 #define TSR_ENGINE_DECODER_ROOM_H
 
 #include "engine/decoder.h"
+#include "engine/decoder_beside.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -62,7 +63,8 @@ struct tsr_decoder {
     tsr_decoder_parts parts;
     tsr_decoder_room room;
     tsr_decoder_sorting sorting;
-    void *memory; /* owned: the room lies in it */
+    tsr_decoder_beside *beside; /* owned; NULL: no host has a part in this */
+    void *memory;               /* owned: the room lies in it */
     size_t n_bytes;
 };
 

@@ -165,19 +165,36 @@ static __device__ __forceinline__ tsr_attention_queries tsr_queries_of(const tsr
     return mine;
 }
 
-/* What a sink adds to a sum, and what it scales the rest by. */
-static __device__ __forceinline__ float tsr_with_sink(float &sum, float largest, const float *sinks,
+/* What was seen before and a sink join what a query has seen: a dimension of the output becomes
+ * own * its sum + others[d] * before. */
+struct tsr_joined {
+    float own, before;
+    const float *others; // NULL: nothing was seen before
+
+    __device__ float of(float sum, int d) const
+    {
+        return others == NULL ? sum * own : sum * own + others[d] * before;
+    }
+};
+
+static __device__ __forceinline__ tsr_joined tsr_join(float sum, float largest,
+                                                      const tsr_attention_work &w, int row,
                                                       int head)
 {
-    if (sinks == NULL) {
-        return 1.0F;
-    }
-    const float sink = sinks[head] * TSR_ATTENTION_LOG2_E;
-    const float most = fmaxf(sink, largest);
-    const float factor = tsr_fast_exp2(largest - most);
+    const bool has_before = w.has_before && w.before_l[row][head] > 0.0F;
+    const float earlier = has_before ? w.before_m[row][head] * TSR_ATTENTION_LOG2_E : -INFINITY;
+    const float sink = w.sinks != NULL ? w.sinks[head] * TSR_ATTENTION_LOG2_E : -INFINITY;
+    const float most = fmaxf(fmaxf(sink, earlier), largest);
+    tsr_joined all;
 
-    sum = sum * factor + tsr_fast_exp2(sink - most);
-    return factor;
+    all.own = tsr_fast_exp2(largest - most);
+    all.before = tsr_fast_exp2(earlier - most);
+    all.others = has_before ? w.before_o[row] + head * w.kv.value_dim : NULL;
+    sum = sum * all.own + tsr_fast_exp2(sink - most) +
+          (has_before ? w.before_l[row][head] * all.before : 0.0F);
+    all.own /= sum;
+    all.before /= sum;
+    return all;
 }
 
 /* ---- merging --------------------------------------------------------------------------------- */
@@ -232,14 +249,14 @@ static __global__ void __launch_bounds__(TSR_ATTENTION_MERGE_THREADS)
         }
         __syncthreads();
     }
-    const float factor = tsr_with_sink(sum, most, w.sinks, head);
+    const tsr_joined all = tsr_join(sum, most, w, row, head);
 
 #pragma unroll
     for (int j = 0; j < DIMS; j++) {
         const int d = (int)threadIdx.x + j * THREADS;
 
         if (d < w.kv.value_dim) {
-            w.out[row][head * w.kv.value_dim + d] = o[j] * factor / sum;
+            w.out[row][head * w.kv.value_dim + d] = all.of(o[j], d);
         }
     }
 }

@@ -17,7 +17,7 @@
 // With a stride every row sees other positions, so a tile has one row.
 
 enum {
-    SHORT_ROWS = 4, // a sequence with more rows is a prompt
+    SHORT_ROWS = 8, // a sequence with more rows is long: its tiles keep all threads busy
     PARTS_A_THREAD = 256,
     TASKS_A_THREAD = 3, // wanted at least, for the threads to end together
     LEAST_TILE_ROWS = 4,
@@ -41,9 +41,8 @@ typedef struct job {
     size_t bench_bytes;
     atomic_llong next_short;
     atomic_llong next_long;
-    // Of tsr_attention_part only:
-    const tsr_attention_piece *piece;
-    int64_t first_run, end_run;
+    int64_t first_run, end_run;       // that are attended
+    const tsr_attention_piece *piece; // where states go instead of `out`, or NULL
 } job;
 
 static int head_dim_of(const tsr_kv_layout *layout)
@@ -150,9 +149,9 @@ static void runs_of(const job *j, const tsr_attention_sequence *in, int64_t *fir
     *n = tsr_most(0, tsr_least(j->end_run, tsr_attention_tile_end_run(in)) - *first);
 }
 
-static bool is_prompt(const job *j, const tsr_attention_sequence *in)
+static bool is_prompt(const tsr_attention_sequence *in)
 {
-    return j->piece == NULL && in->n_rows > SHORT_ROWS;
+    return in->n_rows > SHORT_ROWS;
 }
 
 static void count_tasks(job *j, int n_threads)
@@ -164,7 +163,7 @@ static void count_tasks(job *j, int n_threads)
     for (int s = 0; s < c->batch->n_seqs; s++) {
         const tsr_attention_sequence in = tsr_attention_tile_sequence(c, s);
 
-        n_long += is_prompt(j, &in) ? in.n_rows : 0;
+        n_long += is_prompt(&in) ? in.n_rows : 0;
     }
     j->tile_rows = (int)tsr_most(
         tsr_least(LEAST_TILE_ROWS, most_rows(c)),
@@ -173,7 +172,7 @@ static void count_tasks(job *j, int n_threads)
     j->long_tasks[0] = 0;
     for (int s = 0; s < c->batch->n_seqs; s++) {
         const tsr_attention_sequence in = tsr_attention_tile_sequence(c, s);
-        const bool is_long = is_prompt(j, &in);
+        const bool is_long = is_prompt(&in);
         const int64_t short_tiles =
             is_long || in.n_rows == 0 ? 0 : tsr_ceil_div(in.n_rows, short_tile_rows(j, &in));
         int64_t first_run;
@@ -212,6 +211,39 @@ static int head_of(const tsr_attention_rows *t, int query)
     return t->first_head + query % t->n_heads;
 }
 
+/* A query's state before its first run: what it has seen of positions before all of these. */
+static void begin_query(const job *j, int64_t row, int head, float *state)
+{
+    const tsr_attention_call *c = &j->call;
+    const tsr_attention_piece *before = c->shape->before;
+    const int value_dim = c->kv->layout->value_dim;
+
+    if (before == NULL) {
+        *tsr_attention_tile_sum(c, state) = 0;
+        return;
+    }
+    memcpy(state, tsr_rows_cpu_f32(before->o, row) + head * value_dim,
+           (size_t)value_dim * sizeof(*state));
+    memset(state + value_dim, 0, (size_t)(c->padded_dim - value_dim) * sizeof(*state));
+    state[c->padded_dim] = tsr_rows_cpu_f32(before->m, row)[head];
+    *tsr_attention_tile_sum(c, state) = tsr_rows_cpu_f32(before->l, row)[head];
+}
+
+static void end_query(const job *j, int64_t row, int head, float *state)
+{
+    const tsr_attention_call *c = &j->call;
+    const int value_dim = c->kv->layout->value_dim;
+
+    if (j->piece == NULL) {
+        tsr_attention_tile_finish(c, j->out, row, head, state);
+        return;
+    }
+    memcpy(tsr_rows_cpu_f32(j->piece->o, row) + head * value_dim, state,
+           (size_t)value_dim * sizeof(*state));
+    tsr_rows_cpu_f32(j->piece->m, row)[head] = state[c->padded_dim];
+    tsr_rows_cpu_f32(j->piece->l, row)[head] = *tsr_attention_tile_sum(c, state);
+}
+
 /* ---- prompts --------------------------------------------------------------------------------- */
 
 static void attend_tile(const job *j, const tsr_attention_bench *b, const tsr_attention_rows *t)
@@ -219,16 +251,17 @@ static void attend_tile(const job *j, const tsr_attention_bench *b, const tsr_at
     const tsr_attention_call *c = &j->call;
     const int n_queries = t->n_rows * t->n_heads;
     tsr_attention_sequence rows = t->in; // as if there were no others
-    int64_t run;
+    int64_t first_run;
+    int64_t n_runs;
 
     rows.first_pos += t->first_row;
     rows.n_rows = t->n_rows;
-    run = tsr_attention_tile_first_run(c, &rows);
+    runs_of(j, &rows, &first_run, &n_runs);
     for (int q = 0; q < n_queries; q++) {
-        *tsr_attention_tile_sum(c, b->states + (int64_t)q * c->part_floats) = 0;
+        begin_query(j, row_of(t, q), head_of(t, q), b->states + (int64_t)q * c->part_floats);
     }
     tsr_attention_tile_queries(c, t, b);
-    for (; run < tsr_attention_tile_end_run(&rows); run++) {
+    for (int64_t run = first_run; run < first_run + n_runs; run++) {
         tsr_attention_tile_attend(c, t, run, b, b->parts, NULL, 0);
         for (int q = 0; q < n_queries; q++) {
             tsr_attention_tile_merge(c, b->states + (int64_t)q * c->part_floats,
@@ -236,8 +269,7 @@ static void attend_tile(const job *j, const tsr_attention_bench *b, const tsr_at
         }
     }
     for (int q = 0; q < n_queries; q++) {
-        tsr_attention_tile_finish(c, j->out, row_of(t, q), head_of(t, q),
-                                  b->states + (int64_t)q * c->part_floats);
+        end_query(j, row_of(t, q), head_of(t, q), b->states + (int64_t)q * c->part_floats);
     }
 }
 
@@ -304,7 +336,7 @@ static void merge_wave(const job *j, int64_t from, int64_t to, int64_t slot_floa
             float *state = j->states + (row * c->shape->n_heads + head_of(t, q)) * c->part_floats;
 
             if (task.run == 0) {
-                *tsr_attention_tile_sum(c, state) = 0;
+                begin_query(j, row_of(t, q), head_of(t, q), state);
             }
             for (int64_t run = task.run; run <= last_run; run++) {
                 tsr_attention_tile_merge(c, state,
@@ -312,7 +344,7 @@ static void merge_wave(const job *j, int64_t from, int64_t to, int64_t slot_floa
                                              (int64_t)q * c->part_floats);
             }
             if (last_run == task.n_runs - 1) {
-                tsr_attention_tile_finish(c, j->out, row_of(t, q), head_of(t, q), state);
+                end_query(j, row_of(t, q), head_of(t, q), state);
             }
         }
         n_columns += n_queries;
@@ -456,42 +488,6 @@ tsr_status tsr_attention_cpu(tsr_device *dev, tsr_tensor out, tsr_tensor q, cons
     return TSR_OK;
 }
 
-/* One task of tsr_attention_part: its parts go to the piece. */
-static void attend_piece(const job *j, const tsr_attention_bench *b, const short_task *task)
-{
-    const tsr_attention_call *c = &j->call;
-    const tsr_attention_rows *t = &task->t;
-    const int value_dim = c->kv->layout->value_dim;
-    const int64_t run = task->first_run + task->run;
-
-    attend_task(j, b, task, -1, b->parts);
-    for (int q = 0; q < t->n_rows * t->n_heads; q++) {
-        const float *part = b->parts + (int64_t)q * c->part_floats;
-        const int64_t row = row_of(t, q);
-        const int64_t column = (run - j->first_run) * c->shape->n_heads + head_of(t, q);
-
-        tsr_rows_cpu_f32(j->piece->m, row)[column] = part[c->padded_dim];
-        tsr_rows_cpu_f32(j->piece->l, row)[column] = part[c->padded_dim + 1];
-        memcpy(tsr_rows_cpu_f32(j->piece->o, row) + column * value_dim, part,
-               (size_t)value_dim * sizeof(*part));
-    }
-}
-
-static void share_piece(void *ctx, int thread, int n_threads)
-{
-    job *j = ctx;
-    tsr_attention_bench b;
-
-    (void)n_threads;
-    (void)lay_bench(&b, j->benches + (size_t)thread * j->bench_bytes,
-                    head_dim_of(j->call.kv->layout));
-    for (int64_t i; (i = take(&j->next_short, j->short_tasks[j->call.batch->n_seqs])) >= 0;) {
-        const short_task task = short_task_at(j, i);
-
-        attend_piece(j, &b, &task);
-    }
-}
-
 tsr_status tsr_attention_part_cpu(tsr_device *dev, const tsr_attention_piece *piece, tsr_tensor q,
                                   const tsr_kv_view *kv, const tsr_batch *batch,
                                   const tsr_attention_shape *shape, int64_t first_run,
@@ -503,64 +499,20 @@ tsr_status tsr_attention_part_cpu(tsr_device *dev, const tsr_attention_piece *pi
     j.piece = piece;
     j.first_run = first_run;
     j.end_run = first_run + n_runs;
-    for (int64_t row = 0; row < q.n_rows; row++) { // until something is seen
-        memset(tsr_rows_cpu_f32(piece->l, row), 0, (size_t)piece->l.n_cols * sizeof(float));
-    }
-    run_job(dev, &j, share_piece);
-    return TSR_OK;
-}
+    for (int64_t row = 0; row < q.n_rows; row++) { // until something more is seen
+        const tsr_attention_piece *before = shape->before;
 
-typedef struct merging {
-    tsr_attention_call call;
-    tsr_tensor out;
-    const tsr_attention_piece *pieces;
-    int n_pieces;
-} merging;
-
-static void merge_rows(const void *ctx, int64_t first, int64_t end, int thread)
-{
-    const merging *w = ctx;
-    const tsr_attention_call *c = &w->call;
-    const int value_dim = c->kv->layout->value_dim;
-    const int n_heads = c->shape->n_heads;
-    float state[TSR_ATTENTION_MOST_PART];
-    float part[TSR_ATTENTION_MOST_PART] = {0};
-
-    (void)thread;
-    for (int64_t i = first * n_heads; i < end * n_heads; i++) {
-        const int64_t row = i / n_heads;
-
-        memset(state, 0, sizeof(state));
-        for (int p = 0; p < w->n_pieces; p++) {
-            const tsr_attention_piece *piece = &w->pieces[p];
-
-            for (int64_t k = i % n_heads; k < piece->l.n_cols; k += n_heads) {
-                memcpy(part, tsr_rows_cpu_f32(piece->o, row) + k * value_dim,
-                       (size_t)value_dim * sizeof(*part));
-                part[c->padded_dim] = tsr_rows_cpu_f32(piece->m, row)[k];
-                part[c->padded_dim + 1] = tsr_rows_cpu_f32(piece->l, row)[k];
-                tsr_attention_tile_merge(c, state, part);
-            }
+        if (before == NULL) {
+            memset(tsr_rows_cpu_f32(piece->l, row), 0, (size_t)piece->l.n_cols * sizeof(float));
+            continue;
         }
-        tsr_attention_tile_finish(c, w->out, row, (int)(i % n_heads), state);
+        memcpy(tsr_rows_cpu_f32(piece->o, row), tsr_rows_cpu_f32(before->o, row),
+               (size_t)piece->o.n_cols * sizeof(float));
+        memcpy(tsr_rows_cpu_f32(piece->m, row), tsr_rows_cpu_f32(before->m, row),
+               (size_t)piece->m.n_cols * sizeof(float));
+        memcpy(tsr_rows_cpu_f32(piece->l, row), tsr_rows_cpu_f32(before->l, row),
+               (size_t)piece->l.n_cols * sizeof(float));
     }
-}
-
-tsr_status tsr_attention_merge_cpu(tsr_device *dev, tsr_tensor out,
-                                   const tsr_attention_piece *pieces, int n_pieces,
-                                   const tsr_kv_layout *layout, const tsr_attention_shape *shape)
-{
-    const tsr_kv_view kv = {.layout = layout};
-    const int padded_dim = tsr_kv_layout_padded_dim(layout);
-    const merging w = {.call = {.loops = TSR_ISA_PICK(dev->isa, tsr_attention_loops),
-                                .kv = &kv,
-                                .shape = shape,
-                                .padded_dim = padded_dim,
-                                .part_floats = padded_dim + TSR_ATTENTION_PART_TAIL},
-                       .out = out,
-                       .pieces = pieces,
-                       .n_pieces = n_pieces};
-
-    tsr_rows_cpu_run(dev, out.n_rows, out.n_cols, merge_rows, &w);
+    run_job(dev, &j, share);
     return TSR_OK;
 }

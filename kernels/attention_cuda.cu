@@ -34,6 +34,8 @@ struct work {
     float softcap, slopes_scale;
     int64_t window, stride, local; // as tsr_attention_shape has them
     const float *slopes, *sinks;
+    bool has_before; // what rows have seen of earlier positions
+    tsr_rows<const float> before_o, before_m, before_l;
     float *parts; // [rows from first_row on, heads, n_runs] of (largest, sum, output)
     int64_t n_runs, first_row;
 
@@ -392,8 +394,13 @@ static __global__ void __launch_bounds__(MERGE_THREADS) merge_runs(work w)
     const int64_t n_runs = runs_of(w, position);
 
     for (int d = threadIdx.x; d < w.kv.value_dim; d += MERGE_THREADS) {
+        const bool begins = !w.has_before || w.before_l[row][head] == 0.0F;
         merged m = {0.0F, 0.0F, 0.0F};
 
+        if (!begins) {
+            m = merged{w.before_m[row][head], w.before_l[row][head],
+                       w.before_o[row][head * w.kv.value_dim + d]};
+        }
         for (int64_t i = 0; i < n_runs; i++) {
             const float *part = w.part(row, head, i);
 
@@ -489,7 +496,6 @@ extern "C" tsr_status tsr_attention_cuda(tsr_device *dev, tsr_tensor out, tsr_te
     if (!dev->deterministic && tsr_attention_fast_can(kv, shape)) {
         return tsr_attention_fast(dev, out, q, kv, batch, shape);
     }
-    TSR_TRY(tsr_kv_place_check("attention", kv));
     if (shape->stride != 0 && dev->deterministic) {
         return tsr_fail(TSR_ERR_UNSUPPORTED, "attention: no strides on a GPU yet");
     }
@@ -517,6 +523,12 @@ extern "C" tsr_status tsr_attention_cuda(tsr_device *dev, tsr_tensor out, tsr_te
     w.local = shape->local;
     w.slopes = (const float *)shape->slopes.data;
     w.sinks = (const float *)shape->sinks.data;
+    w.has_before = shape->before != NULL;
+    if (w.has_before) {
+        w.before_o = tsr_rows_of<const float>(shape->before->o);
+        w.before_m = tsr_rows_of<const float>(shape->before->m);
+        w.before_l = tsr_rows_of<const float>(shape->before->l);
+    }
     w.parts = (float *)((char *)dev->scratch + turned_bytes);
     w.n_runs = most_runs(batch->longest, shape);
     if (is_turned) { // queries turn with the keys, and outputs turn back
@@ -542,16 +554,7 @@ extern "C" tsr_status tsr_attention_part_cuda(tsr_device *dev, const tsr_attenti
 {
     (void)dev, (void)piece, (void)q, (void)kv, (void)batch, (void)shape, (void)first_run;
     (void)n_runs;
-    return tsr_fail(TSR_ERR_UNSUPPORTED, "attention: no pieces of it on a GPU yet");
-}
-
-extern "C" tsr_status tsr_attention_merge_cuda(tsr_device *dev, tsr_tensor out,
-                                               const tsr_attention_piece *pieces, int n_pieces,
-                                               const tsr_kv_layout *layout,
-                                               const tsr_attention_shape *shape)
-{
-    (void)dev, (void)out, (void)pieces, (void)n_pieces, (void)layout, (void)shape;
-    return tsr_fail(TSR_ERR_UNSUPPORTED, "attention: no pieces of it on a GPU yet");
+    return tsr_fail(TSR_ERR_UNSUPPORTED, "attention_part: that is for the CPU beside a GPU");
 }
 
 extern "C" tsr_status tsr_route_cuda(tsr_device *dev, tsr_tensor ids, tsr_tensor weights,

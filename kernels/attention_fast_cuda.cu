@@ -108,19 +108,18 @@ static __global__ void __launch_bounds__(tsr_attention_plan<DIM>::THREADS,
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         if (mine.position[half] >= 0) {
-            float *to = w.out[b.first_row + mine.position[half] - b.first_pos] +
-                        mine.head[half] * w.kv.value_dim;
-            float sum = state.sum[half];
-            float factor = tsr_with_sink(sum, state.largest[half], w.sinks, mine.head[half]);
+            const int row = b.first_row + mine.position[half] - b.first_pos;
+            const tsr_joined all =
+                tsr_join(state.sum[half], state.largest[half], w, row, mine.head[half]);
+            float *to = w.out[row] + mine.head[half] * w.kv.value_dim;
 
-            factor /= sum;
 #pragma unroll
             for (int n = 0; n < DIM; n += 8) {
                 const int d = n + (int)threadIdx.x % 4 * 2;
 
                 if (d < w.kv.value_dim) { // a multiple of 8
-                    to[d] = state.o[n / 8][2 * half] * factor;
-                    to[d + 1] = state.o[n / 8][2 * half + 1] * factor;
+                    to[d] = all.of(state.o[n / 8][2 * half], d);
+                    to[d + 1] = all.of(state.o[n / 8][2 * half + 1], d + 1);
                 }
             }
         }
@@ -193,9 +192,8 @@ static __global__ void __launch_bounds__(tsr_attention_plan<DIM>::THREADS,
             o += part[2 + d] * factor;
         }
         if (is_whole) {
-            const float factor = tsr_with_sink(sum, most, w.sinks, head);
-
-            w.out[b.first_row][head * w.kv.value_dim + d] = o * factor / sum;
+            w.out[b.first_row][head * w.kv.value_dim + d] =
+                tsr_join(sum, most, w, b.first_row, head).of(o, d);
         } else {
             float *to = w.run(b.seq, head, (int)blockIdx.z);
 
@@ -218,11 +216,11 @@ bool tsr_attention_fast_can(const tsr_kv_view *kv, const tsr_attention_shape *sh
     const int most = layout->latent ? TSR_KV_LAYOUT_MOST_DIM : 256;
     const bool is_half = tsr_kv_bits(layout->type) == 16;
 
-    return (is_half || (tsr_kv_bits(layout->type) == 8 && !layout->latent)) &&
-           kv->host_pool == NULL && shape->stride == 0 && layout->key_dim % 8 == 0 &&
-           layout->value_dim % 8 == 0 && layout->key_dim <= most &&
+    return (is_half || (tsr_kv_bits(layout->type) == 8 && !layout->latent)) && shape->stride == 0 &&
+           layout->key_dim % 8 == 0 && layout->value_dim % 8 == 0 && layout->key_dim <= most &&
            layout->value_dim <= (layout->latent ? TSR_ATTENTION_LATENT_VALUES : most) &&
-           kv->block_bytes % 16 == 0 && (uintptr_t)kv->pool % 16 == 0;
+           kv->block_bytes % 16 == 0 && (uintptr_t)kv->pool % 16 == 0 &&
+           (uintptr_t)kv->host_pool % 16 == 0;
 }
 
 template <int DIM, class T, bool CODED> static tsr_attention_kernels kernels_for(void)
@@ -281,6 +279,12 @@ tsr_status tsr_attention_fast(tsr_device *dev, tsr_tensor out, tsr_tensor q, con
     w.window = shape->window < INT32_MAX ? (int)shape->window : 0;
     w.slopes = (const float *)shape->slopes.data;
     w.sinks = (const float *)shape->sinks.data;
+    w.has_before = shape->before != NULL;
+    if (w.has_before) {
+        w.before_o = tsr_rows_of<const float>(shape->before->o);
+        w.before_m = tsr_rows_of<const float>(shape->before->m);
+        w.before_l = tsr_rows_of<const float>(shape->before->l);
+    }
     w.n_runs = (int)(seen_runs < all_runs ? seen_runs : all_runs);
     w.is_fp8 = layout->type == TSR_KV_TYPE_FP8;
     if (turned_bytes > dev->scratch_bytes) {

@@ -196,17 +196,18 @@ static __device__ __forceinline__ void attend(tsr_softmax<OWN_DIM> &state, room<
     state.finish();
 }
 
-/* The lane's outputs to where the half-th of its queries belongs, times a factor. */
+/* The lane's outputs of the half-th of its queries, each as `as` makes it. */
+template <class F>
 static __device__ __forceinline__ void put(float *to, const tsr_softmax<OWN_DIM> &state, int half,
-                                           float factor, int value_dim)
+                                           int value_dim, F as)
 {
     const int first = (int)threadIdx.x / TSR_WARP * OWN_DIM + (int)threadIdx.x % 4 * 2;
 
 #pragma unroll
     for (int n = 0; n < OWN_DIM; n += 8) {
         if (first + n < value_dim) { // a multiple of 8
-            to[first + n] = state.o[n / 8][2 * half] * factor;
-            to[first + n + 1] = state.o[n / 8][2 * half + 1] * factor;
+            to[first + n] = as(state.o[n / 8][2 * half], first + n);
+            to[first + n + 1] = as(state.o[n / 8][2 * half + 1], first + n + 1);
         }
     }
 }
@@ -236,11 +237,11 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS) attend_latent(tsr_atte
             continue;
         }
         if (is_whole) {
-            float sum = state.sum[half];
-            const float factor = tsr_with_sink(sum, state.largest[half], w.sinks, head) / sum;
+            const int row = b.first_row + mine.position[half] - b.first_pos;
+            const tsr_joined all = tsr_join(state.sum[half], state.largest[half], w, row, head);
 
-            put(w.out[b.first_row + mine.position[half] - b.first_pos] + head * w.kv.value_dim,
-                state, half, factor, w.kv.value_dim);
+            put(w.out[row] + head * w.kv.value_dim, state, half, w.kv.value_dim,
+                [&](float sum, int d) { return all.of(sum, d); });
         } else {
             float *run = w.run(b.seq, head, (int)blockIdx.z);
 
@@ -248,7 +249,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS) attend_latent(tsr_atte
                 run[0] = state.largest[half];
                 run[1] = state.sum[half];
             }
-            put(run + 2, state, half, 1.0F, w.kv.value_dim);
+            put(run + 2, state, half, w.kv.value_dim, [](float sum, int) { return sum; });
         }
     }
 }

@@ -6,7 +6,9 @@
 #include "kernels/rows_cpu.h"
 
 enum {
-    WIDEN_FROM = 12, // queries that pay for converting a run to f32 once
+    // Queries that pay for converting a run to f32 once: what one instruction converts, all else.
+    WIDEN_FROM = 36,
+    WIDEN_CODES_FROM = 16,
     LINE_BYTES = 64
 };
 
@@ -17,9 +19,12 @@ tsr_attention_sequence tsr_attention_tile_sequence(const tsr_attention_call *c, 
     const int32_t *row_start = c->batch->row_start.data;
     const int32_t *first_pos = c->batch->first_pos.data;
     const int32_t *lanes = c->batch->lanes.data;
+    const int32_t *table_start = c->batch->table_start.data;
 
     return (tsr_attention_sequence){row_start[seq], row_start[seq + 1] - row_start[seq],
-                                    first_pos[seq], tsr_rows_cpu_i32(c->batch->tables, lanes[seq])};
+                                    first_pos[seq],
+                                    tsr_rows_cpu_i32(c->batch->tables, lanes[seq]) +
+                                        (table_start != NULL ? table_start[seq] : 0)};
 }
 
 tsr_attention_rows tsr_attention_tile_at(const tsr_attention_call *c, int seq, int64_t row_tile,
@@ -323,6 +328,11 @@ static tsr_attention_range seen_by_tile(const tsr_attention_call *c, const tsr_a
                                  seen(c->shape, first + t->n_rows - 1, start).end};
 }
 
+static int queries_to_widen_for(tsr_kv_type type)
+{
+    return type == TSR_KV_TYPE_FP8 || tsr_kv_type_has_levels(type) ? WIDEN_CODES_FROM : WIDEN_FROM;
+}
+
 void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_rows *t,
                                int64_t run, const tsr_attention_bench *b, float *parts,
                                const tsr_attention_rows *later, int64_t later_run)
@@ -330,6 +340,7 @@ void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_
     const int n_queries = t->n_rows * t->n_heads;
     const int64_t start = run * TSR_ATTENTION_RUN;
     const int64_t first_pos = t->in.first_pos + t->first_row;
+    const int widen_from = queries_to_widen_for(c->kv->layout->type);
     tsr_attention_range all = seen_by_tile(c, t, run);
     const float *slopes = c->shape->slopes.data;
     tsr_attention_range seen_by[TSR_ATTENTION_QUERIES];
@@ -387,7 +398,7 @@ void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_
     queries.first_token = (float)start;
     queries.distance = (float)(start - (first_pos + first / t->n_heads));
     queries.from_memory =
-        queries.n_queries < WIDEN_FROM && c->shape->stride == 0 && !c->kv->layout->latent;
+        queries.n_queries < widen_from && c->shape->stride == 0 && !c->kv->layout->latent;
     if (queries.from_memory && later != NULL) {
         const tsr_attention_range next = seen_by_tile(c, later, later_run);
 
@@ -400,7 +411,7 @@ void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_
         }
     }
     if (c->kv->layout->latent ||
-        (queries.n_queries >= WIDEN_FROM && what.type != TSR_KV_TYPE_F32 && !picked)) {
+        (queries.n_queries >= widen_from && what.type != TSR_KV_TYPE_F32 && !picked)) {
         c->loops->widen(&copy, b->keys, b->values, &what, all.first, all.end);
         at = &copy;
     }

@@ -12,7 +12,13 @@ struct tsr_batch_rows {
     int n_seqs;
     const int32_t *row_start, *first_pos, *lanes;
     tsr_rows<const int32_t> tables;
+    const int32_t *table_start; // NULL: all 0
 
+    /* Rows behind the last sequence's fill a step: nothing is written for them. */
+    __device__ bool has(int64_t row) const
+    {
+        return row < row_start[n_seqs];
+    }
     /* The last sequence that begins at or before the row. */
     __device__ int sequence_of(int64_t row) const
     {
@@ -39,7 +45,9 @@ struct tsr_batch_rows {
     /* The pool slots of the row's sequence. */
     __device__ const int32_t *slots_of(int64_t row) const
     {
-        return tables[lanes[sequence_of(row)]];
+        const int s = sequence_of(row);
+
+        return tables[lanes[s]] + (table_start != NULL ? table_start[s] : 0);
     }
     __device__ int32_t slot_of(int64_t row, int64_t position, int block_tokens) const
     {
@@ -49,15 +57,18 @@ struct tsr_batch_rows {
 
 static inline tsr_batch_rows tsr_batch_rows_of(const tsr_batch *batch)
 {
-    return tsr_batch_rows{batch->n_seqs, (const int32_t *)batch->row_start.data,
+    return tsr_batch_rows{batch->n_seqs,
+                          (const int32_t *)batch->row_start.data,
                           (const int32_t *)batch->first_pos.data,
                           (const int32_t *)batch->lanes.data,
-                          tsr_rows_of<const int32_t>(batch->tables)};
+                          tsr_rows_of<const int32_t>(batch->tables),
+                          (const int32_t *)batch->table_start.data};
 }
 
 /* One layer of the cache as kernels take it (kernels/kv_layout.h). */
 struct tsr_kv_place {
     char *pool; /* at the layer's first head */
+    char *host; /* the same of the host pool, which is pinned: read over the bus */
     size_t block_bytes;
     size_t head_bytes; /* keys and values of one head */
     size_t key_bytes;  /* of these, the keys */
@@ -66,9 +77,17 @@ struct tsr_kv_place {
     int mean_bytes;             /* of a group of keys; 0: they have no means */
     bool is_latent;             /* the values are the keys' first dimensions */
 
-    __device__ void *keys(int32_t slot, int head) const
+    /* What is written lies in the device's pool. */
+    __device__ void *own_keys(int32_t slot, int head) const
     {
         return pool + (size_t)slot * block_bytes + (size_t)head * head_bytes;
+    }
+    /* entry: of a table (tsr_batch) */
+    __device__ void *keys(int32_t entry, int head) const
+    {
+        const int32_t slot = entry ^ entry >> 31; // ~entry below 0
+
+        return (entry >= 0 ? pool : host) + (size_t)slot * block_bytes + (size_t)head * head_bytes;
     }
 };
 
@@ -79,6 +98,9 @@ static inline tsr_kv_place tsr_kv_place_of(const tsr_kv_view *kv)
     tsr_kv_place place;
 
     place.pool = (char *)kv->pool + tsr_kv_layout_offset(layout, kv->layer, 0);
+    place.host = kv->host_pool == NULL
+                     ? NULL
+                     : (char *)kv->host_pool + tsr_kv_layout_offset(layout, kv->layer, 0);
     place.block_bytes = kv->block_bytes;
     place.head_bytes = tsr_kv_layout_key_bytes(layout) + tsr_kv_layout_value_bytes(layout);
     place.key_bytes = tsr_kv_layout_key_bytes(layout);
@@ -91,16 +113,6 @@ static inline tsr_kv_place tsr_kv_place_of(const tsr_kv_view *kv)
     place.mean_bytes = tsr_kv_layout_is_centred(layout) ? (int)tsr_kv_layout_mean_bytes(layout) : 0;
     place.is_latent = layout->latent;
     return place;
-}
-
-/* What GPUs cannot do yet, in words. */
-static inline tsr_status tsr_kv_place_check(const char *op, const tsr_kv_view *kv)
-{
-    if (kv->host_pool != NULL) {
-        return tsr_fail(TSR_ERR_UNSUPPORTED,
-                        "%s: no blocks of the cache in host memory on a GPU yet", op);
-    }
-    return TSR_OK;
 }
 
 #endif

@@ -276,12 +276,12 @@ static __global__ void __launch_bounds__(THREADS) write_codes(writing w)
 
     w.levels.store(levels);
     __syncthreads();
-    if (row >= w.n_rows) { // whole warps
+    if (row >= w.n_rows || !w.batch.has(row)) { // whole warps
         return;
     }
     const int64_t position = w.batch.position_of(row);
     const int at = (int)(position % w.kv.block_tokens);
-    char *keys = (char *)w.kv.keys(w.batch.slot_of(row, position, w.kv.block_tokens), head);
+    char *keys = (char *)w.kv.own_keys(w.batch.slot_of(row, position, w.kv.block_tokens), head);
 
     for (int which = w.kv.mean_bytes > 0 ? 1 : 0; which < (w.kv.is_latent ? 1 : 2); which++) {
         const int dim = which == 0 ? w.kv.key_dim : w.kv.value_dim;
@@ -309,6 +309,7 @@ static __global__ void __launch_bounds__(THREADS) write_codes(writing w)
 struct bench {
     float vectors[GROUP][MOST_DIM];
     float mean[MOST_DIM]; // split
+    const char *before;   // the block of the group before, at its keys
     uint8_t codes[GROUP_WARPS][MOST_DIM];
     float levels[TSR_KV_LEVELS];
 };
@@ -458,7 +459,7 @@ static __global__ void __launch_bounds__(GROUP_THREADS) write_centred(writing w)
     const int n_rows = w.batch.row_start[seq + 1] - first_row;
     const int first_pos = w.batch.first_pos[seq];
     const auto keys_at = [&](int position) {
-        return (char *)w.kv.keys(slots[position / w.kv.block_tokens], head);
+        return (char *)w.kv.own_keys(slots[position / w.kv.block_tokens], head);
     };
     const auto key_of = [&](int position) {
         return w.k[first_row + (position - first_pos)] + head * dim;
@@ -471,6 +472,9 @@ static __global__ void __launch_bounds__(GROUP_THREADS) write_centred(writing w)
 
         end = from / GROUP * GROUP + GROUP;
         end = end < first_pos + n_rows ? end : first_pos + n_rows;
+        if (threadIdx.x == 0 && from > 0) { // only read, so it may lie in host memory
+            b.before = (const char *)w.kv.keys(slots[(from - 1) / w.kv.block_tokens], head);
+        }
         __syncthreads(); // what was written before is there, and is read no more
         if (from == 0) { // the first key is the mean of its own group
             for (int j = threadIdx.x; j < n_pairs; j += GROUP_THREADS) {
@@ -481,12 +485,11 @@ static __global__ void __launch_bounds__(GROUP_THREADS) write_centred(writing w)
             }
             put_mean(b, w, keys, at);
         } else if (from % GROUP == 0) {
-            const char *before = keys_at(from - GROUP);
             const int within = (from - GROUP) % w.kv.block_tokens;
 
-            decode_group(b, w, before, within);
+            decode_group(b, w, b.before, within);
             __syncthreads();
-            mean_after(b, w, before, within, from == GROUP);
+            mean_after(b, w, b.before, within, from == GROUP);
             put_mean(b, w, keys, at);
         }
         const char *record = tsr_kv_mean(w.kv, keys, at);
