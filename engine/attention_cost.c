@@ -163,6 +163,7 @@ tsr_status tsr_engine_attention_cost(tsr_engine *e, int i, tsr_attention_cost *o
     cost.window = shape.window = config->layers[layer].window;
     cost.stride = shape.stride = config->layers[layer].stride;
     cost.local = shape.local = config->layers[layer].local;
+    s.layout.by_token = config->layers[layer].by_token; // what lies there are small numbers as well
     TSR_TRY_GOTO(st, done, time_attention(&cost.seen_s, e, &s, &shape));
     cost.seen = count_seen(&config->layers[layer], context);
     cost.seen_bytes = (uint64_t)cost.seen * s.kv.block_bytes / (uint64_t)s.layout.block_tokens;

@@ -32,6 +32,7 @@ typedef struct tsr_layer_config {
     int kv_layer;    /* which of the cache's layers it reads */
     int group;       /* of that: whose blocks it is in, */
     int group_layer; /* and which layer of such a block it is */
+    bool by_token;   /* of that: its keys lie by token, because some reader has a stride */
     int rope;        /* which of config->ropes turns its queries and keys; -1: none does */
     bool experts;    /* a mixture of experts in the place of the feed-forward */
     int64_t window;  /* the last so many positions are seen; 0: all */
@@ -64,11 +65,17 @@ typedef struct tsr_config {
     bool biases_as_found; /* a GGUF file says it by having them: `biases` does not; a folder
                              may have more than `biases` */
 
+    int64_t embed_dim; /* width of embedding and head; dim, where EMBED_UP and HEAD_DOWN are not
+                          between them and the layers */
+
     tsr_norm_kind norm;
     float norm_eps;
-    bool norm_plus_one; /* norms multiply by 1 + the stored weight */
-    bool parallel;      /* attention and feed-forward both read the layer's input; without a norm of
-                           its own the feed-forward reads attention's */
+    bool norm_plus_one;   /* norms multiply by 1 + the stored weight */
+    uint64_t plain_norms; /* roles of norms that only normalise: they have no tensors */
+    bool norms_stay;      /* norms in front of attention and feed-forward change the residual stream
+                             itself, and so do those behind, once it has been added to */
+    bool parallel; /* attention and feed-forward both read the layer's input; without a norm of
+                      its own the feed-forward reads attention's */
     tsr_activation activation;
     bool tied_head; /* the head is the embedding */
 
@@ -89,6 +96,7 @@ typedef struct tsr_config {
     float logit_scale;
     float logit_cap; /* 0: none */
     float attention_cap;
+    float qkv_clip; /* > 0: queries, keys and values are cut to -clip .. clip */
 
     tsr_routing routing; /* of experts */
 

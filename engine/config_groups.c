@@ -22,6 +22,7 @@ typedef struct reach_class {
 /* A layer of the cache. */
 typedef struct kv_layer {
     bool is_seen;
+    bool by_token;
     int64_t reach; // of the reader that sees furthest
     int group, layer;
 } kv_layer;
@@ -121,8 +122,10 @@ tsr_status tsr_config_groups_find(tsr_config *c)
         kv_layer *k = &cached[c->layers[i].kv_layer];
 
         if (!k->is_seen || is_further(c->layers[i].window, k->reach)) {
-            *k = (kv_layer){.is_seen = true, .reach = c->layers[i].window};
+            k->is_seen = true;
+            k->reach = c->layers[i].window;
         }
+        k->by_token = k->by_token || c->layers[i].stride > 0;
     }
     for (int k = 0; k < c->n_kv_layers; k++) {
         (void)find_class(classes, &n, cached[k].reach);
@@ -140,6 +143,7 @@ tsr_status tsr_config_groups_find(tsr_config *c)
     for (int i = 0; i < c->n_layers; i++) {
         c->layers[i].group = cached[c->layers[i].kv_layer].group;
         c->layers[i].group_layer = cached[c->layers[i].kv_layer].layer;
+        c->layers[i].by_token = cached[c->layers[i].kv_layer].by_token;
     }
     tsr_free(cached);
     return TSR_OK;

@@ -14,7 +14,7 @@
 //   sequences with many rows (prompts): a task is (sequence, tile of rows, KV head) over all runs,
 //   with its states in the thread's own memory. Tiles with the most to see come first.
 //
-// With a stride every row sees other positions, so a tile has one row.
+// With a stride the rows of a tile lie so far apart (kernels/attention_tile.h).
 
 enum {
     SHORT_ROWS = 8, // a sequence with more rows is long: its tiles keep all threads busy
@@ -75,8 +75,11 @@ static size_t lay_bench(tsr_attention_bench *b, char *base, int head_dim)
     b->states = carve(base, &used, TSR_ATTENTION_QUERIES * part_bytes);
     b->keys = carve(base, &used, TSR_ATTENTION_RUN * (size_t)head_dim * sizeof(float));
     b->scales = carve(base, &used, 3 * TSR_ATTENTION_RUN * sizeof(float));
-    b->means = carve(base, &used, TSR_ATTENTION_GROUPS * split_bytes);
+    b->means = carve(base, &used, TSR_ATTENTION_RUN * split_bytes);
     b->values = carve(base, &used, TSR_ATTENTION_RUN * padded_dim * sizeof(float));
+    b->picked_keys = carve(base, &used, TSR_ATTENTION_RUN * (size_t)head_dim * sizeof(float));
+    b->picked_values = carve(base, &used, TSR_ATTENTION_RUN * padded_dim * sizeof(float));
+    b->rows = carve(base, &used, 3 * TSR_ATTENTION_RUN * sizeof(*b->rows));
     return used;
 }
 
@@ -111,11 +114,10 @@ size_t tsr_attention_cpu_scratch(int n_threads, const tsr_ops_limits *limits)
 
 /* ---- what there is to do --------------------------------------------------------------------- */
 
-/* Rows of a sequence that a tile may have. */
+/* Rows that a tile may have. */
 static int64_t most_rows(const tsr_attention_call *c)
 {
-    return c->shape->stride > 0 ? 1
-                                : tsr_most(1, TSR_ATTENTION_QUERIES / tsr_most(1, c->strip_heads));
+    return tsr_most(1, TSR_ATTENTION_QUERIES / tsr_most(1, c->strip_heads));
 }
 
 /* Rows in a tile of a sequence with few rows. */
@@ -142,11 +144,26 @@ static int find_sequence(const int64_t *starts, int n_seqs, int64_t i)
     return low;
 }
 
-/* The runs of a sequence that are to be attended. */
-static void runs_of(const job *j, const tsr_attention_sequence *in, int64_t *first, int64_t *n)
+/* Cuts what lies outside of [from, to) off [*first, *first + *n). */
+static void cut(int64_t *first, int64_t *n, int64_t from, int64_t to)
 {
-    *first = tsr_most(j->first_run, tsr_attention_tile_first_run(&j->call, in));
-    *n = tsr_most(0, tsr_least(j->end_run, tsr_attention_tile_end_run(in)) - *first);
+    const int64_t end = tsr_least(*first + *n, to);
+
+    *first = tsr_most(*first, from);
+    *n = tsr_most(0, end - *first);
+}
+
+/* The runs of some rows of a sequence that are to be attended. */
+static tsr_attention_runs runs_of(const job *j, int64_t first_pos, int64_t n_rows)
+{
+    const int64_t n_far = tsr_attention_far_runs(j->call.shape, j->call.batch->longest);
+    tsr_attention_runs runs = tsr_attention_tile_runs(&j->call, first_pos, n_rows);
+
+    if (j->piece != NULL) {
+        cut(&runs.first_far, &runs.n_far, j->first_run, j->end_run);
+        cut(&runs.first_near, &runs.n_near, j->first_run - n_far, j->end_run - n_far);
+    }
+    return runs;
 }
 
 static bool is_prompt(const tsr_attention_sequence *in)
@@ -173,15 +190,16 @@ static void count_tasks(job *j, int n_threads)
     for (int s = 0; s < c->batch->n_seqs; s++) {
         const tsr_attention_sequence in = tsr_attention_tile_sequence(c, s);
         const bool is_long = is_prompt(&in);
-        const int64_t short_tiles =
-            is_long || in.n_rows == 0 ? 0 : tsr_ceil_div(in.n_rows, short_tile_rows(j, &in));
-        int64_t first_run;
-        int64_t n_runs;
+        const int64_t short_tiles = is_long || in.n_rows == 0
+                                        ? 0
+                                        : tsr_attention_tile_count(c, &in, short_tile_rows(j, &in));
+        const tsr_attention_runs runs = runs_of(j, in.first_pos, in.n_rows);
 
-        runs_of(j, &in, &first_run, &n_runs);
-        j->short_tasks[s + 1] = j->short_tasks[s] + short_tiles * c->n_strips * n_runs;
+        j->short_tasks[s + 1] =
+            j->short_tasks[s] + short_tiles * c->n_strips * (runs.n_far + runs.n_near);
         j->long_tasks[s + 1] =
-            j->long_tasks[s] + (is_long ? tsr_ceil_div(in.n_rows, j->tile_rows) * c->n_strips : 0);
+            j->long_tasks[s] +
+            (is_long ? tsr_attention_tile_count(c, &in, j->tile_rows) * c->n_strips : 0);
         j->short_rows[s] = n_short;
         n_short += is_long ? 0 : in.n_rows;
     }
@@ -201,9 +219,10 @@ static int64_t take(atomic_llong *next, int64_t end)
     return -1;
 }
 
-static int64_t row_of(const tsr_attention_rows *t, int query)
+/* Within its sequence. */
+static int64_t row_of(const tsr_attention_call *c, const tsr_attention_rows *t, int query)
 {
-    return t->in.first_row + t->first_row + query / t->n_heads;
+    return t->first_row + query / t->n_heads * c->stride;
 }
 
 static int head_of(const tsr_attention_rows *t, int query)
@@ -250,26 +269,27 @@ static void attend_tile(const job *j, const tsr_attention_bench *b, const tsr_at
 {
     const tsr_attention_call *c = &j->call;
     const int n_queries = t->n_rows * t->n_heads;
-    tsr_attention_sequence rows = t->in; // as if there were no others
-    int64_t first_run;
-    int64_t n_runs;
+    const int64_t first_pos = t->in.first_pos + t->first_row;
+    const tsr_attention_runs runs = // as if there were no other rows
+        runs_of(j, first_pos, (t->n_rows - 1) * c->stride + 1);
 
-    rows.first_pos += t->first_row;
-    rows.n_rows = t->n_rows;
-    runs_of(j, &rows, &first_run, &n_runs);
     for (int q = 0; q < n_queries; q++) {
-        begin_query(j, row_of(t, q), head_of(t, q), b->states + (int64_t)q * c->part_floats);
+        begin_query(j, t->in.first_row + row_of(c, t, q), head_of(t, q),
+                    b->states + (int64_t)q * c->part_floats);
     }
     tsr_attention_tile_queries(c, t, b);
-    for (int64_t run = first_run; run < first_run + n_runs; run++) {
-        tsr_attention_tile_attend(c, t, run, b, b->parts, NULL, 0);
+    for (int64_t i = 0; i < runs.n_far + runs.n_near; i++) {
+        const tsr_attention_span span = tsr_attention_tile_span(c, &runs, first_pos, i);
+
+        tsr_attention_tile_attend(c, t, &span, b, b->parts, NULL);
         for (int q = 0; q < n_queries; q++) {
             tsr_attention_tile_merge(c, b->states + (int64_t)q * c->part_floats,
                                      b->parts + (int64_t)q * c->part_floats);
         }
     }
     for (int q = 0; q < n_queries; q++) {
-        end_query(j, row_of(t, q), head_of(t, q), b->states + (int64_t)q * c->part_floats);
+        end_query(j, t->in.first_row + row_of(c, t, q), head_of(t, q),
+                  b->states + (int64_t)q * c->part_floats);
     }
 }
 
@@ -285,7 +305,7 @@ static void attend_prompts(job *j, const tsr_attention_bench *b)
         const tsr_attention_rows t = tsr_attention_tile_at(c, s, within / c->n_strips, j->tile_rows,
                                                            (int)(within % c->n_strips));
 
-        if (t.n_heads > 0) {
+        if (t.n_heads > 0 && t.n_rows > 0) {
             attend_tile(j, b, &t);
         }
     }
@@ -295,9 +315,9 @@ static void attend_prompts(job *j, const tsr_attention_bench *b)
 
 typedef struct short_task {
     tsr_attention_rows t;
-    int64_t first_run; // of the sequence
+    tsr_attention_runs runs; // of the sequence
     int64_t n_runs;
-    int64_t run; // of the task, counted from the first
+    int64_t run; // of the task
 } short_task;
 
 static short_task short_task_at(const job *j, int64_t i)
@@ -309,7 +329,8 @@ static short_task short_task_at(const job *j, int64_t i)
     short_task task;
     int64_t column;
 
-    runs_of(j, &in, &task.first_run, &task.n_runs);
+    task.runs = runs_of(j, in.first_pos, in.n_rows);
+    task.n_runs = task.runs.n_far + task.runs.n_near;
     column = within / task.n_runs;
     task.run = within % task.n_runs;
     task.t = tsr_attention_tile_at(c, s, column / c->n_strips, short_tile_rows(j, &in),
@@ -332,11 +353,11 @@ static void merge_wave(const job *j, int64_t from, int64_t to, int64_t slot_floa
         const int first = (int)((thread + n_threads - n_columns % n_threads) % n_threads);
 
         for (int q = first; q < n_queries; q += n_threads) {
-            const int64_t row = j->short_rows[t->seq] + t->first_row + q / t->n_heads;
+            const int64_t row = j->short_rows[t->seq] + row_of(c, t, q);
             float *state = j->states + (row * c->shape->n_heads + head_of(t, q)) * c->part_floats;
 
             if (task.run == 0) {
-                begin_query(j, row_of(t, q), head_of(t, q), state);
+                begin_query(j, t->in.first_row + row_of(c, t, q), head_of(t, q), state);
             }
             for (int64_t run = task.run; run <= last_run; run++) {
                 tsr_attention_tile_merge(c, state,
@@ -344,7 +365,7 @@ static void merge_wave(const job *j, int64_t from, int64_t to, int64_t slot_floa
                                              (int64_t)q * c->part_floats);
             }
             if (last_run == task.n_runs - 1) {
-                end_query(j, row_of(t, q), head_of(t, q), state);
+                end_query(j, t->in.first_row + row_of(c, t, q), head_of(t, q), state);
             }
         }
         n_columns += n_queries;
@@ -359,22 +380,30 @@ static void meet(const job *j, int thread, int n_threads)
     }
 }
 
+static tsr_attention_span span_of(const job *j, const short_task *task)
+{
+    return tsr_attention_tile_span(&j->call, &task->runs, task->t.in.first_pos + task->t.first_row,
+                                   task->run);
+}
+
+/* Next is the task that follows, or -1. */
 static void attend_task(const job *j, const tsr_attention_bench *b, const short_task *task,
                         int64_t next, float *parts)
 {
     const tsr_attention_call *c = &j->call;
-    short_task follows;
+    const tsr_attention_span span = span_of(j, task);
+    tsr_attention_next follows;
 
     if (task->t.n_heads == 0) {
         return;
     }
     if (next >= 0) {
-        follows = short_task_at(j, next);
+        const short_task later = short_task_at(j, next);
+
+        follows = (tsr_attention_next){later.t, span_of(j, &later)};
     }
     tsr_attention_tile_queries(c, &task->t, b);
-    tsr_attention_tile_attend(c, &task->t, task->first_run + task->run, b, parts,
-                              next >= 0 ? &follows.t : NULL,
-                              next >= 0 ? follows.first_run + follows.run : 0);
+    tsr_attention_tile_attend(c, &task->t, &span, b, parts, next >= 0 ? &follows : NULL);
 }
 
 static void attend_decoding(job *j, const tsr_attention_bench *b, int thread, int n_threads)
@@ -422,11 +451,9 @@ static int64_t work_ns(const job *j)
 
     for (int s = 0; s < c->batch->n_seqs; s++) {
         const tsr_attention_sequence in = tsr_attention_tile_sequence(c, s);
-        int64_t first_run;
-        int64_t n_runs;
+        const tsr_attention_runs runs = runs_of(j, in.first_pos, in.n_rows);
 
-        runs_of(j, &in, &first_run, &n_runs);
-        pairs += in.n_rows * n_runs * TSR_ATTENTION_RUN;
+        pairs += in.n_rows * (runs.n_far + runs.n_near) * TSR_ATTENTION_RUN;
     }
     return pairs * c->q.n_cols * 2 / MACS_A_NS;
 }
@@ -450,6 +477,7 @@ static tsr_status prepare(job *j, tsr_device *dev, tsr_tensor q, const tsr_kv_vi
         .kv = kv,
         .batch = batch,
         .shape = shape,
+        .stride = tsr_most(1, shape->stride),
         .padded_dim = padded_dim,
         .part_floats = padded_dim + TSR_ATTENTION_PART_TAIL,
         .strips_a_head = strips_a_head,

@@ -496,9 +496,6 @@ extern "C" tsr_status tsr_attention_cuda(tsr_device *dev, tsr_tensor out, tsr_te
     if (!dev->deterministic && tsr_attention_fast_can(kv, shape)) {
         return tsr_attention_fast(dev, out, q, kv, batch, shape);
     }
-    if (shape->stride != 0 && dev->deterministic) {
-        return tsr_fail(TSR_ERR_UNSUPPORTED, "attention: no strides on a GPU yet");
-    }
     if (turned_bytes > dev->scratch_bytes) {
         return tsr_fail(TSR_ERR_ARG, "attention: %zu bytes of scratch are needed, %zu are reserved",
                         turned_bytes, dev->scratch_bytes);
@@ -555,11 +552,4 @@ extern "C" tsr_status tsr_attention_part_cuda(tsr_device *dev, const tsr_attenti
     (void)dev, (void)piece, (void)q, (void)kv, (void)batch, (void)shape, (void)first_run;
     (void)n_runs;
     return tsr_fail(TSR_ERR_UNSUPPORTED, "attention_part: that is for the CPU beside a GPU");
-}
-
-extern "C" tsr_status tsr_route_cuda(tsr_device *dev, tsr_tensor ids, tsr_tensor weights,
-                                     tsr_tensor logits, const tsr_routing *routing)
-{
-    (void)dev, (void)ids, (void)weights, (void)logits, (void)routing;
-    return tsr_fail(TSR_ERR_UNSUPPORTED, "route: no experts on a GPU yet");
 }

@@ -216,7 +216,7 @@ bool tsr_attention_fast_can(const tsr_kv_view *kv, const tsr_attention_shape *sh
     const int most = layout->latent ? TSR_KV_LAYOUT_MOST_DIM : 256;
     const bool is_half = tsr_kv_bits(layout->type) == 16;
 
-    return (is_half || (tsr_kv_bits(layout->type) == 8 && !layout->latent)) && shape->stride == 0 &&
+    return (is_half || (tsr_kv_bits(layout->type) == 8 && !layout->latent)) && !layout->by_token &&
            layout->key_dim % 8 == 0 && layout->value_dim % 8 == 0 && layout->key_dim <= most &&
            layout->value_dim <= (layout->latent ? TSR_ATTENTION_LATENT_VALUES : most) &&
            kv->block_bytes % 16 == 0 && (uintptr_t)kv->pool % 16 == 0 &&

@@ -226,12 +226,12 @@ TSR_INLINE const char *key_piece(const tsr_attention_run *run, int g, tsr_kv_typ
                                       within * run->key_dim * bits_of(kv) / 8;
 }
 
-/* o += e v over each step-th token of [from, to) of n_queries, n_vectors of dimensions from `dim`
- * on. */
+/* o += e v over tokens [from, to) of n_queries, n_vectors of dimensions from `dim` on. */
 TSR_INLINE void gather(int n_queries, int n_vectors, tsr_kv_type kv, const tsr_attention_run *run,
                        const float *e, float *o, int64_t part_floats, int dim, int from, int to,
-                       int step, const tsr_attention_run *then)
+                       const tsr_attention_run *then)
 {
+    const char *const *asked = then != NULL ? then->key_rows : NULL;
     const v16 levels = levels_of(kv);
     v16 sums[MAX_QUERIES][4];
 
@@ -245,20 +245,24 @@ TSR_INLINE void gather(int n_queries, int n_vectors, tsr_kv_type kv, const tsr_a
     for (int t0 = from; t0 < to;) {
         const int g = t0 / TSR_LANES;
         const int t1 = (g + 1) * TSR_LANES < to ? (g + 1) * TSR_LANES : to;
-        const char *next = then != NULL ? key_piece(then, g, kv) : NULL;
+        const char *next = then != NULL && asked == NULL ? key_piece(then, g, kv) : NULL;
         const int64_t next_bytes = run->key_dim * bits_of(kv) / 8;
 
-        for (; t0 < t1; t0 += step) {
+        for (; t0 < t1; t0++) {
             const int t = t0;
-            const int64_t row = (int64_t)(t - g * TSR_LANES) * run->padded_dim + dim;
+            const bool by_row = run->value_rows != NULL;
+            const void *values = by_row ? run->value_rows[t] : run->values[g];
+            const int64_t row = by_row ? dim : (int64_t)(t - g * TSR_LANES) * run->padded_dim + dim;
             v16 v[4];
 
             if (next != NULL) {
                 ask_for(next + (t - g * TSR_LANES) * next_bytes, next_bytes);
+            } else if (asked != NULL && asked[t] != NULL) {
+                ask_for(asked[t], next_bytes);
             }
             UNROLL
             for (int j = 0; j < n_vectors; j++) {
-                v[j] = load_value(run->values[g], row + j * TSR_LANES, levels, kv);
+                v[j] = load_value(values, row + j * TSR_LANES, levels, kv);
             }
             UNROLL
             for (int i = 0; i < n_queries; i++) {
@@ -291,10 +295,10 @@ TSR_INLINE void gather(int n_queries, int n_vectors, tsr_kv_type kv, const tsr_a
     }                                                                                           \
     static void gather_##n_queries##_##n_vectors##_##type(                                      \
         const tsr_attention_run *run, const float *e, float *o, int64_t part_floats, int dim,   \
-        int from, int to, int step, const tsr_attention_run *then)                              \
+        int from, int to, const tsr_attention_run *then)                                        \
     {                                                                                           \
         gather(n_queries, n_vectors, TSR_KV_TYPE_##type, run, e, o, part_floats, dim, from, to, \
-               step, then);                                                                     \
+               then);                                                                           \
     }
 TILES(TILE, F32)
 TILES(TILE, F16)
@@ -307,7 +311,7 @@ TILES(TILE, INT2)
 typedef void score_fn(const tsr_attention_run *run, const float *q, float *scores, int first,
                       bool ask);
 typedef void gather_fn(const tsr_attention_run *run, const float *e, float *o, int64_t part_floats,
-                       int dim, int from, int to, int step, const tsr_attention_run *then);
+                       int dim, int from, int to, const tsr_attention_run *then);
 
 #define SCORE(n_queries, n_vectors, type) \
     [TSR_KV_TYPE_##type][n_queries][n_vectors] = score_##n_queries##_##n_vectors##_##type,

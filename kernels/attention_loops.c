@@ -65,65 +65,18 @@ static void score_all(const tsr_attention_run *run, const tsr_attention_tile *ti
     }
 }
 
-/* Only the groups in which something is seen: side by side, so that as many as registers hold are
- * scored at once however far apart they lie, and from there to their places. */
-static void score_pattern(const tsr_attention_run *run, const tsr_attention_tile *tile)
-{
-    const int n_groups = groups_of(tile->seen[0].end);
-    tsr_attention_run shown = {
-        .type = run->type, .key_dim = run->key_dim, .key_stride = run->key_stride};
-    int places[TSR_ATTENTION_GROUPS];
-    int n_shown = 0;
-
-    for (int g = 0; g < n_groups; g++) {
-        if (run->keys[g] != NULL) {
-            shown.keys[n_shown] = run->keys[g];
-            places[n_shown++] = g;
-        }
-    }
-    for (int i = 0, n; i < tile->n_queries; i += n) {
-        n = next_queries(tile->n_queries - i);
-        score_groups(&shown, tile, i, n, 0, n_shown);
-    }
-    for (int i = 0; i < tile->n_queries && n_shown < n_groups; i++) {
-        float *s = tile->scores + i * TSR_ATTENTION_RUN;
-
-        for (int k = n_shown - 1; k >= 0; k--) { // none lies before its place among the shown
-            v16_store(s + places[k] * TSR_LANES, v16_load(s + k * TSR_LANES));
-        }
-    }
-}
-
-/* 1 where the pattern shows a token, 0 beside it in its group. */
-static void mark_pattern(float *shown, const tsr_attention_run *run, const tsr_attention_pattern *p)
-{
-    for (int g = 0; g < TSR_ATTENTION_GROUPS; g++) {
-        if (run->keys[g] != NULL) {
-            v16_store(shown + g * TSR_LANES, v16_set1(0.0F));
-        }
-    }
-    for (int t = p->first; t < p->end; t += p->step) {
-        shown[t] = 1.0F;
-    }
-    for (int t = p->near.first; t < p->near.end; t++) {
-        shown[t] = 1.0F;
-    }
-}
-
 /* Soft cap and slope over groups [from, to). */
-static void bend(const tsr_attention_run *run, float *s, int from, int to, float softcap,
-                 float slope, float distance)
+static void bend(float *s, int from, int to, float softcap, float slope, float distance, float step)
 {
     const v16 cap = v16_set1(softcap);
     const v16 one = v16_set1(1.0F);
-    v16 d = v16_add(v16_load(lane_numbers), v16_set1(distance + (float)(from * TSR_LANES)));
+    const v16 on = v16_set1(step * (float)TSR_LANES);
+    v16 d = v16_fma(v16_load(lane_numbers), v16_set1(step),
+                    v16_set1(distance + step * (float)(from * TSR_LANES)));
 
-    for (int g = from; g < to; g++, d = v16_add(d, v16_set1((float)TSR_LANES))) {
+    for (int g = from; g < to; g++, d = v16_add(d, on)) {
         v16 x = v16_load(s + g * TSR_LANES);
 
-        if (run->keys[g] == NULL) {
-            continue;
-        }
         if (softcap > 0) {
             // tanh x = 1 - 2 / (e^2x + 1); where e^2x would overflow it is 1 to the last bit, so
             // that 2 x is held below 80: it is minus the larger of -2 x and -80.
@@ -137,10 +90,11 @@ static void bend(const tsr_attention_run *run, float *s, int from, int to, float
 }
 
 /* Slopes times positions that are rounded to bf16. */
-static void bend_rounded(float *s, int from, int to, float scale, float slope, float first_token)
+static void bend_rounded(float *s, int from, int to, float scale, float slope, float first_token,
+                         float step)
 {
     for (int t = from * TSR_LANES; t < to * TSR_LANES; t++) {
-        const uint16_t at = tsr_dtype_to_bf16(first_token + (float)t);
+        const uint16_t at = tsr_dtype_to_bf16(first_token + step * (float)t);
         const uint16_t rounded = tsr_dtype_to_bf16(slope * tsr_dtype_from_bf16(at));
 
         s[t] += scale * tsr_dtype_from_bf16(rounded);
@@ -155,26 +109,17 @@ static v16 first_lanes(int n)
     return v16_load(lanes + TSR_LANES - n);
 }
 
-/* Puts x wherever groups [from, to) lie outside of what query i sees. Whole vectors: lanes that are
- * stored one by one keep the next load of their vector waiting. */
-static void fill_unseen(const tsr_attention_run *run, const tsr_attention_tile *tile, int i,
-                        float *s, int from, int to, const float *shown, float x)
+/* Puts x wherever groups [from, to) lie outside of what query i sees; both ends lie in them. Whole
+ * vectors: lanes that are stored one by one keep the next load of their vector waiting. */
+static void fill_unseen(const tsr_attention_tile *tile, int i, float *s, int from, int to, float x)
 {
     float *head = s + from * TSR_LANES;
     float *tail = s + (to - 1) * TSR_LANES;
 
-    for (int g = from; g < to && tile->pattern != NULL; g++) {
-        if (run->keys[g] != NULL) {
-            v16_store(s + g * TSR_LANES, v16_choose(v16_load(s + g * TSR_LANES), v16_set1(x),
-                                                    v16_load(shown + g * TSR_LANES)));
-        }
-    }
-    if (tile->pattern == NULL) { // both ends lie in their groups
-        v16_store(head, v16_choose(v16_set1(x), v16_load(head),
-                                   first_lanes(tile->seen[i].first - from * TSR_LANES)));
-        v16_store(tail, v16_choose(v16_load(tail), v16_set1(x),
-                                   first_lanes(tile->seen[i].end - (to - 1) * TSR_LANES)));
-    }
+    v16_store(head, v16_choose(v16_set1(x), v16_load(head),
+                               first_lanes(tile->seen[i].first - from * TSR_LANES)));
+    v16_store(tail, v16_choose(v16_load(tail), v16_set1(x),
+                               first_lanes(tile->seen[i].end - (to - 1) * TSR_LANES)));
 }
 
 /* q . mean at the 16 positions of a group. A pair's product with the mean turned by a is cos a (q1
@@ -203,21 +148,36 @@ static v16 of_mean(const float *q, const float *mean, int n_pairs, const tsr_kv_
     return v16_add(along, across);
 }
 
+/* q . mean where each of 16 tokens has its own. */
+static v16 of_means(const float *q, const float *means, int n_pairs, int padded_pairs)
+{
+    v16 sums[2] = {v16_set1(0.0F), v16_set1(0.0F)};
+
+    for (int j = 0; j < n_pairs; j++) {
+        for (int half = 0; half < 2; half++) {
+            const int at = half * padded_pairs + j;
+
+            sums[half] = v16_fma(v16_set1(q[at]), v16_load(means + at * TSR_LANES), sums[half]);
+        }
+    }
+    return v16_add(sums[0], sums[1]);
+}
+
 /* Scores of codes become scores of keys: s[t] = fma(centred[t], q . mean[t], s[t] scale[t]). */
 static void unscale(float *s, int from, int to, const tsr_attention_run *run, const float *q)
 {
     const int n_pairs = tsr_attention_pairs(run->key_dim);
 
     for (int g = from; g < to; g++) {
-        v16 x;
+        v16 x = v16_mul(v16_load(s + g * TSR_LANES), v16_load(run->key_scales + g * TSR_LANES));
 
-        if (run->keys[g] == NULL) {
-            continue;
-        }
-        x = v16_mul(v16_load(s + g * TSR_LANES), v16_load(run->key_scales + g * TSR_LANES));
         if (run->means != NULL) {
-            x = v16_fma(v16_load(run->centred + g * TSR_LANES),
-                        of_mean(q, run->means + (int64_t)g * 2 * n_pairs, n_pairs, run->drift), x);
+            const float *own = run->means + (int64_t)g * 2 * n_pairs * TSR_LANES;
+            const v16 of = run->drift == NULL ? of_means(q, own, (run->key_dim + 1) / 2, n_pairs)
+                                              : of_mean(q, run->means + (int64_t)g * 2 * n_pairs,
+                                                        n_pairs, run->drift);
+
+            x = v16_fma(v16_load(run->centred + g * TSR_LANES), of, x);
         }
         v16_store(s + g * TSR_LANES, x);
     }
@@ -231,6 +191,64 @@ static void widen_scales(float *scales, float *centred, const uint16_t *from)
     if (centred != NULL) {
         v16_store(centred, v16_negative(x));
     }
+}
+
+static void turn_means(float *to, const int8_t *codes, const float *scales, const uint8_t *places,
+                       const tsr_kv_drift *drift)
+{
+    const int padded_pairs = (drift->n_pairs + TSR_LANES - 1) / TSR_LANES * TSR_LANES;
+    const i16 at = i16_load_u8(places);
+    const v16 scale = v16_load(scales);
+
+    for (int j = 0; j < drift->n_pairs; j++) {
+        const v16 a = v16_mul(v16_load_i8(codes + j * TSR_LANES), scale);
+        const v16 b = v16_mul(v16_load_i8(codes + (drift->n_pairs + j) * TSR_LANES), scale);
+        const v16 c = v16_look_up(v16_load(drift->cosines[j]), at);
+        const v16 s = v16_look_up(v16_load(drift->sines[j]), at);
+
+        v16_store(to + j * TSR_LANES, v16_sub(v16_mul(a, c), v16_mul(b, s)));
+        v16_store(to + (padded_pairs + j) * TSR_LANES, v16_fma(a, s, v16_mul(b, c)));
+    }
+}
+
+/* What lies behind the last whole 16 bytes of the rows. */
+static void set_rest_upright(char *to, const char *const rows[TSR_LANES], int from, int end,
+                             int cell_bytes)
+{
+    for (int i = from; i < end; i += cell_bytes) {
+        for (int t = 0; t < TSR_LANES; t++) {
+            memcpy(to + i * TSR_LANES + t * cell_bytes, rows[t] + i, (size_t)cell_bytes);
+        }
+    }
+}
+
+static void set_upright(void *to, const char *const rows[TSR_LANES], int n_cells, int cell_bytes)
+{
+    enum {
+        PIECE = 16
+    };
+    const int n_bytes = n_cells * cell_bytes;
+    int i = 0;
+
+    for (; i + PIECE <= n_bytes; i += PIECE) {
+        i16 x[4]; // words of 4 bytes: first those of rows k, 4 + k, ...; then the k-th of all rows
+
+        for (int k = 0; k < 4; k++) {
+            const char *const pieces[4] = {rows[k] + i, rows[4 + k] + i, rows[8 + k] + i,
+                                           rows[12 + k] + i};
+
+            x[k] = i16_load_quarters(pieces);
+        }
+        i16_turn_quarters(x);
+        for (int k = 0; k < 4; k++) {
+            const i16 cells = cell_bytes == 4   ? x[k]
+                              : cell_bytes == 2 ? i16_part_halves(x[k])
+                                                : i16_part_bytes(x[k]);
+
+            i16_store((int32_t *)((char *)to + (i + 4 * k) * TSR_LANES), cells);
+        }
+    }
+    set_rest_upright(to, rows, i, n_bytes, cell_bytes);
 }
 
 static void widen_mean(float *mean, const int8_t *codes, int n, float scale)
@@ -252,8 +270,8 @@ static void widen_mean(float *mean, const int8_t *codes, int n, float scale)
 }
 
 /* Scores of what query i sees become e, and zeros beside it. Sets m and l. */
-static void soften(const tsr_attention_run *run, const tsr_attention_tile *tile, int i,
-                   const float *shown, float *m, float *l)
+static void soften(const tsr_attention_run *run, const tsr_attention_tile *tile, int i, float *m,
+                   float *l)
 {
     const int from = tile->seen[i].first / TSR_LANES;
     const int to = groups_of(tile->seen[i].end);
@@ -266,32 +284,26 @@ static void soften(const tsr_attention_run *run, const tsr_attention_tile *tile,
     }
     if (tile->slopes != NULL && tile->slopes_scale > 0) {
         bend_rounded(s, from, to, tile->slopes_scale, tile->slopes[i % tile->n_heads],
-                     tile->first_token);
+                     tile->first_token, tile->step);
     } else if (tile->softcap > 0 || tile->slopes != NULL) {
         const float slope = tile->slopes == NULL ? 0 : tile->slopes[i % tile->n_heads];
 
-        bend(run, s, from, to, tile->softcap, slope, tile->distance - (float)(i / tile->n_heads));
+        bend(s, from, to, tile->softcap, slope,
+             tile->distance - tile->row_step * (float)(i / tile->n_heads), tile->step);
     }
-    fill_unseen(run, tile, i, s, from, to, shown, -INFINITY); // whatever lies there
+    fill_unseen(tile, i, s, from, to, -INFINITY); // whatever lies there
     for (int g = from; g < to; g++) {
-        if (run->keys[g] != NULL) {
-            largest = v16_max(largest, v16_load(s + g * TSR_LANES));
-        }
+        largest = v16_max(largest, v16_load(s + g * TSR_LANES));
     }
     *m = v16_largest(largest);
     largest = v16_set1(*m);
     for (int g = from; g < to; g++) {
-        if (run->keys[g] != NULL) {
-            v16_store(s + g * TSR_LANES, v16_exp(v16_sub(v16_load(s + g * TSR_LANES), largest)));
-        }
+        v16_store(s + g * TSR_LANES, v16_exp(v16_sub(v16_load(s + g * TSR_LANES), largest)));
     }
-    fill_unseen(run, tile, i, s, from, to, shown, 0); // v16_exp(-infinity) is tiny, not nothing
+    fill_unseen(tile, i, s, from, to, 0); // v16_exp(-infinity) is tiny, not nothing
     for (int g = from; g < to; g++) {
         const v16 e = v16_load(s + g * TSR_LANES);
 
-        if (run->keys[g] == NULL) {
-            continue;
-        }
         sum = v16_add(sum, e);
         if (run->value_scales != NULL) {
             v16_store(s + g * TSR_LANES, v16_mul(e, v16_load(run->value_scales + g * TSR_LANES)));
@@ -301,13 +313,13 @@ static void soften(const tsr_attention_run *run, const tsr_attention_tile *tile,
 }
 
 static void gather_all(const tsr_attention_run *run, const float *e, float *o, int64_t part_floats,
-                       int n_queries, int from, int to, int step, const tsr_attention_run *then)
+                       int n_queries, int from, int to, const tsr_attention_run *then)
 {
     const int n_dims = run->padded_dim / TSR_LANES;
 
     for (int j = 0, n; j < n_dims && from < to; j += n) {
         n = next_vectors(n_dims - j, n_queries);
-        gather_tiles[run->type][n_queries][n](run, e, o, part_floats, j * TSR_LANES, from, to, step,
+        gather_tiles[run->type][n_queries][n](run, e, o, part_floats, j * TSR_LANES, from, to,
                                               j == 0 ? then : NULL);
     }
 }
@@ -326,51 +338,29 @@ static void gather_block(const tsr_attention_run *run, const tsr_attention_tile 
 
     for (int k = 0; k < n - 1; k++) {
         gather_all(run, e + k * TSR_ATTENTION_RUN, o + k * part_floats, part_floats, 1,
-                   most(seen[k].first, from), least(seen[k].end, shared_from), 1, NULL);
+                   most(seen[k].first, from), least(seen[k].end, shared_from), NULL);
     }
-    gather_all(run, e, o, part_floats, n, shared_from, shared_end, 1, i == 0 ? tile->then : NULL);
+    gather_all(run, e, o, part_floats, n, shared_from, shared_end, i == 0 ? tile->then : NULL);
     for (int k = 1; k < n; k++) {
         gather_all(run, e + k * TSR_ATTENTION_RUN, o + k * part_floats, part_floats, 1,
-                   most(most(seen[k].first, from), shared_end), least(seen[k].end, to), 1, NULL);
+                   most(most(seen[k].first, from), shared_end), least(seen[k].end, to), NULL);
     }
-}
-
-static void gather_pattern(const tsr_attention_run *run, const tsr_attention_tile *tile, int i,
-                           int n)
-{
-    const int64_t part_floats = run->padded_dim + TSR_ATTENTION_PART_TAIL;
-    const float *e = tile->scores + i * TSR_ATTENTION_RUN;
-    float *o = tile->parts + i * part_floats;
-    const tsr_attention_pattern *p = tile->pattern;
-
-    gather_all(run, e, o, part_floats, n, p->first, p->end, p->step, NULL);
-    gather_all(run, e, o, part_floats, n, p->near.first, p->near.end, 1, NULL);
 }
 
 static void attend(const tsr_attention_run *run, const tsr_attention_tile *tile)
 {
     const int64_t part_floats = run->padded_dim + TSR_ATTENTION_PART_TAIL;
     const int most_seen = tile->seen[tile->n_queries - 1].end;
-    _Alignas(64) float shown[TSR_ATTENTION_RUN]; // of a pattern
 
-    if (tile->pattern != NULL) {
-        mark_pattern(shown, run, tile->pattern);
-        score_pattern(run, tile);
-    } else {
-        score_all(run, tile);
-    }
+    score_all(run, tile);
     for (int i = 0; i < tile->n_queries; i++) {
         float *part = tile->parts + i * part_floats;
 
         memset(part, 0, (size_t)part_floats * sizeof(*part));
-        soften(run, tile, i, shown, part + run->padded_dim, part + run->padded_dim + 1);
+        soften(run, tile, i, part + run->padded_dim, part + run->padded_dim + 1);
     }
-    for (int i = 0, n; tile->pattern != NULL && i < tile->n_queries; i += n) {
-        n = next_queries(tile->n_queries - i);
-        gather_pattern(run, tile, i, n);
-    }
-    for (int t = tile->seen[0].first / TOKENS_A_BLOCK * TOKENS_A_BLOCK;
-         tile->pattern == NULL && t < most_seen; t += TOKENS_A_BLOCK) {
+    for (int t = tile->seen[0].first / TOKENS_A_BLOCK * TOKENS_A_BLOCK; t < most_seen;
+         t += TOKENS_A_BLOCK) {
         for (int i = 0, n; i < tile->n_queries; i += n) {
             n = next_queries(tile->n_queries - i);
             gather_block(run, tile, i, n, t, t + TOKENS_A_BLOCK);
@@ -391,7 +381,7 @@ TSR_INLINE void widen_as(tsr_kv_type kv, float *keys, float *values, const tsr_a
         float *to_keys = keys + (int64_t)g * key_dim * TSR_LANES;
         i16 codes = v16_round(v16_set1(0.0F));
 
-        for (int d = 0; d < key_dim && run->keys[g] != NULL; d++) {
+        for (int d = 0; d < key_dim; d++) {
             if (tsr_kv_type_has_levels(kv) && d % dims_at_once(kv) == 0) {
                 codes = load_codes(run->keys[g], d, run->key_stride, kv);
             }
@@ -402,11 +392,13 @@ TSR_INLINE void widen_as(tsr_kv_type kv, float *keys, float *values, const tsr_a
         }
     }
     for (int t = from; t < to; t++) {
-        const int64_t row = (int64_t)(t % TSR_LANES) * padded_dim;
+        const bool by_row = run->value_rows != NULL;
+        const void *from_values = by_row ? run->value_rows[t] : run->values[t / TSR_LANES];
+        const int64_t row = by_row ? 0 : (int64_t)(t % TSR_LANES) * padded_dim;
 
-        for (int d = 0; d < padded_dim && run->values[t / TSR_LANES] != NULL; d += TSR_LANES) {
+        for (int d = 0; d < padded_dim && from_values != NULL; d += TSR_LANES) {
             v16_store(values + (int64_t)t * padded_dim + d,
-                      load_value(run->values[t / TSR_LANES], row + d, levels, kv));
+                      load_value(from_values, row + d, levels, kv));
         }
     }
 }
@@ -446,7 +438,7 @@ static void turn_over(float *values, const float *keys, const tsr_attention_run 
         const float *key = keys + (int64_t)(t / TSR_LANES) * key_dim * TSR_LANES + t % TSR_LANES;
         float *value = values + (int64_t)t * padded_dim;
 
-        if (run->keys[t / TSR_LANES] == NULL || run->values[t / TSR_LANES] != NULL) {
+        if (run->value_rows != NULL || run->values[t / TSR_LANES] != NULL) {
             continue;
         }
         for (int d = 0; d < n_dims; d++) {
@@ -465,6 +457,7 @@ static void widen(tsr_attention_run *out, float *keys, float *values, const tsr_
     turn_over(values, keys, run, from, to);
     *out = *run;
     out->type = TSR_KV_TYPE_F32;
+    out->value_rows = NULL;
     out->key_stride = TSR_LANES;
     for (int g = 0; g < TSR_ATTENTION_GROUPS; g++) {
         out->keys[g] = run->keys[g] == NULL ? NULL : keys + (int64_t)g * run->key_dim * TSR_LANES;
@@ -554,6 +547,8 @@ const tsr_attention_loops TSR_ISA_NAME(tsr_attention_loops) = {
     .attend = attend,
     .widen = widen,
     .widen_scales = widen_scales,
+    .set_upright = set_upright,
+    .turn_means = turn_means,
     .widen_mean = widen_mean,
     .turn = turn,
     .scale = scale_query,

@@ -31,16 +31,21 @@ typedef struct tsr_attention_run {
     int padded_dim;
     int key_stride; /* elements from one dimension of a key to the next */
     /* [key_dim, 16], rows key_stride apart; rows of bytes for int4 and int2. NULL: nothing of the
-     * group is seen, and no loop takes time for it */
+     * group is seen */
     const void *keys[TSR_ATTENTION_GROUPS];
     /* [16, padded_dim]; NULL also where the values are in the keys */
     const void *values[TSR_ATTENTION_GROUPS];
+    /* Of tokens that lie by themselves: NULL, or where each lies. Their keys are set upright before
+     * they are attended, their values are read there. */
+    const char *const *key_rows;   /* [TSR_ATTENTION_RUN] */
+    const char *const *value_rows; /* [TSR_ATTENTION_RUN], of padded_dim */
     /* What codes stand for (kernels/kv_code.h); NULL over numbers. */
     const float *key_scales;   /* [TSR_ATTENTION_RUN] */
     const float *value_scales; /* [TSR_ATTENTION_RUN] */
     const float *centred;      /* [TSR_ATTENTION_RUN] 1 where the mean was taken off, 0 elsewhere */
     const float *means;        /* [groups, 2, tsr_attention_pairs()] split, or NULL */
-    const tsr_kv_drift *drift; /* how they change within a group */
+    const tsr_kv_drift *drift; /* how they change within a group; NULL where each token has a mean
+                                  of its own, [groups, 2, tsr_attention_pairs(), 16] */
 } tsr_attention_run;
 
 /* Pairs of dimensions, rounded up to whole vectors. */
@@ -53,33 +58,27 @@ typedef struct tsr_attention_range {
     int first, end; /* tokens of a run */
 } tsr_attention_range;
 
-/* Each step-th token of [first, end), and all that are near. Either may be nothing. */
-typedef struct tsr_attention_pattern {
-    int first, end, step;
-    tsr_attention_range near; /* behind those */
-} tsr_attention_pattern;
-
 /*
  * Queries over one run. Query i sees tokens seen[i], of which there is at least one; neither end
- * falls from one query to the next. With a pattern all see the pattern, which lies in seen[0],
- * and nothing else. A part is [padded_dim + TSR_ATTENTION_PART_TAIL]: o, m, l.
+ * falls from one query to the next. A part is [padded_dim + TSR_ATTENTION_PART_TAIL]: o, m, l.
  */
 typedef struct tsr_attention_tile {
     int n_queries;
     int n_heads; /* queries a row: the first is that of a row's first head */
     const tsr_attention_range *seen;
-    const tsr_attention_pattern *pattern; /* or NULL */
-    float softcap;                        /* 0: none */
-    const float *slopes;                  /* [n_heads] or NULL */
-    float distance;                       /* from the first row to the run's first token */
-    float slopes_scale;                   /* > 0: slopes_scale * bf16(slope * t) instead, */
-    float first_token;                    /* with t of the run's first token */
-    const float *q;                       /* [n_queries, key_dim], scaled */
-    const float *pairs; /* [n_queries, 2, tsr_attention_pairs()] the same not turned and split,
-                           where there are means */
-    float *scores;      /* [n_queries, TSR_ATTENTION_RUN], to work in */
-    float *parts;       /* [n_queries], written */
-    bool from_memory;   /* the run is not near yet: ask for its values while the scores are made */
+    float softcap;       /* 0: none */
+    const float *slopes; /* [n_heads] or NULL */
+    float distance;      /* from the first row to the run's first token, in positions */
+    float step;          /* from one token to the next */
+    float row_step;      /* from one row to the next */
+    float slopes_scale;  /* > 0: slopes_scale * bf16(slope * t) instead, */
+    float first_token;   /* with t of the run's first token */
+    const float *q;      /* [n_queries, key_dim], scaled */
+    const float *pairs;  /* [n_queries, 2, tsr_attention_pairs()] the same not turned and split,
+                            where there are means */
+    float *scores;       /* [n_queries, TSR_ATTENTION_RUN], to work in */
+    float *parts;        /* [n_queries], written */
+    bool from_memory;    /* the run is not near yet: ask for its values while the scores are made */
     const tsr_attention_run *then; /* asked for while the values are gathered: what this thread
                                       reads next; or NULL */
 } tsr_attention_tile;
@@ -95,6 +94,15 @@ typedef struct tsr_attention_loops {
     /* Of the 16 tokens of a group: |from|, and 1 where the sign is set. centred may be
      * NULL. */
     void (*widen_scales)(float *scales, float *centred, const uint16_t *from);
+
+    /* Sixteen rows of n_cells numbers of cell_bytes, 1, 2 or 4, become columns: to [n_cells, 16].
+     */
+    void (*set_upright)(void *to, const char *const rows[16], int n_cells, int cell_bytes);
+
+    /* The means of 16 tokens, each turned to its place in its own group: to [2, pairs, 16] from
+     * codes [2, drift->n_pairs, 16]. */
+    void (*turn_means)(float *to, const int8_t *codes, const float *scales, const uint8_t *places,
+                       const tsr_kv_drift *drift);
 
     /* codes * scale, zeros up to a multiple of 16. */
     void (*widen_mean)(float *mean, const int8_t *codes, int n, float scale);

@@ -27,6 +27,18 @@ tsr_attention_sequence tsr_attention_tile_sequence(const tsr_attention_call *c, 
                                         (table_start != NULL ? table_start[seq] : 0)};
 }
 
+/* Rows of a sequence that lie side by side and see different single tokens. */
+static int64_t n_classes(const tsr_attention_call *c, const tsr_attention_sequence *in)
+{
+    return tsr_least(c->stride, in->n_rows);
+}
+
+int64_t tsr_attention_tile_count(const tsr_attention_call *c, const tsr_attention_sequence *in,
+                                 int64_t tile_rows)
+{
+    return n_classes(c, in) * tsr_ceil_div(tsr_ceil_div(in->n_rows, c->stride), tile_rows);
+}
+
 tsr_attention_rows tsr_attention_tile_at(const tsr_attention_call *c, int seq, int64_t row_tile,
                                          int64_t tile_rows, int strip)
 {
@@ -38,9 +50,11 @@ tsr_attention_rows tsr_attention_tile_at(const tsr_attention_call *c, int seq, i
     const int64_t end = tsr_least(tsr_least(shape->n_heads, group + shape->group),
                                   start + TSR_ATTENTION_STRIP_HEADS);
     tsr_attention_rows t = {.seq = seq, .in = tsr_attention_tile_sequence(c, seq)};
+    const int64_t classes = n_classes(c, &t.in);
 
-    t.first_row = row_tile * tile_rows;
-    t.n_rows = (int)tsr_least(tile_rows, t.in.n_rows - t.first_row);
+    t.first_row = row_tile % classes + row_tile / classes * tile_rows * c->stride;
+    t.n_rows =
+        (int)tsr_most(0, tsr_least(tile_rows, tsr_ceil_div(t.in.n_rows - t.first_row, c->stride)));
     t.kv_head = (int)kv_head;
     t.first_head = (int)tsr_most(0, start);
     t.n_heads = (int)tsr_most(0, end - t.first_head);
@@ -55,75 +69,70 @@ static int64_t window_start(const tsr_attention_shape *shape, int64_t position)
     return shape->window == 0 ? 0 : tsr_most(0, position - shape->window + 1);
 }
 
-int64_t tsr_attention_tile_first_run(const tsr_attention_call *c, const tsr_attention_sequence *in)
+/* The first of those of which it sees every one. */
+static int64_t near_start(const tsr_attention_shape *shape, int64_t position)
 {
-    return window_start(c->shape, in->first_pos) / TSR_ATTENTION_RUN;
+    const int64_t first = window_start(shape, position);
+
+    return shape->stride == 0 ? first : tsr_most(first, position - shape->local + 1);
 }
 
-int64_t tsr_attention_tile_end_run(const tsr_attention_sequence *in)
+tsr_attention_runs tsr_attention_tile_runs(const tsr_attention_call *c, int64_t first_pos,
+                                           int64_t n_rows)
 {
-    return tsr_ceil_div(in->first_pos + in->n_rows, TSR_ATTENTION_RUN);
-}
+    const tsr_attention_shape *shape = c->shape;
+    const int64_t far_positions = TSR_ATTENTION_RUN * c->stride;
+    const int64_t last_pos = first_pos + n_rows - 1;
+    const int64_t first = window_start(shape, first_pos);
+    const int64_t far_end = near_start(shape, last_pos);
+    tsr_attention_runs runs = {.first_far = first / far_positions,
+                               .first_near = near_start(shape, first_pos) / TSR_ATTENTION_RUN};
 
-/* What the row at `position` sees of the run that starts at `start`, without a stride. */
-static tsr_attention_range seen(const tsr_attention_shape *shape, int64_t position, int64_t start)
-{
-    return (tsr_attention_range){
-        (int)tsr_most(0, tsr_least(window_start(shape, position) - start, TSR_ATTENTION_RUN)),
-        (int)tsr_most(0, tsr_least(position + 1 - start, TSR_ATTENTION_RUN))};
-}
-
-/* The same with a stride. */
-static tsr_attention_pattern seen_by_stride(const tsr_attention_shape *shape, int64_t position,
-                                            int64_t start)
-{
-    const tsr_attention_range all = seen(shape, position, start);
-    const int64_t local = position - shape->local + 1 - start; // from here on everything is near
-    const int64_t near =
-        shape->stride == 1 ? all.first : tsr_least(tsr_most(all.first, local), all.end);
-
-    if (all.first >= all.end) {
-        return (tsr_attention_pattern){.step = 1};
+    if (shape->stride > 0 && far_end > first) {
+        runs.n_far = tsr_ceil_div(far_end, far_positions) - runs.first_far;
     }
-    return (tsr_attention_pattern){
-        (int)tsr_least(all.first + (position - start - all.first) % shape->stride, near),
-        (int)near,
-        (int)tsr_least(shape->stride, TSR_ATTENTION_RUN), // so far it leads out of the run anyhow
-        {(int)near, all.end}};
-}
-
-static int count_tokens(const tsr_attention_pattern *p)
-{
-    return (p->end - p->first + p->step - 1) / p->step + p->near.end - p->near.first;
-}
-
-/* Bit g: something of the g-th 16 tokens is seen. */
-static uint32_t groups_of_range(tsr_attention_range r)
-{
-    return r.first >= r.end ? 0 : (2U << (r.end - 1) / 16) - (1U << r.first / 16);
-}
-
-static uint32_t groups_of_pattern(const tsr_attention_pattern *p)
-{
-    uint32_t groups = groups_of_range(p->near);
-
-    for (int t = p->first; t < p->end; t += p->step) {
-        groups |= 1U << t / 16;
+    if (shape->stride == 0 || shape->local > 0) {
+        runs.n_near = tsr_ceil_div(last_pos + 1, TSR_ATTENTION_RUN) - runs.first_near;
     }
-    return groups;
+    return runs;
+}
+
+tsr_attention_span tsr_attention_tile_span(const tsr_attention_call *c,
+                                           const tsr_attention_runs *runs, int64_t first_pos,
+                                           int64_t i)
+{
+    if (i < runs->n_far) {
+        return (tsr_attention_span){(runs->first_far + i) * TSR_ATTENTION_RUN * c->stride +
+                                        first_pos % c->stride,
+                                    c->stride, true};
+    }
+    return (tsr_attention_span){(runs->first_near + i - runs->n_far) * TSR_ATTENTION_RUN, 1, false};
+}
+
+/* The first token of a span that does not lie before `position`. */
+static int token_from(const tsr_attention_span *span, int64_t position)
+{
+    const int64_t away = tsr_most(0, position - span->first);
+
+    return (int)tsr_least(span->step == 1 ? away : tsr_ceil_div(away, span->step),
+                          TSR_ATTENTION_RUN);
+}
+
+/* What the row at `position` sees of a span. */
+static tsr_attention_range seen(const tsr_attention_shape *shape, int64_t position,
+                                const tsr_attention_span *span)
+{
+    const int64_t near = near_start(shape, position);
+
+    return (tsr_attention_range){token_from(span, span->far ? window_start(shape, position) : near),
+                                 token_from(span, span->far ? near : position + 1)};
 }
 
 /* ---- where it lies --------------------------------------------------------------------------- */
 
-static const char *block_at(const tsr_kv_view *kv, int32_t slot)
-{
-    return slot >= 0 ? (const char *)kv->pool + (size_t)slot * kv->block_bytes
-                     : (const char *)kv->host_pool + (size_t)~slot * kv->block_bytes;
-}
-
-/* The groups of a run; those that are not among the bits stay NULL. */
+/* The groups of a run in which tokens [from, to) lie; the others stay NULL. */
 static void find_run(tsr_attention_run *run, const tsr_attention_call *c,
-                     const tsr_attention_rows *t, int64_t index, uint32_t groups)
+                     const tsr_attention_rows *t, const tsr_attention_span *span, int from, int to)
 {
     const tsr_kv_layout *layout = c->kv->layout;
     const size_t offset = tsr_kv_layout_offset(layout, c->kv->layer, t->kv_head);
@@ -136,73 +145,14 @@ static void find_run(tsr_attention_run *run, const tsr_attention_call *c,
                                .key_dim = layout->key_dim,
                                .padded_dim = c->padded_dim,
                                .key_stride = layout->block_tokens};
-    for (int g = 0; g < TSR_ATTENTION_GROUPS; g++) {
-        if ((groups >> g & 1U) != 0) {
-            const int64_t token = index * TSR_ATTENTION_RUN + g * 16;
-            const size_t within = (size_t)(token % layout->block_tokens);
-            const char *keys = block_at(c->kv, t->in.slots[token / layout->block_tokens]) + offset;
+    for (int g = from / 16; g * 16 < to; g++) {
+        const int64_t token = span->first + g * 16;
+        const size_t within = (size_t)(token % layout->block_tokens);
+        const char *keys =
+            tsr_attention_tile_block(c->kv, t->in.slots[token / layout->block_tokens]) + offset;
 
-            run->keys[g] = keys + within * key_elem_bytes;
-            run->values[g] = layout->latent ? NULL : keys + key_bytes + within * value_row_bytes;
-        }
-    }
-}
-
-/* Is it less to set the tokens side by side than to score their whole groups? Both cost about one
- * step a dimension, a token here, a group and each of its queries there. The same for every number
- * of ranks, whose tiles have fewer heads. */
-static bool is_sparse(const tsr_attention_call *c, const tsr_attention_pattern *p, uint32_t groups)
-{
-    return c->shape->slopes.data == NULL && !c->kv->layout->latent &&
-           !tsr_kv_type_is_coded(c->kv->layout->type) &&
-           3 * count_tokens(p) < 2 * __builtin_popcount(groups) * (1 + c->shape->group);
-}
-
-/* Token t of a run becomes the n-th of what is picked. */
-static void pick_token(tsr_attention_run *to, const tsr_attention_bench *b,
-                       const tsr_attention_run *from, int t, int n)
-{
-    const size_t elem_bytes = (size_t)tsr_kv_type_bits(from->type) / 8;
-    const size_t row_bytes = (size_t)from->padded_dim * elem_bytes;
-    const int64_t key_stride = from->key_stride;
-    const char *key = (const char *)from->keys[t / 16] + (size_t)(t % 16) * elem_bytes;
-    char *keys = (char *)b->keys + (size_t)(n / 16 * from->key_dim) * 16 * elem_bytes;
-    char *values = (char *)b->values + (size_t)(n / 16) * 16 * row_bytes;
-
-    if (elem_bytes == sizeof(uint16_t)) {
-        uint16_t *at = (uint16_t *)(void *)keys + n % 16;
-
-        for (int64_t d = 0; d < from->key_dim; d++) {
-            at[d * 16] = ((const uint16_t *)(const void *)key)[d * key_stride];
-        }
-    } else {
-        float *at = (float *)(void *)keys + n % 16;
-
-        for (int64_t d = 0; d < from->key_dim; d++) {
-            at[d * 16] = ((const float *)(const void *)key)[d * key_stride];
-        }
-    }
-    memcpy(values + (size_t)(n % 16) * row_bytes,
-           (const char *)from->values[t / 16] + (size_t)(t % 16) * row_bytes, row_bytes);
-    to->keys[n / 16] = keys;
-    to->values[n / 16] = values;
-}
-
-/* The tokens of a pattern, side by side. */
-static void pick_tokens(tsr_attention_run *to, const tsr_attention_bench *b,
-                        const tsr_attention_run *from, const tsr_attention_pattern *p)
-{
-    int n = 0;
-
-    *to = (tsr_attention_run){.type = from->type,
-                              .key_dim = from->key_dim,
-                              .padded_dim = from->padded_dim,
-                              .key_stride = 16};
-    for (int t = p->first; t < p->end; t += p->step) {
-        pick_token(to, b, from, t, n++);
-    }
-    for (int t = p->near.first; t < p->near.end; t++) {
-        pick_token(to, b, from, t, n++);
+        run->keys[g] = keys + within * key_elem_bytes;
+        run->values[g] = layout->latent ? NULL : keys + key_bytes + within * value_row_bytes;
     }
 }
 
@@ -222,12 +172,8 @@ static void add_scales(const tsr_attention_call *c, tsr_attention_run *run,
 
     for (int g = from / 16; g * 16 < to; g++) {
         const size_t within = (size_t)((int64_t)g * 16 % layout->block_tokens);
-        const char *keys;
+        const char *keys = (const char *)run->keys[g] - within; // bytes of a token apart
 
-        if (run->keys[g] == NULL) {
-            continue;
-        }
-        keys = (const char *)run->keys[g] - within; // bytes of a token apart
         c->loops->widen_scales(b->scales + g * 16, centred + g * 16,
                                (const uint16_t *)(const void *)(keys + key_codes) + within);
         if (!layout->latent) {
@@ -300,7 +246,7 @@ void tsr_attention_tile_queries(const tsr_attention_call *c, const tsr_attention
     float *pairs = b->pairs;
 
     for (int r = 0; r < t->n_rows; r++) {
-        const float *row = tsr_rows_cpu_f32(c->q, t->in.first_row + t->first_row + r);
+        const float *row = tsr_rows_cpu_f32(c->q, t->in.first_row + t->first_row + r * c->stride);
 
         for (int h = 0; h < t->n_heads; h++) {
             c->loops->scale(q, row + (int64_t)(t->first_head + h) * key_dim, key_dim,
@@ -317,15 +263,40 @@ void tsr_attention_tile_queries(const tsr_attention_call *c, const tsr_attention
     }
 }
 
-/* The whole of what any query of the tile sees of a run; end <= first when that is nothing. */
-static tsr_attention_range seen_by_tile(const tsr_attention_call *c, const tsr_attention_rows *t,
-                                        int64_t run)
+/* The position of a tile's r-th row. */
+static int64_t position_of(const tsr_attention_call *c, const tsr_attention_rows *t, int64_t r)
 {
-    const int64_t start = run * TSR_ATTENTION_RUN;
-    const int64_t first = t->in.first_pos + t->first_row;
+    return t->in.first_pos + t->first_row + r * c->stride;
+}
 
-    return (tsr_attention_range){seen(c->shape, first, start).first,
-                                 seen(c->shape, first + t->n_rows - 1, start).end};
+/* The whole of what rows [first, end) of a tile see of a run; end <= first when that is nothing. */
+static tsr_attention_range seen_by_rows(const tsr_attention_call *c, const tsr_attention_rows *t,
+                                        const tsr_attention_span *span, int first, int end)
+{
+    return (tsr_attention_range){seen(c->shape, position_of(c, t, first), span).first,
+                                 seen(c->shape, position_of(c, t, end - 1), span).end};
+}
+
+/* Asks for what is attended next. Returns whether there is something, which is then in `run`. */
+static bool ask_for_next(tsr_attention_run *run, const tsr_attention_call *c,
+                         const tsr_attention_next *next, const tsr_attention_bench *b)
+{
+    const tsr_attention_rows *t = &next->rows;
+    const tsr_attention_range range =
+        t->n_rows > 0 ? seen_by_rows(c, t, &next->span, 0, t->n_rows) : (tsr_attention_range){0};
+
+    if (range.first >= range.end) {
+        return false;
+    }
+    if (c->kv->layout->by_token) {
+        tsr_attention_pick_next(run, c, t, &next->span, range.first, range.end, b);
+        return true;
+    }
+    find_run(run, c, t, &next->span, range.first, range.end);
+    if (tsr_kv_type_is_coded(run->type)) {
+        ask_for_scales(c, run, range.first, range.end);
+    }
+    return true;
 }
 
 static int queries_to_widen_for(tsr_kv_type type)
@@ -333,89 +304,90 @@ static int queries_to_widen_for(tsr_kv_type type)
     return type == TSR_KV_TYPE_FP8 || tsr_kv_type_has_levels(type) ? WIDEN_CODES_FROM : WIDEN_FROM;
 }
 
-void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_rows *t,
-                               int64_t run, const tsr_attention_bench *b, float *parts,
-                               const tsr_attention_rows *later, int64_t later_run)
+/* Rows [first, end) of a tile, all of which see something of the run. */
+static void attend_rows(const tsr_attention_call *c, const tsr_attention_rows *t, int first,
+                        int end, const tsr_attention_span *span, const tsr_attention_bench *b,
+                        float *parts, const tsr_attention_next *next)
 {
-    const int n_queries = t->n_rows * t->n_heads;
-    const int64_t start = run * TSR_ATTENTION_RUN;
-    const int64_t first_pos = t->in.first_pos + t->first_row;
-    const int widen_from = queries_to_widen_for(c->kv->layout->type);
-    tsr_attention_range all = seen_by_tile(c, t, run);
+    const tsr_kv_layout *layout = c->kv->layout;
+    const tsr_attention_range all = seen_by_rows(c, t, span, first, end);
+    const int64_t query = (int64_t)first * t->n_heads;
+    const bool is_few = (end - first) * t->n_heads < queries_to_widen_for(layout->type);
     const float *slopes = c->shape->slopes.data;
     tsr_attention_range seen_by[TSR_ATTENTION_QUERIES];
-    tsr_attention_pattern pattern;
-    uint32_t groups = groups_of_range(all);
     tsr_attention_run then;
     tsr_attention_run what;
-    tsr_attention_run copy; // side by side, or widened
-    const tsr_attention_run *at = &what;
+    tsr_attention_run wide;
     tsr_attention_tile queries = {
-        .seen = seen_by, .softcap = c->shape->softcap, .scores = b->scores};
+        .n_queries = (end - first) * t->n_heads,
+        .n_heads = t->n_heads,
+        .seen = seen_by,
+        .softcap = c->shape->softcap,
+        .slopes = slopes == NULL ? NULL : slopes + t->first_head,
+        .distance = (float)(span->first - position_of(c, t, first)),
+        .step = (float)span->step,
+        .row_step = (float)c->stride,
+        .slopes_scale = c->shape->slopes_scale,
+        .first_token = (float)span->first,
+        .q = b->q + query * layout->key_dim,
+        .pairs = b->pairs + query * 2 * tsr_attention_pairs(layout->key_dim),
+        .scores = b->scores,
+        .parts = parts + query * c->part_floats,
+    };
+
+    for (int i = 0; i < queries.n_queries; i++) {
+        seen_by[i] = seen(c->shape, position_of(c, t, first + i / t->n_heads), span);
+    }
+    if (layout->by_token) {
+        tsr_attention_pick(&what, c, t, span, all.first, all.end, b);
+    } else {
+        find_run(&what, c, t, span, all.first, all.end);
+        if (tsr_kv_type_is_coded(what.type)) {
+            add_scales(c, &what, b, all.first, all.end);
+        }
+        queries.from_memory = is_few && !layout->latent;
+    }
+    if (is_few && next != NULL && ask_for_next(&then, c, next, b)) {
+        queries.then = &then;
+    }
+    if ((layout->latent && !layout->by_token) || (!is_few && what.type != TSR_KV_TYPE_F32)) {
+        c->loops->widen(&wide, b->keys, b->values, &what, all.first, all.end);
+        what = wide;
+    }
+    c->loops->attend(&what, &queries);
+}
+
+static bool sees_nothing(const tsr_attention_call *c, const tsr_attention_rows *t, int row,
+                         const tsr_attention_span *span)
+{
+    const tsr_attention_range range = seen_by_rows(c, t, span, row, row + 1);
+
+    return range.first >= range.end;
+}
+
+void tsr_attention_tile_attend(const tsr_attention_call *c, const tsr_attention_rows *t,
+                               const tsr_attention_span *span, const tsr_attention_bench *b,
+                               float *parts, const tsr_attention_next *next)
+{
+    // Rows that are far apart have little in common of what is near to them.
+    const int at_once = span->far || c->shape->stride == 0
+                            ? t->n_rows
+                            : (int)tsr_least(tsr_most(c->shape->local / c->stride, 1), t->n_rows);
     int first = 0;
-    int end = 0;
-    bool picked;
+    int end = t->n_rows;
 
-    for (int i = 0; i < n_queries; i++) { // those that see anything follow one another
-        seen_by[i] = seen(c->shape, first_pos + i / t->n_heads, start);
+    for (int i = 0; i < t->n_rows * t->n_heads; i++) {
         *tsr_attention_tile_sum(c, parts + (int64_t)i * c->part_floats) = 0;
-        if (seen_by[i].first < seen_by[i].end) {
-            first = end == 0 ? i : first;
-            end = i + 1;
-        }
     }
-    if (c->shape->stride > 0 && end > 0) { // a tile has one row
-        pattern = seen_by_stride(c->shape, first_pos, start);
-        groups = groups_of_pattern(&pattern);
-        queries.pattern = &pattern;
-        end = groups == 0 ? 0 : end;
+    while (first < end && sees_nothing(c, t, first, span)) { // those that do follow one another
+        first++;
     }
-    if (end == 0) {
-        return;
+    while (first < end && sees_nothing(c, t, end - 1, span)) {
+        end--;
     }
-    find_run(&what, c, t, run, groups);
-    if (tsr_kv_type_is_coded(what.type)) {
-        add_scales(c, &what, b, all.first, all.end);
+    for (; first < end; first += at_once) {
+        attend_rows(c, t, first, (int)tsr_least(first + at_once, end), span, b, parts, next);
     }
-    picked = queries.pattern != NULL && is_sparse(c, &pattern, groups);
-    if (picked) {
-        pick_tokens(&copy, b, &what, &pattern);
-        at = &copy;
-        all = (tsr_attention_range){0, count_tokens(&pattern)};
-        queries.pattern = NULL;
-        for (int i = first; i < end; i++) {
-            seen_by[i] = all;
-        }
-    }
-    queries.n_queries = end - first;
-    queries.seen = seen_by + first;
-    queries.q = b->q + (int64_t)first * c->kv->layout->key_dim;
-    queries.pairs = b->pairs + (int64_t)first * 2 * tsr_attention_pairs(c->kv->layout->key_dim);
-    queries.parts = parts + (int64_t)first * c->part_floats;
-    queries.n_heads = t->n_heads;
-    queries.slopes = slopes == NULL ? NULL : slopes + t->first_head; // first is a multiple of heads
-    queries.slopes_scale = c->shape->slopes_scale;
-    queries.first_token = (float)start;
-    queries.distance = (float)(start - (first_pos + first / t->n_heads));
-    queries.from_memory =
-        queries.n_queries < widen_from && c->shape->stride == 0 && !c->kv->layout->latent;
-    if (queries.from_memory && later != NULL) {
-        const tsr_attention_range next = seen_by_tile(c, later, later_run);
-
-        if (next.first < next.end) {
-            find_run(&then, c, later, later_run, groups_of_range(next));
-            queries.then = &then;
-            if (tsr_kv_type_is_coded(then.type)) {
-                ask_for_scales(c, &then, next.first, next.end);
-            }
-        }
-    }
-    if (c->kv->layout->latent ||
-        (queries.n_queries >= widen_from && what.type != TSR_KV_TYPE_F32 && !picked)) {
-        c->loops->widen(&copy, b->keys, b->values, &what, all.first, all.end);
-        at = &copy;
-    }
-    c->loops->attend(at, &queries);
 }
 
 void tsr_attention_tile_merge(const tsr_attention_call *c, float *state, const float *part)

@@ -75,6 +75,7 @@ struct tsr_kv_place {
     int key_dim, value_dim, padded_dim, block_tokens;
     int key_codes, value_codes; /* bytes of a block's codes or numbers: scales lie behind */
     int mean_bytes;             /* of a group of keys; 0: they have no means */
+    int token_step, dim_step;   /* cells from a key to the next token's, and dimension's */
     bool is_latent;             /* the values are the keys' first dimensions */
 
     /* What is written lies in the device's pool. */
@@ -111,6 +112,8 @@ static inline tsr_kv_place tsr_kv_place_of(const tsr_kv_view *kv)
     place.key_codes = (int)tsr_kv_layout_key_codes(layout);
     place.value_codes = (int)tsr_kv_layout_value_codes(layout);
     place.mean_bytes = tsr_kv_layout_is_centred(layout) ? (int)tsr_kv_layout_mean_bytes(layout) : 0;
+    place.token_step = (int)tsr_kv_layout_key_cell(layout, 1, 0);
+    place.dim_step = (int)tsr_kv_layout_key_cell(layout, 0, 1);
     place.is_latent = layout->latent;
     return place;
 }

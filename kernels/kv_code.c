@@ -207,8 +207,10 @@ static void put_scale(void *codes, size_t code_bytes, int at, uint16_t scale)
 
 void tsr_kv_code_put_key(void *keys, const tsr_kv_layout *layout, int at, const tsr_kv_code *code)
 {
-    pack((uint8_t *)keys + at, layout->block_tokens, code->codes, layout->key_dim,
-         tsr_kv_type_bits(layout->type));
+    const int64_t first = tsr_kv_layout_key_cell(layout, at, 0);
+
+    pack((uint8_t *)keys + first, tsr_kv_layout_key_cell(layout, at, 1) - first, code->codes,
+         layout->key_dim, tsr_kv_type_bits(layout->type));
     put_scale(keys, tsr_kv_layout_key_codes(layout), at, code->scale);
 }
 
@@ -245,7 +247,7 @@ bool tsr_kv_code_key(float *x, const void *keys, const tsr_kv_layout *layout, in
 {
     const int bits = tsr_kv_type_bits(layout->type);
     const float *levels = tsr_kv_code_levels(layout->type);
-    const uint8_t *codes = (const uint8_t *)keys + at;
+    const uint8_t *codes = keys;
     uint16_t scale_bits;
     float scale;
 
@@ -258,7 +260,7 @@ bool tsr_kv_code_key(float *x, const void *keys, const tsr_kv_layout *layout, in
         const int bit = d * bits;
 
         // What lies above the code's bits does not matter: levels repeat.
-        x[d] = scale * levels[codes[bit / 8 * layout->block_tokens] >> bit % 8 & 15];
+        x[d] = scale * levels[codes[tsr_kv_layout_key_cell(layout, at, bit / 8)] >> bit % 8 & 15];
     }
     return (scale_bits & 0x8000U) != 0;
 }

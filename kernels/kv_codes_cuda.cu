@@ -243,7 +243,8 @@ static __device__ void put_key(const writing &w, char *keys, int at, const uint8
 {
     const int bits = tsr_kv_bits(w.type);
 
-    pack(keys + at, w.kv.block_tokens, (w.kv.key_dim * bits + 7) / 8, codes, w.kv.key_dim, bits);
+    pack(keys + at * w.kv.token_step, w.kv.dim_step, (w.kv.key_dim * bits + 7) / 8, codes,
+         w.kv.key_dim, bits);
     if (own_lane() == 0) {
         ((uint16_t *)(keys + w.kv.key_codes))[at] = scale;
     }
@@ -348,7 +349,8 @@ static __device__ void decode_group(bench &b, const writing &w, const char *keys
         const float scale = magnitude < INFINITY ? magnitude : 0.0F;
 
         for (int d = own_lane(); d < w.kv.key_dim; d += TSR_WARP) {
-            const uint32_t byte = (uint8_t)keys[d * bits / 8 * w.kv.block_tokens + at + t];
+            const uint32_t byte =
+                (uint8_t)keys[d * bits / 8 * w.kv.dim_step + (at + t) * w.kv.token_step];
 
             b.vectors[t][d] = scale * b.levels[byte >> d * bits % 8 & (TSR_KV_LEVELS - 1)];
         }

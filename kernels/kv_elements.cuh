@@ -81,7 +81,7 @@ static __device__ __forceinline__ float tsr_kv_key(const tsr_kv_place &kv, const
 {
     constexpr int BYTES = (tsr_kv_bits(KV) + 7) / 8;
 
-    return tsr_kv_element<KV>(keys + at * BYTES, d, kv.block_tokens, levels);
+    return tsr_kv_element<KV>(keys + at * kv.token_step * BYTES, d, kv.dim_step, levels);
 }
 
 /* Dimension d of its value, likewise by the head's keys. */

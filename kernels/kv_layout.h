@@ -16,8 +16,11 @@
  *
  * What the codes mean is said in kernels/kv_code.h. Keys have the tokens of one dimension together,
  * so that scores of 16 tokens are lanes of one vector; values have the dimensions of a token
- * together. padded_dim is value_dim rounded up to 16; the padding holds zeros, or codes that nobody
- * looks at. A token that is not there yet has undefined contents: nothing may read it.
+ * together. In a layout by token keys lie as values do, [block_tokens][key_dim] or of int4 and int2
+ * [block_tokens][bytes]: of layers that see single tokens, which are then read without their
+ * neighbours (tsr_kv_layout_key_cell() is the whole difference). padded_dim is value_dim rounded up
+ * to 16; the padding holds zeros, or codes that nobody looks at. A token that is not there yet has
+ * undefined contents: nothing may read it.
  *
  * A latent layout (multi-head latent attention, DeepSeek-V2, arXiv 2405.04434) keeps no values:
  * they are the first value_dim dimensions of the keys.
@@ -39,7 +42,8 @@ typedef struct tsr_kv_layout {
     int value_dim;    /* of a head, likewise; at most key_dim in a latent layout */
     int block_tokens; /* 16, 32 or 64 */
     tsr_kv_type type;
-    bool latent; /* the values are the first value_dim dimensions of the keys, kept once */
+    bool latent;   /* the values are the first value_dim dimensions of the keys, kept once */
+    bool by_token; /* of keys; changes no size, so that layers of one block may differ in it */
 } tsr_kv_layout;
 
 enum {
@@ -62,6 +66,22 @@ size_t tsr_kv_layout_value_bytes(const tsr_kv_layout *layout);
 /* Of those, the codes or numbers alone: what the scales lie behind. */
 size_t tsr_kv_layout_key_codes(const tsr_kv_layout *layout);
 size_t tsr_kv_layout_value_codes(const tsr_kv_layout *layout);
+
+/* Cells of a token's key, which lie apart from one another where a layout is not by token:
+ * elements, or bytes of int4 and int2. */
+static inline int tsr_kv_layout_key_cells(const tsr_kv_layout *layout)
+{
+    return tsr_kv_type_has_levels(layout->type)
+               ? (layout->key_dim * tsr_kv_type_bits(layout->type) + 7) / 8
+               : layout->key_dim;
+}
+
+/* Where cell i of token `at` lies, in cells from the head's first. */
+static inline int64_t tsr_kv_layout_key_cell(const tsr_kv_layout *layout, int at, int i)
+{
+    return layout->by_token ? (int64_t)at * tsr_kv_layout_key_cells(layout) + i
+                            : (int64_t)i * layout->block_tokens + at;
+}
 
 /* Bytes of one group's mean. */
 static inline size_t tsr_kv_layout_mean_bytes(const tsr_kv_layout *layout)

@@ -13,22 +13,25 @@ typedef struct job {
     const tsr_batch *batch;
 } job;
 
-/* One token's keys of one head lie block_tokens elements apart. */
-static void put_keys(void *keys, const void *row, int head_dim, int block_tokens, size_t elem_bytes)
+/* The key of token `at`, a cell after the other. */
+static void put_key(void *keys, const void *row, const tsr_kv_layout *layout, int at)
 {
-    if (elem_bytes == sizeof(uint16_t)) {
-        const uint16_t *from = row;
-        uint16_t *to = keys;
+    const int64_t first = tsr_kv_layout_key_cell(layout, at, 0);
+    const int64_t step = tsr_kv_layout_key_cell(layout, at, 1) - first;
 
-        for (int d = 0; d < head_dim; d++) {
-            to[d * block_tokens] = from[d];
+    if (tsr_kv_type_bits(layout->type) == 16) {
+        const uint16_t *from = row;
+        uint16_t *to = (uint16_t *)keys + first;
+
+        for (int d = 0; d < layout->key_dim; d++) {
+            to[d * step] = from[d];
         }
     } else {
         const float *from = row;
-        float *to = keys;
+        float *to = (float *)keys + first;
 
-        for (int d = 0; d < head_dim; d++) {
-            to[d * block_tokens] = from[d];
+        for (int d = 0; d < layout->key_dim; d++) {
+            to[d * step] = from[d];
         }
     }
 }
@@ -47,8 +50,7 @@ static void put_plain(const job *j, char *keys, int at, const float *k, const fl
     } rounded;
 
     j->loops->round(&rounded, k, layout->key_dim, layout->type);
-    put_keys(keys + (size_t)at * elem_bytes, &rounded, layout->key_dim, layout->block_tokens,
-             elem_bytes);
+    put_key(keys, &rounded, layout, at);
     if (!layout->latent) {
         j->loops->round(value, v, layout->value_dim, layout->type);
         memset(value + dim_bytes, 0, padded_bytes - dim_bytes);

@@ -32,15 +32,16 @@ size_t tsr_ops_scratch_bytes(tsr_device_kind kind, int n_threads, const tsr_ops_
 
 /* ---- products -------------------------------------------------------------------------------- */
 
-static tsr_status check_product(const tsr_device *dev, const tsr_product *product, tsr_tensor x)
+tsr_status tsr_ops_check_product(const tsr_device *dev, const tsr_product *product, int64_t n_rows,
+                                 int64_t n_cols)
 {
     const tsr_weight *w = product->weight;
     const bool grained = w->grain_cols > 0;
 
     TSR_TRY(tsr_ops_check_weight(dev, "matmul", w));
-    if (w->n_cols != x.n_cols) {
+    if (w->n_cols != n_cols) {
         return tsr_fail(TSR_ERR_ARG, "matmul: the weight has %lld columns, x has %lld",
-                        (long long)w->n_cols, (long long)x.n_cols);
+                        (long long)w->n_cols, (long long)n_cols);
     }
     if (w->grain_cols < 0 || (w->grain_cols % TSR_TILE_COLS != 0 && w->grain_cols < w->n_cols)) {
         return tsr_fail(TSR_ERR_ARG,
@@ -48,7 +49,7 @@ static tsr_status check_product(const tsr_device *dev, const tsr_product *produc
                         (long long)w->grain_cols, (long long)w->n_cols, TSR_TILE_COLS);
     }
     TSR_TRY(tsr_ops_check_tensor(dev, "matmul", "out", product->out,
-                                 grained ? TSR_DTYPE_F64 : TSR_DTYPE_F32, x.n_rows, w->n_rows));
+                                 grained ? TSR_DTYPE_F64 : TSR_DTYPE_F32, n_rows, w->n_rows));
     if (product->bias.data != NULL) {
         if (grained) {
             return tsr_fail(TSR_ERR_ARG, "matmul: a bias on sums that are not whole yet");
@@ -71,7 +72,7 @@ tsr_status tsr_matmul(tsr_device *dev, const tsr_product *products, int n_produc
     }
     TSR_TRY(tsr_ops_check_tensor(dev, "matmul", "x", x, TSR_DTYPE_F32, TSR_OPS_ANY, TSR_OPS_ANY));
     for (int p = 0; p < n_products; p++) {
-        TSR_TRY(check_product(dev, &products[p], x));
+        TSR_TRY(tsr_ops_check_product(dev, &products[p], x.n_rows, x.n_cols));
     }
     if (x.n_rows == 0) {
         return TSR_OK;
@@ -223,6 +224,10 @@ static tsr_status check_attention(const tsr_device *dev, const char *op,
             TSR_ERR_ARG, "%s: a window of %lld, a stride of %lld and %lld local positions", op,
             (long long)shape->window, (long long)shape->stride, (long long)shape->local);
     }
+    if (shape->stride > 0 && !layout->by_token) {
+        return tsr_fail(TSR_ERR_ARG, "%s: a stride of %lld over keys that do not lie by token", op,
+                        (long long)shape->stride);
+    }
     if (!(shape->slopes_scale >= 0) || (shape->slopes_scale > 0 && shape->softcap > 0)) {
         return tsr_fail(TSR_ERR_ARG, "%s: slopes scaled by %g and a soft cap of %g", op,
                         (double)shape->slopes_scale, (double)shape->softcap);
@@ -235,8 +240,9 @@ static tsr_status check_attention(const tsr_device *dev, const char *op,
         TSR_TRY(
             tsr_ops_check_tensor(dev, op, "sinks", shape->sinks, TSR_DTYPE_F32, 1, shape->n_heads));
     }
-    if (shape->before != NULL && shape->slopes_scale > 0) {
-        return tsr_fail(TSR_ERR_ARG, "%s: slopes from the sequence's start, which is not here", op);
+    if (shape->before != NULL && (shape->slopes_scale > 0 || shape->stride > 0)) {
+        return tsr_fail(TSR_ERR_ARG,
+                        "%s: slopes or strides from the sequence's start, which is not here", op);
     }
     return shape->before == NULL
                ? TSR_OK

@@ -124,7 +124,7 @@ static __device__ __forceinline__ void write_head(const tsr_kv_place &kv, const 
     const int at = (int)(position % kv.block_tokens);
 
     for (int d = threadIdx.x; d < kv.key_dim; d += THREADS) {
-        put(&keys[d * kv.block_tokens + at], key[d]);
+        put(&keys[d * kv.dim_step + at * kv.token_step], key[d]);
     }
     for (int d = threadIdx.x; d < (kv.is_latent ? 0 : kv.padded_dim); d += THREADS) {
         put(&values[at * kv.padded_dim + d], d < kv.value_dim ? value[d] : 0.0F);

@@ -53,6 +53,43 @@ TSR_INLINE v16 v16_look_up(v16 table, i16 index) /* by the lowest four bits */
 {
     return _mm512_permutexvar_ps(index, table);
 }
+TSR_INLINE i16 i16_load_quarters(const char *const p[4]) /* 16 bytes each */
+{
+    const __m512i a = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)p[0]));
+    const __m512i b = _mm512_inserti32x4(a, _mm_loadu_si128((const __m128i *)p[1]), 1);
+    const __m512i c = _mm512_inserti32x4(b, _mm_loadu_si128((const __m128i *)p[2]), 2);
+
+    return _mm512_inserti32x4(c, _mm_loadu_si128((const __m128i *)p[3]), 3);
+}
+TSR_INLINE void i16_turn_quarters(i16 x[4]) /* lane 4 k + j of x[i] becomes 4 k + i of x[j] */
+{
+    const __m512i a = _mm512_unpacklo_epi32(x[0], x[1]);
+    const __m512i b = _mm512_unpacklo_epi32(x[2], x[3]);
+    const __m512i c = _mm512_unpackhi_epi32(x[0], x[1]);
+    const __m512i d = _mm512_unpackhi_epi32(x[2], x[3]);
+
+    x[0] = _mm512_unpacklo_epi64(a, b);
+    x[1] = _mm512_unpackhi_epi64(a, b);
+    x[2] = _mm512_unpacklo_epi64(c, d);
+    x[3] = _mm512_unpackhi_epi64(c, d);
+}
+TSR_INLINE i16 i16_part_halves(i16 a) /* the low half of each lane, then the high ones */
+{
+    const __m512i lows =
+        _mm512_set_epi16(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1, 30, 28, 26, 24,
+                         22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+
+    return _mm512_permutexvar_epi16(lows, a);
+}
+TSR_INLINE i16 i16_part_bytes(i16 a) /* likewise the four bytes */
+{
+    const __m512i apart =
+        _mm512_shuffle_epi8(a, _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6,
+                                                                    10, 14, 3, 7, 11, 15)));
+
+    return _mm512_permutexvar_epi32(
+        _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), apart);
+}
 
 #elif defined(TSR_ISA_AVX2)
 
@@ -126,6 +163,71 @@ TSR_INLINE v16 v16_look_up(v16 table, i16 index) /* by the lowest four bits */
 {
     return (v16){tsr_avx2_look_up(table, index.low), tsr_avx2_look_up(table, index.high)};
 }
+TSR_INLINE __m256i tsr_avx2_two(const char *low, const char *high)
+{
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)low)),
+                                   _mm_loadu_si128((const __m128i *)high), 1);
+}
+TSR_INLINE i16 i16_load_quarters(const char *const p[4]) /* 16 bytes each */
+{
+    return (i16){tsr_avx2_two(p[0], p[1]), tsr_avx2_two(p[2], p[3])};
+}
+TSR_INLINE void tsr_avx2_turn(__m256i x[4])
+{
+    const __m256i a = _mm256_unpacklo_epi32(x[0], x[1]);
+    const __m256i b = _mm256_unpacklo_epi32(x[2], x[3]);
+    const __m256i c = _mm256_unpackhi_epi32(x[0], x[1]);
+    const __m256i d = _mm256_unpackhi_epi32(x[2], x[3]);
+
+    x[0] = _mm256_unpacklo_epi64(a, b);
+    x[1] = _mm256_unpackhi_epi64(a, b);
+    x[2] = _mm256_unpacklo_epi64(c, d);
+    x[3] = _mm256_unpackhi_epi64(c, d);
+}
+TSR_INLINE void i16_turn_quarters(i16 x[4]) /* lane 4 k + j of x[i] becomes 4 k + i of x[j] */
+{
+    __m256i low[4] = {x[0].low, x[1].low, x[2].low, x[3].low};
+    __m256i high[4] = {x[0].high, x[1].high, x[2].high, x[3].high};
+
+    tsr_avx2_turn(low);
+    tsr_avx2_turn(high);
+    for (int i = 0; i < 4; i++) {
+        x[i] = (i16){low[i], high[i]};
+    }
+}
+TSR_INLINE __m256i tsr_avx2_part_halves(__m256i a)
+{
+    const __m256i order = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
+
+    return _mm256_permute4x64_epi64(_mm256_shuffle_epi8(a, order), 0xD8);
+}
+TSR_INLINE i16 i16_part_halves(i16 a) /* the low half of each lane, then the high ones */
+{
+    const __m256i low = tsr_avx2_part_halves(a.low);
+    const __m256i high = tsr_avx2_part_halves(a.high);
+
+    return (i16){_mm256_permute2x128_si256(low, high, 0x20),
+                 _mm256_permute2x128_si256(low, high, 0x31)};
+}
+TSR_INLINE __m256i tsr_avx2_part_bytes(__m256i a)
+{
+    const __m256i order = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+
+    return _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(a, order),
+                                       _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+TSR_INLINE i16 i16_part_bytes(i16 a) /* likewise the four bytes */
+{
+    const __m256i low = tsr_avx2_part_bytes(a.low);
+    const __m256i high = tsr_avx2_part_bytes(a.high);
+    const __m256i even = _mm256_unpacklo_epi64(low, high);
+    const __m256i odd = _mm256_unpackhi_epi64(low, high);
+
+    return (i16){_mm256_permute2x128_si256(even, odd, 0x20),
+                 _mm256_permute2x128_si256(even, odd, 0x31)};
+}
 
 #else
 
@@ -169,6 +271,51 @@ TSR_INLINE v16 v16_look_up(v16 table, i16 index) /* by the lowest four bits */
     v16 r;
     TSR_EACH_LANE r.lane[i] = table.lane[index.lane[i] & 15];
     return r;
+}
+TSR_INLINE i16 i16_load_quarters(const char *const p[4]) /* 16 bytes each */
+{
+    i16 r;
+    for (int k = 0; k < 4; k++) {
+        memcpy(&r.lane[4 * k], p[k], 16);
+    }
+    return r;
+}
+TSR_INLINE void i16_turn_quarters(i16 x[4]) /* lane 4 k + j of x[i] becomes 4 k + i of x[j] */
+{
+    for (int k = 0; k < TSR_LANES; k += 4) {
+        for (int i = 0; i < 4; i++) {
+            for (int j = i + 1; j < 4; j++) {
+                const int32_t lane = x[i].lane[k + j];
+
+                x[i].lane[k + j] = x[j].lane[k + i];
+                x[j].lane[k + i] = lane;
+            }
+        }
+    }
+}
+TSR_INLINE i16 i16_part_halves(i16 a) /* the low half of each lane, then the high ones */
+{
+    uint16_t halves[2 * TSR_LANES];
+    uint16_t apart[2 * TSR_LANES];
+
+    memcpy(halves, &a, sizeof(halves));
+    for (int i = 0; i < 2 * TSR_LANES; i++) {
+        apart[i % 2 * TSR_LANES + i / 2] = halves[i];
+    }
+    memcpy(&a, apart, sizeof(a));
+    return a;
+}
+TSR_INLINE i16 i16_part_bytes(i16 a) /* likewise the four bytes */
+{
+    uint8_t bytes[4 * TSR_LANES];
+    uint8_t apart[4 * TSR_LANES];
+
+    memcpy(bytes, &a, sizeof(bytes));
+    for (int i = 0; i < 4 * TSR_LANES; i++) {
+        apart[i % 4 * TSR_LANES + i / 4] = bytes[i];
+    }
+    memcpy(&a, apart, sizeof(a));
+    return a;
 }
 
 #endif

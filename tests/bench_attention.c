@@ -47,7 +47,7 @@ static void open_cache(cache *c, tsr_device *dev, int block_tokens, tsr_kv_type 
     const int blocks = CONTEXT / block_tokens;
 
     c->layout =
-        (tsr_kv_layout){N_LAYERS, N_KV_HEADS, HEAD_DIM, HEAD_DIM, block_tokens, type, false};
+        (tsr_kv_layout){N_LAYERS, N_KV_HEADS, HEAD_DIM, HEAD_DIM, block_tokens, type, false, false};
     tsr_kv_drift_init(&c->drift, HEAD_DIM, NULL, 0, 0, TSR_ROPE_INTERLEAVED);
     c->view = (tsr_kv_view){.block_bytes = tsr_kv_layout_block_bytes(&c->layout),
                             .layout = &c->layout,
@@ -141,7 +141,7 @@ int main(int argc, char **argv)
 {
     const int n_threads = argc > 1 ? atoi(argv[1]) : 2;
     const int n_rows = argc > 2 ? atoi(argv[2]) : 512;
-    const tsr_ops_limits limits = {CONTEXT, N_HEADS * HEAD_DIM, N_HEADS, HEAD_DIM, CONTEXT, 1};
+    const tsr_ops_limits limits = {CONTEXT, N_HEADS * HEAD_DIM, N_HEADS, HEAD_DIM, CONTEXT, 1, 0};
     const tsr_device_options options = {.kind = TSR_DEVICE_CPU, .n_threads = n_threads};
     float *q = tsr_alloc(CONTEXT * N_HEADS * HEAD_DIM, sizeof(float));
     float *out = tsr_alloc(CONTEXT * N_HEADS * HEAD_DIM, sizeof(float));

@@ -5,7 +5,7 @@
 
 static void every_slot_of_the_backend_is_filled(void **state)
 {
-    const tsr_ops_limits limits = {1, 32, 1, 8, 16, 1};
+    const tsr_ops_limits limits = {1, 32, 1, 8, 16, 1, 0};
     tsr_device *dev = open_device(1, &limits);
     void (*slots[sizeof(tsr_backend) / sizeof(void (*)(void))])(void);
 
@@ -21,7 +21,7 @@ static void every_slot_of_the_backend_is_filled(void **state)
 
 static void a_device_says_what_it_is(void **state)
 {
-    const tsr_ops_limits limits = {1, 32, 1, 8, 16, 1};
+    const tsr_ops_limits limits = {1, 32, 1, 8, 16, 1, 0};
     tsr_device *dev = open_device(3, &limits);
 
     (void)state;
@@ -91,7 +91,7 @@ static void what_this_build_cannot_do_is_refused(void **state)
 
 static void memory_comes_zeroed_and_bytes_go_there_and_back(void **state)
 {
-    const tsr_ops_limits limits = {1, 32, 1, 8, 16, 1};
+    const tsr_ops_limits limits = {1, 32, 1, 8, 16, 1, 0};
     tsr_device *dev = open_device(1, &limits);
     const size_t n_bytes = 100000;
     char *memory = tsr_device_alloc(dev, n_bytes);
@@ -153,7 +153,7 @@ static void running_out_of_memory_leaks_nothing(void **state)
 
 static void scratch_for_larger_operands_is_no_smaller(void **state)
 {
-    const tsr_ops_limits small = {16, 576, 9, 64, 2048, 4};
+    const tsr_ops_limits small = {16, 576, 9, 64, 2048, 4, 0};
     tsr_ops_limits larger[5];
     const size_t n_bytes = tsr_ops_scratch_bytes(TSR_DEVICE_CPU, 2, &small);
 
@@ -176,14 +176,20 @@ static void scratch_for_larger_operands_is_no_smaller(void **state)
 
 static void layouts_that_kernels_do_not_know_are_refused(void **state)
 {
-    const tsr_kv_layout good = {30, 3, 64, 64, 16, TSR_KV_TYPE_F16, false};
+    const tsr_kv_layout good = {30, 3, 64, 64, 16, TSR_KV_TYPE_F16, false, false};
     const tsr_kv_layout bad[] = {
-        {0, 3, 64, 64, 16, TSR_KV_TYPE_F16, false},   {30, -1, 64, 64, 16, TSR_KV_TYPE_F16, false},
-        {30, 3, 577, 64, 16, TSR_KV_TYPE_F16, false}, {30, 3, 64, 577, 16, TSR_KV_TYPE_F16, false},
-        {30, 3, 0, 64, 16, TSR_KV_TYPE_F16, false},   {30, 3, 64, 0, 16, TSR_KV_TYPE_F16, false},
-        {30, 3, 64, 64, 8, TSR_KV_TYPE_F16, false},   {30, 3, 64, 64, 48, TSR_KV_TYPE_F16, false},
-        {30, 3, 64, 64, 128, TSR_KV_TYPE_F16, false}, {30, 3, 64, 64, 16, TSR_KV_TYPE_COUNT, false},
-        {30, 3, 64, 64, 16, (tsr_kv_type)-1, false},  {30, 3, 64, 65, 16, TSR_KV_TYPE_F16, true},
+        {0, 3, 64, 64, 16, TSR_KV_TYPE_F16, false, false},
+        {30, -1, 64, 64, 16, TSR_KV_TYPE_F16, false, false},
+        {30, 3, 577, 64, 16, TSR_KV_TYPE_F16, false, false},
+        {30, 3, 64, 577, 16, TSR_KV_TYPE_F16, false, false},
+        {30, 3, 0, 64, 16, TSR_KV_TYPE_F16, false, false},
+        {30, 3, 64, 0, 16, TSR_KV_TYPE_F16, false, false},
+        {30, 3, 64, 64, 8, TSR_KV_TYPE_F16, false, false},
+        {30, 3, 64, 64, 48, TSR_KV_TYPE_F16, false, false},
+        {30, 3, 64, 64, 128, TSR_KV_TYPE_F16, false, false},
+        {30, 3, 64, 64, 16, TSR_KV_TYPE_COUNT, false, false},
+        {30, 3, 64, 64, 16, (tsr_kv_type)-1, false, false},
+        {30, 3, 64, 65, 16, TSR_KV_TYPE_F16, true, false},
     };
 
     (void)state;
@@ -195,8 +201,8 @@ static void layouts_that_kernels_do_not_know_are_refused(void **state)
 
 static void a_block_is_as_large_as_its_heads(void **state)
 {
-    const tsr_kv_layout even = {30, 3, 64, 64, 16, TSR_KV_TYPE_F16, false};
-    const tsr_kv_layout padded = {2, 5, 40, 40, 32, TSR_KV_TYPE_F32, false};
+    const tsr_kv_layout even = {30, 3, 64, 64, 16, TSR_KV_TYPE_F16, false, false};
+    const tsr_kv_layout padded = {2, 5, 40, 40, 32, TSR_KV_TYPE_F32, false, false};
 
     (void)state;
     assert_int_equal(tsr_kv_layout_block_bytes(&even), 30 * 3 * 2 * 64 * 16 * 2);

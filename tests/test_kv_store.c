@@ -224,7 +224,7 @@ static size_t resident_bytes(void *at, size_t n_bytes)
 static void memory_is_taken_up_only_where_blocks_were_written(void **state)
 {
     /* 32 layers * 8 heads * (128 + 128) * 16 tokens * 2 bytes: 2 MiB a block, 2 GB in all */
-    const tsr_kv_layout large = {32, 8, 128, 128, 16, TSR_KV_TYPE_F16, false};
+    const tsr_kv_layout large = {32, 8, 128, 128, 16, TSR_KV_TYPE_F16, false, false};
     enum {
         N_SLOTS = 1000,
         HUGE_BYTES = 2 << 20
@@ -289,8 +289,8 @@ static void a_copied_block_has_all_bytes_of_the_other(void **state)
 static void impossible_stores_are_refused(void **state)
 {
     tsr_kv_layout bad = small;
-    tsr_kv_layout vast = {1 << 20, 1 << 12,         256,  256,
-                          64,      TSR_KV_TYPE_F32, false}; /* 2^49 bytes a block */
+    tsr_kv_layout vast = {1 << 20, 1 << 12,         256,   256,
+                          64,      TSR_KV_TYPE_F32, false, false}; /* 2^49 bytes a block */
     tsr_kv_store *store = NULL;
 
     bad.block_tokens = 17;

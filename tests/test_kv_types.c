@@ -22,6 +22,22 @@ static const setting shapes[] = {
     {2, 2, 0, 7, 16, TSR_KV_TYPE_F32, {2, {300, 60}, {1, 50}}, {.value_dim = 13, .window = 70}},
     {16, 16, 0, 96, 16, TSR_KV_TYPE_F32, {2, {260, 100}, {3, 7}}, {.value_dim = 128, .stride = 3}},
     {6, 6, 0, 80, 32, TSR_KV_TYPE_F32, {2, {290, 0}, {1, 30}}, {.value_dim = 64, .latent = true}},
+    {4,
+     2,
+     0,
+     23,
+     32,
+     TSR_KV_TYPE_F32,
+     {3, {600, 0, 31}, {1, 90, 300}},
+     {.stride = 20, .local = 45}},
+    {8,
+     8,
+     0,
+     36,
+     16,
+     TSR_KV_TYPE_F32,
+     {2, {700, 0}, {1, 60}},
+     {.value_dim = 20, .latent = true, .stride = 5}},
 };
 enum {
     N_SHAPES = sizeof(shapes) / sizeof(shapes[0])
@@ -407,7 +423,7 @@ static void a_block_takes_what_the_formula_says(void **state)
 
     (void)state;
     for (int i = 0; i < TSR_KV_TYPE_COUNT; i++) {
-        const tsr_kv_layout layout = {30, 3, 64, 64, 16, expected[i].type, false};
+        const tsr_kv_layout layout = {30, 3, 64, 64, 16, expected[i].type, false, false};
 
         assert_int_equal(tsr_kv_layout_key_bytes(&layout), expected[i].key_bytes);
         assert_int_equal(tsr_kv_layout_value_bytes(&layout), expected[i].value_bytes);

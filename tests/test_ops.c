@@ -7,7 +7,7 @@
  * A refused call writes nothing.
  */
 
-static const tsr_ops_limits limits = {16, 64, 4, 16, 64, 4};
+static const tsr_ops_limits limits = {16, 64, 4, 16, 64, 4, 0};
 
 /* All operands of all ops, right as they are; a case spoils one of them. */
 typedef struct operands {
@@ -84,7 +84,8 @@ static void make_operands(operands *o)
     o->product = (tsr_product){&o->weight, o->out, o->vector};
     o->n_products = 1;
     o->activations = TSR_ACTIVATIONS_F32;
-    o->layout = (tsr_kv_layout){2, N_KV_HEADS, HEAD_DIM, HEAD_DIM, 16, TSR_KV_TYPE_F16, false};
+    o->layout =
+        (tsr_kv_layout){2, N_KV_HEADS, HEAD_DIM, HEAD_DIM, 16, TSR_KV_TYPE_F16, false, false};
     o->kv = (tsr_kv_view){NULL, NULL, tsr_kv_layout_block_bytes(&o->layout), &o->layout, 1, NULL};
     o->kv.pool = tsr_alloc(N_BLOCKS, o->kv.block_bytes);
     assert_non_null(o->kv.pool);

@@ -82,7 +82,7 @@ RULES = [(rf"attend_(prompt|run)<{dim}, .*, {str(is_coded).lower()}>", attention
          for dim, registers, blocks in ((64, 168, 3), (128, 255, 2), (256, 255, 2)) for is_coded in (False, True)]
 # Queries, two tiles of 32 tokens and scores; the rest is as attention_latent_cuda.cu has it.
 RULES += [(r"attend_latent<.*", (128, 16 * 576 * 2 + 2 * 576 * 32 * 2 + 16 * 40 * 4, 576 * 32 * 2), ("HMMA", "LDGSTS", "LDSM"), 255, 2)]
-RULES += [(rf"multiply_codes<\(tsr_format\){f}, .*", codes(n), ("IMMA", "wide"), 192, 1) for f, n in TILES.items()]
+RULES += [(rf"multiply_codes<\(tsr_format\){f}, .*", codes(n), ("IMMA", "wide"), 224, 2 if f in "467" else 1) for f, n in TILES.items()]
 RULES += [(r"multiply_halves<\(tsr_format\)[12], .*", (256, 0, 8 * 4 * 1024), ("HMMA", "wide"), 128, 2),
           (r"multiply_halves<\(tsr_format\)3, .*", (256, 0, 8 * 4 * 576), ("HMMA",), 128, 2),
           (r".*", (256, 0, 0), (), 128, 1)]

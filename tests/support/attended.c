@@ -60,7 +60,8 @@ void make_cache(cache *c, const setting *s)
                                 .value_dim = value_dim,
                                 .block_tokens = s->block_tokens,
                                 .type = s->type,
-                                .latent = s->asked.latent};
+                                .latent = s->asked.latent,
+                                .by_token = s->asked.stride > 0 || s->asked.by_token};
     c->shape = (tsr_attention_shape){
         .n_heads = s->n_heads,
         .group = s->group,

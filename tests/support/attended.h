@@ -25,6 +25,7 @@ typedef struct step {
 typedef struct asked {
     int value_dim; /* 0: as head_dim */
     bool latent;
+    bool by_token; // where there is no stride, which asks for it anyhow
     float softcap;
     int window, stride, local;
     bool slopes, sinks;
