@@ -55,6 +55,7 @@ tsr_status tsr_decoder_create(tsr_decoder **out, const tsr_decoder_parts *parts)
     TSR_TRY_GOTO(st, fail,
                  tsr_device_reserve_scratch(
                      parts->dev, scratch_bytes(parts, tsr_device_kind_of(parts->dev), n_threads)));
+    TSR_TRY_GOTO(st, fail, tsr_decoder_beside_create(&decoder->beside, parts));
     *out = decoder;
     return TSR_OK;
 
@@ -66,6 +67,7 @@ fail:
 void tsr_decoder_destroy(tsr_decoder *decoder)
 {
     if (decoder != NULL) {
+        tsr_decoder_beside_destroy(decoder->beside);
         tsr_decoder_room_clear(decoder);
         tsr_free(decoder);
     }
@@ -368,6 +370,16 @@ static tsr_status turn(const tsr_decoder *d, const tsr_decoder_room *room, tsr_t
         }
     }
     return TSR_OK;
+}
+
+tsr_status tsr_decoder_look(tsr_decoder *d, const tsr_decoder_spans *spans)
+{
+    return d->beside == NULL ? TSR_OK : tsr_decoder_beside_look(d->beside, spans);
+}
+
+bool tsr_decoder_is_shared(const tsr_decoder *d)
+{
+    return d->beside != NULL && tsr_decoder_beside_is_needed(d->beside);
 }
 
 tsr_status tsr_decoder_forward(tsr_decoder *d, tsr_tensor tokens, tsr_tensor positions,

@@ -45,14 +45,23 @@ TSR_MUST_CHECK tsr_status tsr_decoder_create(tsr_decoder **out, const tsr_decode
 size_t tsr_decoder_measure(const tsr_decoder_parts *parts, tsr_device_kind kind, int n_threads);
 void tsr_decoder_destroy(tsr_decoder *decoder); /* NULL is fine */
 
-/* What the host knows of a batch's sequences. Read only for models whose positions turn by another
- * rope in long sequences (config->rope_switch). */
+/* What the host knows of a batch's sequences. */
 typedef struct tsr_decoder_spans {
     int n_seqs;
     const int32_t *row_start; /* [n_seqs + 1] */
+    const int32_t *first_pos; /* [n_seqs] */
+    const int32_t *lanes;     /* [n_seqs] */
     const int32_t *is_long; /* [n_seqs] has it more than rope_switch tokens by now, in this batch or
-                               not? */
+                               not? Read only for models whose positions turn by another rope in
+                               long sequences (config->rope_switch) */
 } tsr_decoder_spans;
+
+/* The store has been visited for this batch, which is run next: what of it is for the CPU beside a
+ * GPU? Errors: DEVICE. */
+TSR_MUST_CHECK tsr_status tsr_decoder_look(tsr_decoder *decoder, const tsr_decoder_spans *spans);
+
+/* Does the host take part in the batch that was looked at last? */
+bool tsr_decoder_is_shared(const tsr_decoder *decoder);
 
 /* Whether a batch of n_rows is only queued: the host looks at nothing on the way, so that a device
  * may record it. */

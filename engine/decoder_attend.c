@@ -201,7 +201,7 @@ static tsr_kv_view view_of(const tsr_decoder *d, int layer)
         made_by--;
     }
     kv.layout = layers[layer].by_token ? &d->by_token : kv.layout;
-    kv.drift = &d->drifts[layers[made_by].rope >= 0 ? layers[made_by].rope : TSR_CONFIG_ROPES];
+    kv.drift = &d->room.drifts[layers[made_by].rope >= 0 ? layers[made_by].rope : TSR_CONFIG_ROPES];
     return kv;
 }
 
@@ -212,7 +212,7 @@ tsr_status tsr_decoder_attend(tsr_decoder *d, const tsr_decoder_room *room, int 
     const tsr_config *config = d->parts.config;
     const tsr_layer_config *l = &config->layers[layer];
     const tsr_kv_view kv = view_of(d, layer);
-    const tsr_attention_shape shape = shape_of(d, room, layer);
+    tsr_attention_shape shape = shape_of(d, room, layer);
     const bool latent = config->kv_low > 0;
     tsr_product out = {.weight = &w->o.weight};
     tsr_batch own = *batch; // through the tables of the layer's group
@@ -220,6 +220,10 @@ tsr_status tsr_decoder_attend(tsr_decoder *d, const tsr_decoder_room *room, int 
     own.tables = tsr_kv_store_tables(d->parts.kv, l->group);
     TSR_TRY(latent ? project_latent(d, room, layer, &kv, &own)
                    : project(d, room, layer, &kv, &own));
+    if (d->beside != NULL) {
+        TSR_TRY(tsr_decoder_beside_attend(d->beside, latent ? room->q_latent : room->q, &kv,
+                                          l->group, &own, &shape));
+    }
     TSR_TRY(tsr_attention(d->parts.dev, latent ? room->mixed_latent : room->mixed,
                           latent ? room->q_latent : room->q, &kv, &own, &shape));
     if (latent) {

@@ -121,6 +121,8 @@ static void lay_out(tsr_decoder_room *room, cutter *c, const tsr_decoder_parts *
     if (config->slopes != NULL) {
         room->slopes = cut_f32(c, 1, p->shard->heads.count);
     }
+    room->drifts =
+        cut_f32(c, TSR_CONFIG_ROPES + 1, (int64_t)(sizeof(*room->drifts) / sizeof(float))).data;
 }
 
 size_t tsr_decoder_room_bytes(const tsr_decoder_parts *p)
@@ -133,6 +135,24 @@ size_t tsr_decoder_room_bytes(const tsr_decoder_parts *p)
            (p->config->shape.n_experts > 0
                 ? ((size_t)p->config->shape.n_experts + 1) * sizeof(int32_t)
                 : 0);
+}
+
+/* How keys change with their positions goes to the device. */
+static tsr_status put_drifts(const tsr_decoder *d)
+{
+    const tsr_config *config = d->parts.config;
+    tsr_kv_drift *drift = tsr_alloc(1, sizeof(*drift));
+    tsr_status st = drift != NULL ? TSR_OK : tsr_fail(TSR_ERR_NOMEM, "no memory for the decoder");
+
+    for (int i = 0; i <= TSR_CONFIG_ROPES && st == TSR_OK; i++) {
+        const bool turns = i < config->n_ropes;
+
+        tsr_kv_drift_init(drift, config->shape.head_dim, config->ropes[turns ? i : 0].frequencies,
+                          turns ? config->n_rot : 0, config->rope_first, config->rope_pairs);
+        st = tsr_device_upload(d->parts.dev, &d->room.drifts[i], drift, sizeof(*drift));
+    }
+    tsr_free(drift);
+    return st;
 }
 
 tsr_status tsr_decoder_room_make(tsr_decoder *d)
@@ -152,13 +172,7 @@ tsr_status tsr_decoder_room_make(tsr_decoder *d)
     lay_out(&d->room, &fill, p);
     d->by_token = *tsr_kv_store_view(p->kv, 0).layout;
     d->by_token.by_token = true;
-    for (int i = 0; i <= TSR_CONFIG_ROPES; i++) {
-        const bool turns = i < p->config->n_ropes;
-
-        tsr_kv_drift_init(&d->drifts[i], p->config->shape.head_dim,
-                          p->config->ropes[turns ? i : 0].frequencies, turns ? p->config->n_rot : 0,
-                          p->config->rope_first, p->config->rope_pairs);
-    }
+    TSR_TRY(put_drifts(d));
     for (int i = 0; i < p->config->n_ropes; i++) {
         TSR_TRY(tsr_device_upload(p->dev, d->room.frequencies[i].data,
                                   p->config->ropes[i].frequencies,

@@ -6,6 +6,7 @@
 #define TSR_ENGINE_DECODER_ROOM_H
 
 #include "engine/decoder.h"
+#include "engine/decoder_beside.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -52,6 +53,7 @@ typedef struct tsr_decoder_room {
     tsr_tensor logits;                        /* f32 [HEAD_ROWS, own vocabulary] */
     tsr_tensor frequencies[TSR_CONFIG_ROPES]; /* f64 [1, n_rot / 2] */
     tsr_tensor slopes;                        /* f32 [1, own heads] */
+    tsr_kv_drift *drifts; /* [TSR_CONFIG_ROPES + 1] of keys, by their rope; the last has none */
 } tsr_decoder_room;
 
 enum {
@@ -63,11 +65,11 @@ enum {
 struct tsr_decoder {
     tsr_decoder_parts parts;
     tsr_decoder_room room;
-    int32_t *expert_start;  /* [experts + 1] on the host, owned */
-    bool experts_are_alike; /* in format and distance, so that they can be computed at once */
-    tsr_kv_drift drifts[TSR_CONFIG_ROPES + 1]; /* of keys, by their rope; the last has none */
-    tsr_kv_layout by_token;                    /* the cache's, of layers that see single tokens */
-    void *memory;                              /* owned: the room lies in it */
+    int32_t *expert_start;      /* [experts + 1] on the host, owned */
+    bool experts_are_alike;     /* in format and distance, so that they can be computed at once */
+    tsr_kv_layout by_token;     /* the cache's, of layers that see single tokens */
+    tsr_decoder_beside *beside; /* owned; NULL: no host has a part in this */
+    void *memory;               /* owned: the room lies in it */
     size_t n_bytes;
 };
 

@@ -3,7 +3,8 @@
 #include "base/alloc.h"
 
 enum {
-    MOST_RECORDINGS = 64
+    MOST_RECORDINGS = 64,
+    WIDE = 16 // rows that products take at once: up to a multiple of it, more cost next to nothing
 };
 
 /* A kind of step that has been met. */
@@ -46,6 +47,22 @@ void tsr_replays_destroy(tsr_replays *r)
         tsr_device_forget(r->parts.dev, r->kinds[i].recording);
     }
     tsr_free(r);
+}
+
+int tsr_replays_width(int n_seqs, int most)
+{
+    int width = 1;
+
+    while (width < n_seqs && width < WIDE) {
+        width *= 2;
+    }
+    width = n_seqs <= width ? width : (n_seqs + WIDE - 1) / WIDE * WIDE;
+    return width < most ? width : most;
+}
+
+int tsr_replays_rows(const tsr_replays *r, int n_seqs)
+{
+    return r->can ? tsr_replays_width(n_seqs, r->parts.max_seqs) : n_seqs;
 }
 
 int64_t tsr_replays_rung(int64_t longest, int64_t context)
@@ -104,7 +121,7 @@ tsr_status tsr_replays_forward(tsr_replays *r, tsr_tensor tokens, tsr_tensor pos
     bool is_new;
     kind *k;
 
-    if (!r->can || batch->n_seqs != tokens.n_cols ||
+    if (!r->can || batch->n_seqs != tokens.n_cols || tsr_decoder_is_shared(r->decoder) ||
         !tsr_decoder_is_queued(r->decoder, tokens.n_cols)) {
         return tsr_decoder_forward(r->decoder, tokens, positions, batch, spans);
     }

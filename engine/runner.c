@@ -104,26 +104,41 @@ static tsr_status apply_changes(tsr_runner *runner, const tsr_step *step)
     return tsr_kv_store_visit(runner->store, &visit);
 }
 
-/* Copies n ints behind *used on the host and gives their window on the device. */
-static tsr_tensor put(tsr_runner *runner, size_t *used, const void *ints, int n)
+/* Copies n ints behind *used on the host, fills them up to n_all, and gives their window on the
+ * device. */
+static tsr_tensor put_all(tsr_runner *runner, size_t *used, const void *ints, int n, int n_all,
+                          int32_t filling)
 {
-    int32_t *at = runner->inputs + *used;
+    int32_t *at = runner->host + *used;
+    const size_t first = *used;
 
     if (n > 0) {
-        memcpy(runner->host + *used, ints, (size_t)n * sizeof(int32_t));
+        memcpy(at, ints, (size_t)n * sizeof(int32_t));
     }
-    *used += (size_t)n;
-    return tsr_tensor_of(at, TSR_DTYPE_I32, tsr_device_kind_of(runner->parts.dev), 1, n);
+    for (int i = n; i < n_all; i++) {
+        at[i] = filling;
+    }
+    *used += (size_t)n_all;
+    return tsr_tensor_of(runner->inputs + first, TSR_DTYPE_I32,
+                         tsr_device_kind_of(runner->parts.dev), 1, n_all);
+}
+
+static tsr_tensor put(tsr_runner *runner, size_t *used, const void *ints, int n)
+{
+    return put_all(runner, used, ints, n, n, 0);
 }
 
 static tsr_status load_inputs(tsr_runner *runner, const tsr_step *step, tsr_runner_inputs *in)
 {
+    const bool are_single = step->n_rows == step->n_seqs; // then rows of nobody may stand behind
+    const int n_rows = are_single ? tsr_replays_rows(runner->replays, step->n_rows) : step->n_rows;
+    const int n_seqs = are_single ? n_rows : step->n_seqs;
     int32_t *positions;
     size_t used = 0;
 
-    in->tokens = put(runner, &used, step->tokens, step->n_rows);
+    in->tokens = put_all(runner, &used, step->tokens, step->n_rows, n_rows, 0);
     positions = runner->host + used;
-    in->positions = put(runner, &used, step->tokens, step->n_rows); // overwritten just below
+    in->positions = put_all(runner, &used, NULL, 0, n_rows, 0);
     in->batch = (tsr_batch){0};
     for (int s = 0; s < step->n_seqs; s++) {
         const int n = step->row_start[s + 1] - step->row_start[s];
@@ -138,11 +153,11 @@ static tsr_status load_inputs(tsr_runner *runner, const tsr_step *step, tsr_runn
             in->batch.most_rows = n;
         }
     }
-    in->spans = (tsr_decoder_spans){step->n_seqs, step->row_start, step->is_long};
-    in->batch.n_seqs = step->n_seqs;
-    in->batch.row_start = put(runner, &used, step->row_start, step->n_seqs + 1);
-    in->batch.first_pos = put(runner, &used, step->first_pos, step->n_seqs);
-    in->batch.lanes = put(runner, &used, step->lanes, step->n_seqs);
+    in->batch.n_seqs = n_seqs;
+    in->batch.row_start =
+        put_all(runner, &used, step->row_start, step->n_seqs + 1, n_seqs + 1, step->n_rows);
+    in->batch.first_pos = put_all(runner, &used, step->first_pos, step->n_seqs, n_seqs, 0);
+    in->batch.lanes = put_all(runner, &used, step->lanes, step->n_seqs, n_seqs, 0);
     in->wanted = put(runner, &used, step->wanted, step->n_wanted);
     in->sharpness = put(runner, &used, step->sharpness, step->n_wanted);
     in->sharpness.dtype = TSR_DTYPE_F32;
@@ -172,6 +187,9 @@ tsr_status tsr_runner_start(tsr_runner *runner, const tsr_step *step)
     if (step->n_rows == 0) {
         return TSR_OK;
     }
+    runner->in.spans = (tsr_decoder_spans){step->n_seqs, step->row_start, step->first_pos,
+                                           step->lanes, step->is_long};
+    TSR_TRY(tsr_decoder_look(runner->decoder, &in->spans));
     TSR_TRY(load_inputs(runner, step, &runner->in));
     return tsr_replays_forward(runner->replays, in->tokens, in->positions, &in->batch, &in->spans);
 }

@@ -105,13 +105,6 @@ static tsr_status count_blocks(tsr_settings *s, const tsr_engine_options *option
     const int64_t n_useful = n_seen < n_all ? n_seen : n_all;
 
     TSR_TRY(tsr_kv_layout_check(&layout));
-    if (s->device.kind != TSR_DEVICE_CPU &&
-        (options->kv_host_bytes > 0 || options->kv_disk_bytes > 0)) {
-        return tsr_fail(
-            TSR_ERR_UNSUPPORTED,
-            "the cache of a GPU cannot overflow to host memory or a disk yet: leave out "
-            "--kv-host and --kv-disk");
-    }
     s->disk_folder = options->kv_disk_folder == NULL ? "/tmp" : options->kv_disk_folder;
     return tsr_tier_room_count(&s->own, options, &s->device, tsr_kv_layout_block_bytes(&layout),
                                config->n_groups, n_useful, host_size);

@@ -41,9 +41,8 @@ typedef struct job {
     size_t bench_bytes;
     atomic_llong next_short;
     atomic_llong next_long;
-    // Of tsr_attention_part only:
-    const tsr_attention_piece *piece;
-    int64_t first_run, end_run;
+    int64_t first_run, end_run;       // that are attended
+    const tsr_attention_piece *piece; // where states go instead of `out`, or NULL
 } job;
 
 static int head_dim_of(const tsr_kv_layout *layout)
@@ -154,11 +153,11 @@ static void cut(int64_t *first, int64_t *n, int64_t from, int64_t to)
     *n = tsr_most(0, end - *first);
 }
 
-/* The runs of a sequence that are to be attended. */
-static tsr_attention_runs runs_of(const job *j, const tsr_attention_sequence *in)
+/* The runs of some rows of a sequence that are to be attended. */
+static tsr_attention_runs runs_of(const job *j, int64_t first_pos, int64_t n_rows)
 {
     const int64_t n_far = tsr_attention_far_runs(j->call.shape, j->call.batch->longest);
-    tsr_attention_runs runs = tsr_attention_tile_runs(&j->call, in->first_pos, in->n_rows);
+    tsr_attention_runs runs = tsr_attention_tile_runs(&j->call, first_pos, n_rows);
 
     if (j->piece != NULL) {
         cut(&runs.first_far, &runs.n_far, j->first_run, j->end_run);
@@ -167,9 +166,9 @@ static tsr_attention_runs runs_of(const job *j, const tsr_attention_sequence *in
     return runs;
 }
 
-static bool is_prompt(const job *j, const tsr_attention_sequence *in)
+static bool is_prompt(const tsr_attention_sequence *in)
 {
-    return j->piece == NULL && in->n_rows > SHORT_ROWS;
+    return in->n_rows > SHORT_ROWS;
 }
 
 static void count_tasks(job *j, int n_threads)
@@ -181,7 +180,7 @@ static void count_tasks(job *j, int n_threads)
     for (int s = 0; s < c->batch->n_seqs; s++) {
         const tsr_attention_sequence in = tsr_attention_tile_sequence(c, s);
 
-        n_long += is_prompt(j, &in) ? in.n_rows : 0;
+        n_long += is_prompt(&in) ? in.n_rows : 0;
     }
     j->tile_rows = (int)tsr_most(
         tsr_least(LEAST_TILE_ROWS, most_rows(c)),
@@ -190,11 +189,11 @@ static void count_tasks(job *j, int n_threads)
     j->long_tasks[0] = 0;
     for (int s = 0; s < c->batch->n_seqs; s++) {
         const tsr_attention_sequence in = tsr_attention_tile_sequence(c, s);
-        const bool is_long = is_prompt(j, &in);
+        const bool is_long = is_prompt(&in);
         const int64_t short_tiles = is_long || in.n_rows == 0
                                         ? 0
                                         : tsr_attention_tile_count(c, &in, short_tile_rows(j, &in));
-        const tsr_attention_runs runs = runs_of(j, &in);
+        const tsr_attention_runs runs = runs_of(j, in.first_pos, in.n_rows);
 
         j->short_tasks[s + 1] =
             j->short_tasks[s] + short_tiles * c->n_strips * (runs.n_far + runs.n_near);
@@ -231,6 +230,39 @@ static int head_of(const tsr_attention_rows *t, int query)
     return t->first_head + query % t->n_heads;
 }
 
+/* A query's state before its first run: what it has seen of positions before all of these. */
+static void begin_query(const job *j, int64_t row, int head, float *state)
+{
+    const tsr_attention_call *c = &j->call;
+    const tsr_attention_piece *before = c->shape->before;
+    const int value_dim = c->kv->layout->value_dim;
+
+    if (before == NULL) {
+        *tsr_attention_tile_sum(c, state) = 0;
+        return;
+    }
+    memcpy(state, tsr_rows_cpu_f32(before->o, row) + head * value_dim,
+           (size_t)value_dim * sizeof(*state));
+    memset(state + value_dim, 0, (size_t)(c->padded_dim - value_dim) * sizeof(*state));
+    state[c->padded_dim] = tsr_rows_cpu_f32(before->m, row)[head];
+    *tsr_attention_tile_sum(c, state) = tsr_rows_cpu_f32(before->l, row)[head];
+}
+
+static void end_query(const job *j, int64_t row, int head, float *state)
+{
+    const tsr_attention_call *c = &j->call;
+    const int value_dim = c->kv->layout->value_dim;
+
+    if (j->piece == NULL) {
+        tsr_attention_tile_finish(c, j->out, row, head, state);
+        return;
+    }
+    memcpy(tsr_rows_cpu_f32(j->piece->o, row) + head * value_dim, state,
+           (size_t)value_dim * sizeof(*state));
+    tsr_rows_cpu_f32(j->piece->m, row)[head] = state[c->padded_dim];
+    tsr_rows_cpu_f32(j->piece->l, row)[head] = *tsr_attention_tile_sum(c, state);
+}
+
 /* ---- prompts --------------------------------------------------------------------------------- */
 
 static void attend_tile(const job *j, const tsr_attention_bench *b, const tsr_attention_rows *t)
@@ -238,11 +270,12 @@ static void attend_tile(const job *j, const tsr_attention_bench *b, const tsr_at
     const tsr_attention_call *c = &j->call;
     const int n_queries = t->n_rows * t->n_heads;
     const int64_t first_pos = t->in.first_pos + t->first_row;
-    const tsr_attention_runs runs = tsr_attention_tile_runs( // as if there were no other rows
-        c, first_pos, (t->n_rows - 1) * c->stride + 1);
+    const tsr_attention_runs runs = // as if there were no other rows
+        runs_of(j, first_pos, (t->n_rows - 1) * c->stride + 1);
 
     for (int q = 0; q < n_queries; q++) {
-        *tsr_attention_tile_sum(c, b->states + (int64_t)q * c->part_floats) = 0;
+        begin_query(j, t->in.first_row + row_of(c, t, q), head_of(t, q),
+                    b->states + (int64_t)q * c->part_floats);
     }
     tsr_attention_tile_queries(c, t, b);
     for (int64_t i = 0; i < runs.n_far + runs.n_near; i++) {
@@ -255,8 +288,8 @@ static void attend_tile(const job *j, const tsr_attention_bench *b, const tsr_at
         }
     }
     for (int q = 0; q < n_queries; q++) {
-        tsr_attention_tile_finish(c, j->out, t->in.first_row + row_of(c, t, q), head_of(t, q),
-                                  b->states + (int64_t)q * c->part_floats);
+        end_query(j, t->in.first_row + row_of(c, t, q), head_of(t, q),
+                  b->states + (int64_t)q * c->part_floats);
     }
 }
 
@@ -296,7 +329,7 @@ static short_task short_task_at(const job *j, int64_t i)
     short_task task;
     int64_t column;
 
-    task.runs = runs_of(j, &in);
+    task.runs = runs_of(j, in.first_pos, in.n_rows);
     task.n_runs = task.runs.n_far + task.runs.n_near;
     column = within / task.n_runs;
     task.run = within % task.n_runs;
@@ -324,7 +357,7 @@ static void merge_wave(const job *j, int64_t from, int64_t to, int64_t slot_floa
             float *state = j->states + (row * c->shape->n_heads + head_of(t, q)) * c->part_floats;
 
             if (task.run == 0) {
-                *tsr_attention_tile_sum(c, state) = 0;
+                begin_query(j, t->in.first_row + row_of(c, t, q), head_of(t, q), state);
             }
             for (int64_t run = task.run; run <= last_run; run++) {
                 tsr_attention_tile_merge(c, state,
@@ -332,8 +365,7 @@ static void merge_wave(const job *j, int64_t from, int64_t to, int64_t slot_floa
                                              (int64_t)q * c->part_floats);
             }
             if (last_run == task.n_runs - 1) {
-                tsr_attention_tile_finish(c, j->out, t->in.first_row + row_of(c, t, q),
-                                          head_of(t, q), state);
+                end_query(j, t->in.first_row + row_of(c, t, q), head_of(t, q), state);
             }
         }
         n_columns += n_queries;
@@ -419,7 +451,7 @@ static int64_t work_ns(const job *j)
 
     for (int s = 0; s < c->batch->n_seqs; s++) {
         const tsr_attention_sequence in = tsr_attention_tile_sequence(c, s);
-        const tsr_attention_runs runs = runs_of(j, &in);
+        const tsr_attention_runs runs = runs_of(j, in.first_pos, in.n_rows);
 
         pairs += in.n_rows * (runs.n_far + runs.n_near) * TSR_ATTENTION_RUN;
     }
@@ -484,45 +516,6 @@ tsr_status tsr_attention_cpu(tsr_device *dev, tsr_tensor out, tsr_tensor q, cons
     return TSR_OK;
 }
 
-/* One task of tsr_attention_part: its parts go to the piece. */
-static void attend_piece(const job *j, const tsr_attention_bench *b, const short_task *task)
-{
-    const tsr_attention_call *c = &j->call;
-    const tsr_attention_rows *t = &task->t;
-    const int value_dim = c->kv->layout->value_dim;
-    const int64_t n_far = tsr_attention_far_runs(c->shape, c->batch->longest);
-    const int64_t run = task->run < task->runs.n_far
-                            ? task->runs.first_far + task->run
-                            : n_far + task->runs.first_near + task->run - task->runs.n_far;
-
-    attend_task(j, b, task, -1, b->parts);
-    for (int q = 0; q < t->n_rows * t->n_heads; q++) {
-        const float *part = b->parts + (int64_t)q * c->part_floats;
-        const int64_t row = t->in.first_row + row_of(c, t, q);
-        const int64_t column = (run - j->first_run) * c->shape->n_heads + head_of(t, q);
-
-        tsr_rows_cpu_f32(j->piece->m, row)[column] = part[c->padded_dim];
-        tsr_rows_cpu_f32(j->piece->l, row)[column] = part[c->padded_dim + 1];
-        memcpy(tsr_rows_cpu_f32(j->piece->o, row) + column * value_dim, part,
-               (size_t)value_dim * sizeof(*part));
-    }
-}
-
-static void share_piece(void *ctx, int thread, int n_threads)
-{
-    job *j = ctx;
-    tsr_attention_bench b;
-
-    (void)n_threads;
-    (void)lay_bench(&b, j->benches + (size_t)thread * j->bench_bytes,
-                    head_dim_of(j->call.kv->layout));
-    for (int64_t i; (i = take(&j->next_short, j->short_tasks[j->call.batch->n_seqs])) >= 0;) {
-        const short_task task = short_task_at(j, i);
-
-        attend_piece(j, &b, &task);
-    }
-}
-
 tsr_status tsr_attention_part_cpu(tsr_device *dev, const tsr_attention_piece *piece, tsr_tensor q,
                                   const tsr_kv_view *kv, const tsr_batch *batch,
                                   const tsr_attention_shape *shape, int64_t first_run,
@@ -534,64 +527,20 @@ tsr_status tsr_attention_part_cpu(tsr_device *dev, const tsr_attention_piece *pi
     j.piece = piece;
     j.first_run = first_run;
     j.end_run = first_run + n_runs;
-    for (int64_t row = 0; row < q.n_rows; row++) { // until something is seen
-        memset(tsr_rows_cpu_f32(piece->l, row), 0, (size_t)piece->l.n_cols * sizeof(float));
-    }
-    run_job(dev, &j, share_piece);
-    return TSR_OK;
-}
+    for (int64_t row = 0; row < q.n_rows; row++) { // until something more is seen
+        const tsr_attention_piece *before = shape->before;
 
-typedef struct merging {
-    tsr_attention_call call;
-    tsr_tensor out;
-    const tsr_attention_piece *pieces;
-    int n_pieces;
-} merging;
-
-static void merge_rows(const void *ctx, int64_t first, int64_t end, int thread)
-{
-    const merging *w = ctx;
-    const tsr_attention_call *c = &w->call;
-    const int value_dim = c->kv->layout->value_dim;
-    const int n_heads = c->shape->n_heads;
-    float state[TSR_ATTENTION_MOST_PART];
-    float part[TSR_ATTENTION_MOST_PART] = {0};
-
-    (void)thread;
-    for (int64_t i = first * n_heads; i < end * n_heads; i++) {
-        const int64_t row = i / n_heads;
-
-        memset(state, 0, sizeof(state));
-        for (int p = 0; p < w->n_pieces; p++) {
-            const tsr_attention_piece *piece = &w->pieces[p];
-
-            for (int64_t k = i % n_heads; k < piece->l.n_cols; k += n_heads) {
-                memcpy(part, tsr_rows_cpu_f32(piece->o, row) + k * value_dim,
-                       (size_t)value_dim * sizeof(*part));
-                part[c->padded_dim] = tsr_rows_cpu_f32(piece->m, row)[k];
-                part[c->padded_dim + 1] = tsr_rows_cpu_f32(piece->l, row)[k];
-                tsr_attention_tile_merge(c, state, part);
-            }
+        if (before == NULL) {
+            memset(tsr_rows_cpu_f32(piece->l, row), 0, (size_t)piece->l.n_cols * sizeof(float));
+            continue;
         }
-        tsr_attention_tile_finish(c, w->out, row, (int)(i % n_heads), state);
+        memcpy(tsr_rows_cpu_f32(piece->o, row), tsr_rows_cpu_f32(before->o, row),
+               (size_t)piece->o.n_cols * sizeof(float));
+        memcpy(tsr_rows_cpu_f32(piece->m, row), tsr_rows_cpu_f32(before->m, row),
+               (size_t)piece->m.n_cols * sizeof(float));
+        memcpy(tsr_rows_cpu_f32(piece->l, row), tsr_rows_cpu_f32(before->l, row),
+               (size_t)piece->l.n_cols * sizeof(float));
     }
-}
-
-tsr_status tsr_attention_merge_cpu(tsr_device *dev, tsr_tensor out,
-                                   const tsr_attention_piece *pieces, int n_pieces,
-                                   const tsr_kv_layout *layout, const tsr_attention_shape *shape)
-{
-    const tsr_kv_view kv = {.layout = layout};
-    const int padded_dim = tsr_kv_layout_padded_dim(layout);
-    const merging w = {.call = {.loops = TSR_ISA_PICK(dev->isa, tsr_attention_loops),
-                                .kv = &kv,
-                                .shape = shape,
-                                .padded_dim = padded_dim,
-                                .part_floats = padded_dim + TSR_ATTENTION_PART_TAIL},
-                       .out = out,
-                       .pieces = pieces,
-                       .n_pieces = n_pieces};
-
-    tsr_rows_cpu_run(dev, out.n_rows, out.n_cols, merge_rows, &w);
+    run_job(dev, &j, share);
     return TSR_OK;
 }

@@ -20,6 +20,8 @@ struct tsr_attention_work {
     int window;
     bool is_fp8; // codes: which
     const float *slopes, *sinks;
+    bool has_before; // what rows have seen of earlier positions
+    tsr_rows<const float> before_o, before_m, before_l;
     float *runs; // [sequences from first_seq on, heads, n_runs] of (largest, sum, output)
     int n_runs, first_seq;
 

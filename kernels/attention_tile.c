@@ -19,9 +19,12 @@ tsr_attention_sequence tsr_attention_tile_sequence(const tsr_attention_call *c, 
     const int32_t *row_start = c->batch->row_start.data;
     const int32_t *first_pos = c->batch->first_pos.data;
     const int32_t *lanes = c->batch->lanes.data;
+    const int32_t *table_start = c->batch->table_start.data;
 
     return (tsr_attention_sequence){row_start[seq], row_start[seq + 1] - row_start[seq],
-                                    first_pos[seq], tsr_rows_cpu_i32(c->batch->tables, lanes[seq])};
+                                    first_pos[seq],
+                                    tsr_rows_cpu_i32(c->batch->tables, lanes[seq]) +
+                                        (table_start != NULL ? table_start[seq] : 0)};
 }
 
 /* Rows of a sequence that lie side by side and see different single tokens. */

@@ -7,6 +7,7 @@
 #ifndef TSR_KERNELS_BACKEND_H
 #define TSR_KERNELS_BACKEND_H
 
+#include "kernels/copy_queue.h"
 #include "kernels/ops.h"
 
 #ifdef __cplusplus
@@ -73,10 +74,6 @@ typedef tsr_status tsr_attention_part_fn(tsr_device *dev, const tsr_attention_pi
                                          tsr_tensor q, const tsr_kv_view *kv,
                                          const tsr_batch *batch, const tsr_attention_shape *shape,
                                          int64_t first_run, int64_t n_runs);
-typedef tsr_status tsr_attention_merge_fn(tsr_device *dev, tsr_tensor out,
-                                          const tsr_attention_piece *pieces, int n_pieces,
-                                          const tsr_kv_layout *layout,
-                                          const tsr_attention_shape *shape);
 typedef tsr_status tsr_gather_rows_fn(tsr_device *dev, tsr_tensor out, tsr_tensor x,
                                       tsr_tensor rows);
 typedef tsr_status tsr_adjust_logits_fn(tsr_device *dev, tsr_tensor logits, tsr_tensor before,
@@ -95,6 +92,23 @@ typedef tsr_status tsr_device_record_fn(tsr_device *dev, tsr_recording **out);
 typedef tsr_status tsr_device_replay_fn(tsr_device *dev, tsr_recording *recording);
 typedef void tsr_device_forget_fn(tsr_device *dev, tsr_recording *recording);
 
+/* What a copy queue does on some kind of device, as kernels/copy_queue.h has it; each kind's record
+ * begins with its ways. */
+typedef struct tsr_copy_ways {
+    void (*destroy)(tsr_copy_queue *queue); /* also what is half made */
+    tsr_status (*put)(tsr_copy_queue *queue, tsr_copy_way way, void *to, const void *from,
+                      size_t n_bytes, int64_t *ticket);
+    bool (*is_done)(tsr_copy_queue *queue, int64_t ticket);
+    tsr_status (*wait)(tsr_copy_queue *queue, int64_t ticket);
+    int64_t (*busy_ns)(const tsr_copy_queue *queue);
+} tsr_copy_ways;
+
+struct tsr_copy_queue {
+    const tsr_copy_ways *ways;
+};
+
+typedef tsr_status tsr_copy_queue_fn(tsr_copy_queue **out, tsr_device *dev, int depth);
+
 /* Bytes of scratch that an op needs within these limits. */
 typedef size_t tsr_scratch_fn(int n_threads, const tsr_ops_limits *limits);
 
@@ -108,6 +122,7 @@ typedef struct tsr_backend {
     tsr_device_copy_fn *copy;
     tsr_device_copy_fn *upload;
     tsr_device_copy_fn *download;
+    tsr_copy_queue_fn *copies_aside; /* a copy queue; depth >= 1 */
     tsr_device_sync_fn *record_begin;
     tsr_device_record_fn *record_end;
     tsr_device_replay_fn *replay;
@@ -141,7 +156,6 @@ typedef struct tsr_backend {
     tsr_rope_write_fn *rope_write;
     tsr_attention_fn *attention;
     tsr_attention_part_fn *attention_part;
-    tsr_attention_merge_fn *attention_merge;
     tsr_gather_rows_fn *gather_rows;
     tsr_adjust_logits_fn *adjust_logits;
     tsr_top_k_fn *top_k;
@@ -156,6 +170,7 @@ tsr_status tsr_device_cuda_open(tsr_device *dev, const tsr_device_options *optio
 uint64_t tsr_device_cuda_free_bytes(int index); /* 0: there is no such GPU */
 int tsr_device_cuda_count(void); /* 0 without a driver, with one that is too old, without a GPU */
 
+tsr_copy_queue_fn tsr_copy_queue_cpu;
 tsr_embed_fn tsr_embed_cpu;
 tsr_narrow_fn tsr_narrow_cpu;
 tsr_add_sums_fn tsr_add_sums_cpu;
@@ -185,11 +200,11 @@ tsr_kv_write_fn tsr_kv_write_cpu;
 tsr_rope_write_fn tsr_rope_write_cpu;
 tsr_attention_fn tsr_attention_cpu;
 tsr_attention_part_fn tsr_attention_part_cpu;
-tsr_attention_merge_fn tsr_attention_merge_cpu;
 tsr_gather_rows_fn tsr_gather_rows_cpu;
 tsr_adjust_logits_fn tsr_adjust_logits_cpu;
 tsr_top_k_fn tsr_top_k_cpu;
 
+tsr_copy_queue_fn tsr_copy_queue_cuda;
 tsr_embed_fn tsr_embed_cuda;
 tsr_narrow_fn tsr_narrow_cuda;
 tsr_add_sums_fn tsr_add_sums_cuda;
@@ -219,7 +234,6 @@ tsr_kv_write_fn tsr_kv_write_cuda;
 tsr_rope_write_fn tsr_rope_write_cuda;
 tsr_attention_fn tsr_attention_cuda;
 tsr_attention_part_fn tsr_attention_part_cuda;
-tsr_attention_merge_fn tsr_attention_merge_cuda;
 tsr_gather_rows_fn tsr_gather_rows_cuda;
 tsr_adjust_logits_fn tsr_adjust_logits_cuda;
 tsr_top_k_fn tsr_top_k_cuda;
@@ -266,7 +280,8 @@ bool tsr_device_cpu_can(tsr_isa isa);
 struct tsr_device {
     tsr_device_kind kind;
     const tsr_backend *backend;
-    tsr_cpu_pool *pool; /* owned */
+    tsr_cpu_pool *pool; /* owned, or another device's */
+    bool shares_pool;
     tsr_isa isa;        /* of the CPU twins */
     void *scratch;      /* owned; 64-byte aligned */
     size_t scratch_bytes;

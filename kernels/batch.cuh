@@ -12,7 +12,13 @@ struct tsr_batch_rows {
     int n_seqs;
     const int32_t *row_start, *first_pos, *lanes;
     tsr_rows<const int32_t> tables;
+    const int32_t *table_start; // NULL: all 0
 
+    /* Rows behind the last sequence's fill a step: nothing is written for them. */
+    __device__ bool has(int64_t row) const
+    {
+        return row < row_start[n_seqs];
+    }
     /* The last sequence that begins at or before the row. */
     __device__ int sequence_of(int64_t row) const
     {
@@ -39,7 +45,9 @@ struct tsr_batch_rows {
     /* The pool slots of the row's sequence. */
     __device__ const int32_t *slots_of(int64_t row) const
     {
-        return tables[lanes[sequence_of(row)]];
+        const int s = sequence_of(row);
+
+        return tables[lanes[s]] + (table_start != NULL ? table_start[s] : 0);
     }
     __device__ int32_t slot_of(int64_t row, int64_t position, int block_tokens) const
     {
@@ -49,23 +57,38 @@ struct tsr_batch_rows {
 
 static inline tsr_batch_rows tsr_batch_rows_of(const tsr_batch *batch)
 {
-    return tsr_batch_rows{batch->n_seqs, (const int32_t *)batch->row_start.data,
+    return tsr_batch_rows{batch->n_seqs,
+                          (const int32_t *)batch->row_start.data,
                           (const int32_t *)batch->first_pos.data,
                           (const int32_t *)batch->lanes.data,
-                          tsr_rows_of<const int32_t>(batch->tables)};
+                          tsr_rows_of<const int32_t>(batch->tables),
+                          (const int32_t *)batch->table_start.data};
 }
 
 /* One layer of the cache as kernels take it (kernels/kv_layout.h). */
 struct tsr_kv_place {
     char *pool; /* at the layer's first head */
+    char *host; /* the same of the host pool, which is pinned: read over the bus */
     size_t block_bytes;
     size_t head_bytes; /* keys and values of one head */
     size_t key_bytes;  /* of these, the keys */
     int key_dim, value_dim, padded_dim, block_tokens;
+    int key_codes, value_codes; /* bytes of a block's codes or numbers: scales lie behind */
+    int mean_bytes;             /* of a group of keys; 0: they have no means */
+    int token_step, dim_step;   /* cells from a key to the next token's, and dimension's */
+    bool is_latent;             /* the values are the keys' first dimensions */
 
-    __device__ void *keys(int32_t slot, int head) const
+    /* What is written lies in the device's pool. */
+    __device__ void *own_keys(int32_t slot, int head) const
     {
         return pool + (size_t)slot * block_bytes + (size_t)head * head_bytes;
+    }
+    /* entry: of a table (tsr_batch) */
+    __device__ void *keys(int32_t entry, int head) const
+    {
+        const int32_t slot = entry ^ entry >> 31; // ~entry below 0
+
+        return (entry >= 0 ? pool : host) + (size_t)slot * block_bytes + (size_t)head * head_bytes;
     }
 };
 
@@ -73,42 +96,26 @@ static inline tsr_kv_place tsr_kv_place_of(const tsr_kv_view *kv)
 {
     const tsr_kv_layout *layout = kv->layout;
 
-    return tsr_kv_place{(char *)kv->pool + tsr_kv_layout_offset(layout, kv->layer, 0),
-                        kv->block_bytes,
-                        tsr_kv_layout_key_bytes(layout) + tsr_kv_layout_value_bytes(layout),
-                        tsr_kv_layout_key_bytes(layout),
-                        layout->key_dim,
-                        layout->value_dim,
-                        tsr_kv_layout_padded_dim(layout),
-                        layout->block_tokens};
-}
+    tsr_kv_place place;
 
-/* Are they codes of 8 bits? */
-static inline bool tsr_kv_place_is_coded(const tsr_kv_view *kv)
-{
-    return kv->layout->type == TSR_KV_TYPE_FP8 || kv->layout->type == TSR_KV_TYPE_INT8;
-}
-
-/* What GPUs cannot do yet, in words. */
-static inline tsr_status tsr_kv_place_check(const char *op, const tsr_kv_view *kv, bool with_codes)
-{
-    if (tsr_kv_type_has_levels(kv->layout->type) || kv->layout->latent ||
-        (!with_codes && tsr_kv_place_is_coded(kv))) {
-        return tsr_fail(
-            TSR_ERR_UNSUPPORTED,
-            "%s: on a GPU the cache is of f32, f16 or bf16 (fp8 or int8 where sums may have "
-            "an order of their own, and heads a multiple of 8 up to 256), not %s%s",
-            op, tsr_kv_type_name(kv->layout->type), kv->layout->latent ? ", latent" : "");
-    }
-    if (kv->layout->by_token) {
-        return tsr_fail(TSR_ERR_UNSUPPORTED, "%s: no layers that see single tokens on a GPU yet",
-                        op);
-    }
-    if (kv->host_pool != NULL) {
-        return tsr_fail(TSR_ERR_UNSUPPORTED,
-                        "%s: no blocks of the cache in host memory on a GPU yet", op);
-    }
-    return TSR_OK;
+    place.pool = (char *)kv->pool + tsr_kv_layout_offset(layout, kv->layer, 0);
+    place.host = kv->host_pool == NULL
+                     ? NULL
+                     : (char *)kv->host_pool + tsr_kv_layout_offset(layout, kv->layer, 0);
+    place.block_bytes = kv->block_bytes;
+    place.head_bytes = tsr_kv_layout_key_bytes(layout) + tsr_kv_layout_value_bytes(layout);
+    place.key_bytes = tsr_kv_layout_key_bytes(layout);
+    place.key_dim = layout->key_dim;
+    place.value_dim = layout->value_dim;
+    place.padded_dim = tsr_kv_layout_padded_dim(layout);
+    place.block_tokens = layout->block_tokens;
+    place.key_codes = (int)tsr_kv_layout_key_codes(layout);
+    place.value_codes = (int)tsr_kv_layout_value_codes(layout);
+    place.mean_bytes = tsr_kv_layout_is_centred(layout) ? (int)tsr_kv_layout_mean_bytes(layout) : 0;
+    place.token_step = (int)tsr_kv_layout_key_cell(layout, 1, 0);
+    place.dim_step = (int)tsr_kv_layout_key_cell(layout, 0, 1);
+    place.is_latent = layout->latent;
+    return place;
 }
 
 #endif

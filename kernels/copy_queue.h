@@ -2,10 +2,10 @@
  * kernels/copy_queue.h - copies between device and host memory on a queue of their own, beside the
  * device's arithmetic.
  *
- * A copy does not wait for the device's own queue, nor that for a copy. So: before a copy is put,
- * the device has ended what writes its source or touches its target (tsr_device_sync()); and no op
- * that needs the copy is queued before the ticket is done. On the CPU a thread of its own copies;
- * on other devices it is a stream, with an event a ticket. Host memory is from
+ * A copy comes after all that the device's own queue had been given when it was put; the device
+ * waits for no copy. So: no op that needs a copy, or touches what it reads or writes, is queued
+ * before the ticket is done. On the CPU, whose ops have ended when they return, a thread of its own
+ * copies; on a GPU it is a stream, with an event a ticket. Host memory is from
  * tsr_device_alloc_host().
  *
  * Copies are carried out in order. Threads: the thread that owns the device.
@@ -34,7 +34,7 @@ void tsr_copy_queue_destroy(tsr_copy_queue *queue); /* waits for what is under w
 TSR_MUST_CHECK tsr_status tsr_copy_queue_put(tsr_copy_queue *queue, tsr_copy_way way, void *to,
                                              const void *from, size_t n_bytes, int64_t *ticket);
 
-bool tsr_copy_queue_is_done(const tsr_copy_queue *queue, int64_t ticket);
+bool tsr_copy_queue_is_done(tsr_copy_queue *queue, int64_t ticket);
 
 /* Returns when the copy is done; a failure leaves undefined bytes in its target. It can be asked
  * until `depth` more copies have been put. Errors: DEVICE, IO. */

@@ -32,6 +32,29 @@ fail:
     return st;
 }
 
+tsr_status tsr_device_open_beside(tsr_device **out, tsr_device *device)
+{
+    const tsr_device_options options = {.kind = TSR_DEVICE_CPU,
+                                        .n_threads = tsr_cpu_pool_n_threads(device->pool)};
+    tsr_device *beside = tsr_alloc(1, sizeof(*beside));
+    tsr_status st;
+
+    if (beside == NULL) {
+        return tsr_fail(TSR_ERR_NOMEM, "device");
+    }
+    beside->kind = TSR_DEVICE_CPU;
+    beside->deterministic = true;
+    beside->pool = device->pool;
+    beside->shares_pool = true;
+    st = tsr_device_cpu_open(beside, &options);
+    if (st != TSR_OK) {
+        tsr_device_close(beside);
+        return st;
+    }
+    *out = beside;
+    return TSR_OK;
+}
+
 void tsr_device_close(tsr_device *device)
 {
     if (device == NULL) {
@@ -41,7 +64,7 @@ void tsr_device_close(tsr_device *device)
         tsr_device_free(device, device->scratch, device->scratch_bytes);
         device->backend->close(device);
     }
-    tsr_cpu_pool_destroy(device->pool);
+    tsr_cpu_pool_destroy(device->shares_pool ? NULL : device->pool);
     tsr_free(device);
 }
 

@@ -36,6 +36,9 @@ typedef struct tsr_device_options {
 /* Errors: ARG (also: TSR_ISA names no set), NOMEM, DEVICE (a thread cannot be started or bound),
  * UNSUPPORTED (kind not in this build; TSR_ISA names a set that this machine lacks). */
 TSR_MUST_CHECK tsr_status tsr_device_open(tsr_device **out, const tsr_device_options *options);
+/* The CPU beside a device, with the device's own team of threads: for what a GPU leaves to the host
+ * in the middle of a step. `device` is borrowed and must outlive it. Errors: as above. */
+TSR_MUST_CHECK tsr_status tsr_device_open_beside(tsr_device **out, tsr_device *device);
 void tsr_device_close(tsr_device *device); /* NULL is fine */
 
 tsr_device_kind tsr_device_kind_of(const tsr_device *device);

@@ -82,7 +82,7 @@ tsr_status tsr_matmul(tsr_device *dev, const tsr_product *products, int n_produc
 
 /* ---- attention ------------------------------------------------------------------------------- */
 
-static tsr_status check_kv(const char *op, const tsr_kv_view *kv)
+static tsr_status check_kv(const tsr_device *dev, const char *op, const tsr_kv_view *kv)
 {
     const tsr_kv_layout *layout = kv->layout;
 
@@ -102,7 +102,8 @@ static tsr_status check_kv(const char *op, const tsr_kv_view *kv)
         return tsr_fail(TSR_ERR_ARG, "%s: the cache has no memory", op);
     }
     if (tsr_kv_layout_is_centred(layout) &&
-        (kv->drift == NULL || kv->drift->key_dim != layout->key_dim)) {
+        (kv->drift == NULL ||
+         (dev->kind == TSR_DEVICE_CPU && kv->drift->key_dim != layout->key_dim))) {
         return tsr_fail(TSR_ERR_ARG, "%s: nothing says how keys of %d in %s change with positions",
                         op, layout->key_dim, tsr_kv_type_name(layout->type));
     }
@@ -127,6 +128,10 @@ static tsr_status check_batch(const tsr_device *dev, const char *op, const tsr_b
     TSR_TRY(tsr_ops_check_tensor(dev, op, "lanes", batch->lanes, TSR_DTYPE_I32, 1, n_seqs));
     TSR_TRY(tsr_ops_check_tensor(dev, op, "tables", batch->tables, TSR_DTYPE_I32, TSR_OPS_ANY,
                                  TSR_OPS_ANY));
+    if (batch->table_start.data != NULL) {
+        TSR_TRY(tsr_ops_check_tensor(dev, op, "table_start", batch->table_start, TSR_DTYPE_I32, 1,
+                                     n_seqs));
+    }
     if (batch->longest < 1 || batch->longest > INT_MAX ||
         batch->longest > batch->tables.n_cols * layout->block_tokens) {
         return tsr_fail(TSR_ERR_ARG, "%s: a sequence of %lld tokens in tables of %lld blocks of %d",
@@ -142,7 +147,7 @@ static tsr_status check_write(const tsr_device *dev, const char *op, const tsr_k
     const tsr_kv_layout *layout = kv->layout;
     const int64_t n_heads = layout->n_kv_heads;
 
-    TSR_TRY(check_kv(op, kv));
+    TSR_TRY(check_kv(dev, op, kv));
     TSR_TRY(tsr_ops_check_tensor(dev, op, "k", k, TSR_DTYPE_F32, TSR_OPS_ANY,
                                  n_heads * layout->key_dim));
     if (layout->latent) {
@@ -182,9 +187,20 @@ tsr_status tsr_rope_write(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor q, 
     return dev->backend->rope_write(dev, kv, q, k, v, angles, first, pairs, batch);
 }
 
+static tsr_status check_piece(const tsr_device *dev, const char *op,
+                              const tsr_attention_piece *piece, int64_t n_rows, int64_t n_heads,
+                              int64_t value_dim)
+{
+    TSR_TRY(
+        tsr_ops_check_tensor(dev, op, "o", piece->o, TSR_DTYPE_F32, n_rows, n_heads * value_dim));
+    TSR_TRY(tsr_ops_check_tensor(dev, op, "m", piece->m, TSR_DTYPE_F32, n_rows, n_heads));
+    return tsr_ops_check_tensor(dev, op, "l", piece->l, TSR_DTYPE_F32, n_rows, n_heads);
+}
+
 /* What is asked of attention can be asked, and the heads are there. */
 static tsr_status check_attention(const tsr_device *dev, const char *op,
-                                  const tsr_kv_layout *layout, const tsr_attention_shape *shape)
+                                  const tsr_kv_layout *layout, const tsr_attention_shape *shape,
+                                  int64_t n_rows)
 {
     if (shape->n_heads < 0 || shape->group < 1 || shape->first_head < 0 ||
         shape->first_head >= shape->group) {
@@ -224,7 +240,13 @@ static tsr_status check_attention(const tsr_device *dev, const char *op,
         TSR_TRY(
             tsr_ops_check_tensor(dev, op, "sinks", shape->sinks, TSR_DTYPE_F32, 1, shape->n_heads));
     }
-    return TSR_OK;
+    if (shape->before != NULL && (shape->slopes_scale > 0 || shape->stride > 0)) {
+        return tsr_fail(TSR_ERR_ARG,
+                        "%s: slopes or strides from the sequence's start, which is not here", op);
+    }
+    return shape->before == NULL
+               ? TSR_OK
+               : check_piece(dev, op, shape->before, n_rows, shape->n_heads, layout->value_dim);
 }
 
 tsr_status tsr_attention(tsr_device *dev, tsr_tensor out, tsr_tensor q, const tsr_kv_view *kv,
@@ -233,8 +255,8 @@ tsr_status tsr_attention(tsr_device *dev, tsr_tensor out, tsr_tensor q, const ts
     const tsr_kv_layout *layout = kv->layout;
     const int64_t n_heads = shape->n_heads;
 
-    TSR_TRY(check_kv("attention", kv));
-    TSR_TRY(check_attention(dev, "attention", layout, shape));
+    TSR_TRY(check_kv(dev, "attention", kv));
+    TSR_TRY(check_attention(dev, "attention", layout, shape, q.n_rows));
     TSR_TRY(tsr_ops_check_tensor(dev, "attention", "q", q, TSR_DTYPE_F32, TSR_OPS_ANY,
                                  n_heads * layout->key_dim));
     TSR_TRY(tsr_ops_check_tensor(dev, "attention", "out", out, TSR_DTYPE_F32, q.n_rows,
@@ -246,64 +268,26 @@ tsr_status tsr_attention(tsr_device *dev, tsr_tensor out, tsr_tensor q, const ts
     return dev->backend->attention(dev, out, q, kv, batch, shape);
 }
 
-static tsr_status check_piece(const tsr_device *dev, const char *op,
-                              const tsr_attention_piece *piece, int64_t n_rows, int64_t n_columns,
-                              int64_t value_dim)
-{
-    TSR_TRY(
-        tsr_ops_check_tensor(dev, op, "o", piece->o, TSR_DTYPE_F32, n_rows, n_columns * value_dim));
-    TSR_TRY(tsr_ops_check_tensor(dev, op, "m", piece->m, TSR_DTYPE_F32, n_rows, n_columns));
-    return tsr_ops_check_tensor(dev, op, "l", piece->l, TSR_DTYPE_F32, n_rows, n_columns);
-}
-
 tsr_status tsr_attention_part(tsr_device *dev, const tsr_attention_piece *piece, tsr_tensor q,
                               const tsr_kv_view *kv, const tsr_batch *batch,
                               const tsr_attention_shape *shape, int64_t first_run, int64_t n_runs)
 {
     const tsr_kv_layout *layout = kv->layout;
 
-    TSR_TRY(check_kv("attention_part", kv));
-    TSR_TRY(check_attention(dev, "attention_part", layout, shape));
+    TSR_TRY(check_kv(dev, "attention_part", kv));
+    TSR_TRY(check_attention(dev, "attention_part", layout, shape, q.n_rows));
     if (first_run < 0 || n_runs < 0 || first_run > INT_MAX || n_runs > INT_MAX) {
         return tsr_fail(TSR_ERR_ARG, "attention_part: %lld runs from %lld on", (long long)n_runs,
                         (long long)first_run);
     }
     TSR_TRY(tsr_ops_check_tensor(dev, "attention_part", "q", q, TSR_DTYPE_F32, TSR_OPS_ANY,
                                  (int64_t)shape->n_heads * layout->key_dim));
-    TSR_TRY(check_piece(dev, "attention_part", piece, q.n_rows, n_runs * shape->n_heads,
-                        layout->value_dim));
+    TSR_TRY(check_piece(dev, "attention_part", piece, q.n_rows, shape->n_heads, layout->value_dim));
     TSR_TRY(check_batch(dev, "attention_part", batch, layout, q.n_rows));
-    if (tsr_ops_check_empty(q) || n_runs == 0) {
+    if (tsr_ops_check_empty(q)) {
         return TSR_OK;
     }
     return dev->backend->attention_part(dev, piece, q, kv, batch, shape, first_run, n_runs);
-}
-
-tsr_status tsr_attention_merge(tsr_device *dev, tsr_tensor out, const tsr_attention_piece *pieces,
-                               int n_pieces, const tsr_kv_layout *layout,
-                               const tsr_attention_shape *shape)
-{
-    TSR_TRY(tsr_kv_layout_check(layout));
-    TSR_TRY(check_attention(dev, "attention_merge", layout, shape));
-    TSR_TRY(tsr_ops_check_tensor(dev, "attention_merge", "out", out, TSR_DTYPE_F32, TSR_OPS_ANY,
-                                 (int64_t)shape->n_heads * layout->value_dim));
-    if (n_pieces < 1) {
-        return tsr_fail(TSR_ERR_ARG, "attention_merge: %d pieces", n_pieces);
-    }
-    if (tsr_ops_check_empty(out)) {
-        return TSR_OK;
-    }
-    for (int i = 0; i < n_pieces; i++) {
-        const int64_t n_columns = pieces[i].l.n_cols;
-
-        if (n_columns % shape->n_heads != 0) {
-            return tsr_fail(TSR_ERR_ARG, "attention_merge: %lld columns of runs of %d heads",
-                            (long long)n_columns, shape->n_heads);
-        }
-        TSR_TRY(check_piece(dev, "attention_merge", &pieces[i], out.n_rows, n_columns,
-                            layout->value_dim));
-    }
-    return dev->backend->attention_merge(dev, out, pieces, n_pieces, layout, shape);
 }
 
 /* ---- the end --------------------------------------------------------------------------------- */

@@ -335,9 +335,9 @@ TSR_MUST_CHECK tsr_status tsr_copy_heads(tsr_device *dev, tsr_tensor out, int ou
  * (overflow blocks, attended where they lie). A block in the host pool may be read, not written.
  * Where a block lies changes no bit of a result.
  *
- * On a CPU rank both pools are memory like any other. A device backend keeps to the runs of
- * tsr_attention: a run whose blocks all lie in its own pool is its own, the others go to the CPU
- * beside it (tsr_attention_part), and tsr_attention_merge takes all in ascending order.
+ * On a CPU rank both pools are memory like any other. A GPU reads the host pool over the bus. Where
+ * the first runs of a sequence lie there as a whole, the CPU beside it can attend them instead
+ * (tsr_attention_part), and the GPU goes on from there (tsr_attention_shape.before).
  */
 typedef struct tsr_kv_view {
     void *pool;
@@ -345,12 +345,13 @@ typedef struct tsr_kv_view {
     size_t block_bytes;    /* of both; a multiple of 4 */
     const tsr_kv_layout *layout;
     int layer;
-    const tsr_kv_drift *drift; /* of the layer's keys; read where they have means */
+    const tsr_kv_drift *drift; /* on the device: of the layer's keys; read where they have means */
 } tsr_kv_view;
 
 /*
  * Which rows belong to which sequence. Rows of one sequence follow one another and have consecutive
- * positions. All arrays are on the device.
+ * positions. All arrays are on the device. On a GPU there may be rows more than the sequences have,
+ * behind them: nothing is written for these, and what they give is undefined.
  */
 typedef struct tsr_batch {
     int n_seqs;
@@ -361,8 +362,10 @@ typedef struct tsr_batch {
     tsr_tensor tables;    /* i32 [n_lanes, blocks a sequence]: where its b-th block lies: an entry
                              e >= 0 is slot e of the device pool, e < 0 is slot ~e of the host
                              pool. Entries of blocks that no row sees are not read. */
-    int64_t longest;      /* the largest first_pos + rows of any sequence, known on the host */
-    int64_t most_rows;    /* and the most rows of any sequence, or 0 where that is not known */
+    tsr_tensor table_start; /* i32 [1, n_seqs]: which entry of its row is its 0-th block's; absent:
+                               0. Only attention looks at it */
+    int64_t longest;        /* the largest first_pos + rows of any sequence, known on the host */
+    int64_t most_rows;      /* and the most rows of any sequence, or 0 where that is not known */
 } tsr_batch;
 
 /*
@@ -382,6 +385,17 @@ TSR_MUST_CHECK tsr_status tsr_kv_write(tsr_device *dev, const tsr_kv_view *kv, t
 TSR_MUST_CHECK tsr_status tsr_rope_write(tsr_device *dev, const tsr_kv_view *kv, tsr_tensor q,
                                          tsr_tensor k, tsr_tensor v, tsr_tensor angles, int first,
                                          tsr_rope_pairs pairs, const tsr_batch *batch);
+
+/*
+ * What rows have seen of some positions: per head the softmax's largest score m, the sum l of
+ * e^(score - m), and o, the sum of e^(score - m) times values as the cache has them. Nothing: l =
+ * 0, and the others are undefined.
+ */
+typedef struct tsr_attention_piece {
+    tsr_tensor o; /* f32 [n, n_heads * value_dim] */
+    tsr_tensor m; /* f32 [n, n_heads] */
+    tsr_tensor l; /* f32 [n, n_heads] */
+} tsr_attention_piece;
 
 /*
  * What attention computes. Zero (or an absent tensor) in a field leaves that part out.
@@ -407,6 +421,10 @@ typedef struct tsr_attention_shape {
                            the sequence's start (as Falcon's reference implementation has it) */
     tsr_tensor sinks; /* f32 [1, n_heads]: one more score a head, without a value: e^sinks[h] in the
                          denominator (Xiao et al., arXiv 2309.17453) */
+    const tsr_attention_piece *before; /* what rows have seen of positions before that which the
+                                          batch calls 0, a multiple of TSR_ATTENTION_RUN: those of
+                                          its sequences are counted, and their tables begin, behind
+                                          it. Merged first. Not with slopes_scale. */
 } tsr_attention_shape;
 
 enum {
@@ -440,31 +458,17 @@ static inline int64_t tsr_attention_far_runs(const tsr_attention_shape *shape, i
 }
 
 /*
- * The results of some runs, not merged. Column block (run - first_run) * n_heads + h belongs to
- * head h. A row that sees nothing of a run has l = 0 there, and its o and m are undefined.
+ * piece = what rows see of runs [first_run, first_run + n_runs), merged in ascending order, behind
+ * shape->before. Only blocks of those runs are read, and only their entries of the tables. A row
+ * that belongs to no sequence of the batch has seen nothing. tsr_attention with `piece` before it,
+ * over what follows, gives what it gives over all, bit for bit where its sums are in the CPU's
+ * order. Errors: also UNSUPPORTED (a GPU).
  */
-typedef struct tsr_attention_piece {
-    tsr_tensor o; /* f32 [n, n_runs * n_heads * value_dim] */
-    tsr_tensor m; /* f32 [n, n_runs * n_heads] */
-    tsr_tensor l; /* f32 [n, n_runs * n_heads] */
-} tsr_attention_piece;
-
-/* piece = runs [first_run, first_run + n_runs) of tsr_attention; only blocks of those are read, and
- * only their entries of the tables. */
 TSR_MUST_CHECK tsr_status tsr_attention_part(tsr_device *dev, const tsr_attention_piece *piece,
                                              tsr_tensor q, const tsr_kv_view *kv,
                                              const tsr_batch *batch,
                                              const tsr_attention_shape *shape, int64_t first_run,
                                              int64_t n_runs);
-
-/*
- * out = what tsr_attention gives, bit for bit, when the pieces together hold all its runs, in
- * ascending order.  out f32 [n, n_heads * value_dim];  layout and shape as they were given to it
- */
-TSR_MUST_CHECK tsr_status tsr_attention_merge(tsr_device *dev, tsr_tensor out,
-                                              const tsr_attention_piece *pieces, int n_pieces,
-                                              const tsr_kv_layout *layout,
-                                              const tsr_attention_shape *shape);
 
 /* ---- the end -----------------------------------------------------------------------------------
  */

@@ -115,15 +115,18 @@ static __device__ __forceinline__ void write_head(const tsr_kv_place &kv, const 
                                                   const float *value, const tsr_batch_rows &batch,
                                                   int64_t row, int head)
 {
+    if (!batch.has(row)) { // the same for the whole block
+        return;
+    }
     const int64_t position = batch.position_of(row);
-    T *keys = (T *)kv.keys(batch.slot_of(row, position, kv.block_tokens), head);
+    T *keys = (T *)kv.own_keys(batch.slot_of(row, position, kv.block_tokens), head);
     T *values = keys + (size_t)kv.key_dim * kv.block_tokens;
     const int at = (int)(position % kv.block_tokens);
 
     for (int d = threadIdx.x; d < kv.key_dim; d += THREADS) {
-        put(&keys[d * kv.block_tokens + at], key[d]);
+        put(&keys[d * kv.dim_step + at * kv.token_step], key[d]);
     }
-    for (int d = threadIdx.x; d < kv.padded_dim; d += THREADS) {
+    for (int d = threadIdx.x; d < (kv.is_latent ? 0 : kv.padded_dim); d += THREADS) {
         put(&values[at * kv.padded_dim + d], d < kv.value_dim ? value[d] : 0.0F);
     }
 }
@@ -168,8 +171,7 @@ extern "C" tsr_status tsr_kv_write_cuda(tsr_device *dev, const tsr_kv_view *kv, 
     const dim3 grid((unsigned)k.n_rows, (unsigned)kv->layout->n_kv_heads);
     const cudaStream_t queue = tsr_cuda_queue(dev);
 
-    TSR_TRY(tsr_kv_place_check("kv_write", kv, true));
-    if (tsr_kv_place_is_coded(kv)) {
+    if (tsr_kv_type_is_coded(kv->layout->type)) {
         return tsr_kv_codes_write(dev, kv, k, v, batch);
     }
     switch (kv->layout->type) {
@@ -198,8 +200,7 @@ extern "C" tsr_status tsr_rope_write_cuda(tsr_device *dev, const tsr_kv_view *kv
     const int n_heads = (int)(q.n_cols / layout->key_dim);
     const dim3 grid((unsigned)k.n_rows, (unsigned)(n_heads + layout->n_kv_heads));
 
-    TSR_TRY(tsr_kv_place_check("kv_write", kv, true));
-    if (tsr_kv_place_is_coded(kv)) {
+    if (tsr_kv_type_is_coded(kv->layout->type)) {
         TSR_TRY(tsr_rope_cuda(dev, q, angles, layout->key_dim, first, pairs));
         TSR_TRY(tsr_rope_cuda(dev, k, angles, layout->key_dim, first, pairs));
         return tsr_kv_codes_write(dev, kv, k, v, batch);

@@ -57,7 +57,7 @@ void tsr_task_queue_hold(bool holds)
     atomic_store(&is_held, holds);
 }
 
-static bool is_to_fail(tsr_task_kind kind)
+bool tsr_task_queue_fails(tsr_task_kind kind)
 {
     long n = atomic_load_explicit(&faults[kind], memory_order_relaxed);
 
@@ -78,7 +78,8 @@ static void run_task(tsr_task_queue *queue, task *t)
         tsr_clock_sleep_us(HOLD_US);
     }
     began = tsr_clock_ns();
-    t->st = is_to_fail(t->kind) ? tsr_fail(TSR_ERR_IO, "a fault on purpose") : t->fn(t->ctx);
+    t->st =
+        tsr_task_queue_fails(t->kind) ? tsr_fail(TSR_ERR_IO, "a fault on purpose") : t->fn(t->ctx);
     if (t->st != TSR_OK) {
         (void)snprintf(t->message, sizeof(t->message), "%s", tsr_status_message());
     }

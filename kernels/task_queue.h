@@ -53,6 +53,10 @@ int64_t tsr_task_queue_busy_ns(const tsr_task_queue *queue);
  * (1 is the next) and the n - 1 behind it fail without being run. n = 0 switches off. */
 void tsr_task_queue_fail(tsr_task_kind kind, long nth, long n);
 
+/* Is something of the kind that begins now to fail for that? Whoever has no such queue, but does
+ * such things, asks too. */
+bool tsr_task_queue_fails(tsr_task_kind kind);
+
 /* For tests: no task of the process begins until this is called with false. */
 void tsr_task_queue_hold(bool holds);
 

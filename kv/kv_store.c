@@ -255,18 +255,41 @@ tsr_kv_view tsr_kv_store_view(const tsr_kv_store *store, int layer)
     };
 }
 
-tsr_tensor tsr_kv_store_tables(const tsr_kv_store *store, int group)
+/* A lane's tables stand one behind the other. */
+static tsr_tensor tables_at(const tsr_kv_store *store, int32_t *entries, tsr_device_kind on,
+                            int group)
 {
     const tsr_kv_store_options *o = &store->options;
 
-    // A lane's tables stand one behind the other.
-    return (tsr_tensor){.data =
-                            store->tables.on_device + tsr_kv_tables_at(&store->tables, group, 0),
+    return (tsr_tensor){.data = entries + tsr_kv_tables_at(&store->tables, group, 0),
                         .dtype = TSR_DTYPE_I32,
-                        .on = tsr_device_kind_of(store->dev),
+                        .on = on,
                         .n_rows = o->n_lanes,
                         .n_cols = o->max_blocks,
                         .stride = (int64_t)o->n_groups * o->max_blocks};
+}
+
+tsr_tensor tsr_kv_store_tables(const tsr_kv_store *store, int group)
+{
+    return tables_at(store, store->tables.on_device, tsr_device_kind_of(store->dev), group);
+}
+
+tsr_tensor tsr_kv_store_host_tables(const tsr_kv_store *store, int group)
+{
+    return tables_at(store, store->tables.mirror, TSR_DEVICE_CPU, group);
+}
+
+int tsr_kv_store_n_away(const tsr_kv_store *store, int lane, int group)
+{
+    const int table = lane * store->options.n_groups + group;
+    const tsr_kv_table *tb = &store->tables.tables[table];
+    const int32_t *mirror = store->tables.mirror + tsr_kv_tables_at(&store->tables, table, 0);
+    int n = 0;
+
+    while (tb->n_away > 0 && tb->first == 0 && n < tb->n_known && mirror[n] < 0) {
+        n++;
+    }
+    return n;
 }
 
 const tsr_kv_tiers *tsr_kv_store_tiers(const tsr_kv_store *store)

@@ -74,6 +74,13 @@ tsr_kv_view tsr_kv_store_view(const tsr_kv_store *store, int layer);
 /* The tables of a group, i32 [n_lanes, max_blocks] on the device: tsr_batch.tables. */
 tsr_tensor tsr_kv_store_tables(const tsr_kv_store *store, int group);
 
+/* The same in host memory. */
+tsr_tensor tsr_kv_store_host_tables(const tsr_kv_store *store, int group);
+
+/* How many blocks at the beginning of a lane's table lie in the host pool, and there alone, since
+ * the last visit. */
+int tsr_kv_store_n_away(const tsr_kv_store *store, int lane, int group);
+
 /* NULL without lower tiers. */
 const tsr_kv_tiers *tsr_kv_store_tiers(const tsr_kv_store *store);
 

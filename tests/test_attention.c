@@ -99,6 +99,49 @@ static const setting beyond[] = {
      {.window = 24, .sinks = true}},
     {4, 2, 0, 104, 16, TSR_KV_TYPE_F16, {2, {600, 5}, {1, 20}}, {.value_dim = 16}},
     {34, 17, 4, 16, 16, TSR_KV_TYPE_F16, {2, {400, 5}, {1, 9}}, {0}},
+    {5, 3, 1, 20, 64, TSR_KV_TYPE_F32, {2, {300, 5}, {3, 9}}, {.softcap = 2, .window = 77}},
+    {5, 3, 2, 40, 32, TSR_KV_TYPE_INT4, {3, {0, 250, 40}, {20, 9, 1}}, {.slopes = true}},
+    {3, 1, 0, 20, 64, TSR_KV_TYPE_INT2, {3, {17, 0, 270}, {1, 33, 2}}, {.sinks = true}},
+    {2, 2, 0, 7, 16, TSR_KV_TYPE_INT4, {2, {90, 60}, {1, 20}}, {.value_dim = 13, .window = 70}},
+    {4, 4, 0, 24, 16, TSR_KV_TYPE_INT8, {2, {5, 40}, {1, 9}}, {.value_dim = 4, .latent = true}},
+    {6, 6, 0, 80, 32, TSR_KV_TYPE_INT2, {2, {290, 0}, {1, 9}}, {.value_dim = 64, .latent = true}},
+    {5, 5, 0, 30, 32, TSR_KV_TYPE_F32, {2, {5, 260}, {5, 1}}, {.value_dim = 21, .latent = true}},
+    {16, 16, 0, 576, 64, TSR_KV_TYPE_F16, {2, {70, 0}, {1, 5}}, {.value_dim = 512, .latent = true}},
+    {21,
+     24,
+     3,
+     40,
+     16,
+     TSR_KV_TYPE_BF16,
+     {3, {300, 5, 40}, {1, 20, 1}},
+     {.value_dim = 32, .latent = true, .window = 290, .sinks = true}},
+    {4, 2, 0, 16, 16, TSR_KV_TYPE_F16, {3, {300, 0, 9}, {1, 20, 3}}, {.stride = 4}},
+    {5,
+     2,
+     1,
+     24,
+     32,
+     TSR_KV_TYPE_INT4,
+     {3, {300, 0, 600}, {1, 20, 3}},
+     {.stride = 7, .local = 20, .slopes = true}},
+    {3, 3, 0, 12, 64, TSR_KV_TYPE_F32, {2, {600, 0}, {2, 9}}, {.stride = 300, .local = 3}},
+    {4,
+     2,
+     0,
+     36,
+     16,
+     TSR_KV_TYPE_INT8,
+     {2, {500, 0}, {2, 9}},
+     {.window = 270, .stride = 9, .local = 2}},
+    {6,
+     6,
+     0,
+     20,
+     16,
+     TSR_KV_TYPE_F16,
+     {2, {290, 0}, {1, 20}},
+     {.value_dim = 20, .latent = true, .stride = 6, .local = 9}},
+    {2, 1, 0, 8, 16, TSR_KV_TYPE_F16, {1, {300}, {2}}, {.stride = 1}},
 };
 enum {
     N_BEYOND = sizeof(beyond) / sizeof(beyond[0])
@@ -123,10 +166,6 @@ static void lose_what_is_not_seen(cache *c, const setting *s)
 static void codes_and_all_that_can_be_asked_for_are_as_plain_c_has_them(void **state)
 {
     (void)state;
-    if (IS_EMULATED && !IS_FAST) {
-        print_message("passed over: a GPU that gives the CPU's bits has no such attention\n");
-        skip();
-    }
     for (int i = 0; i < N_BEYOND; i++) {
         const setting *s = &beyond[i];
         tsr_device *dev = open_for(s, 1);

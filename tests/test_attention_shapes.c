@@ -234,24 +234,46 @@ static void nothing_is_written_into_the_host_pool(void **state)
 /* ---- in parts ---------------------------------------------------------------------------------
  */
 
-static tsr_attention_piece make_piece(const cache *c, int64_t n_rows, int64_t n_runs)
+static tsr_attention_piece make_piece(const cache *c, int64_t n_rows)
 {
-    const int64_t n = n_runs * c->shape.n_heads;
+    const int64_t n = c->shape.n_heads;
 
     return (tsr_attention_piece){make_window(TSR_DTYPE_F32, n_rows, n * c->layout.value_dim),
                                  make_window(TSR_DTYPE_F32, n_rows, n),
                                  make_window(TSR_DTYPE_F32, n_rows, n)};
 }
 
-static void parts_merge_to_the_same_bits(void **state)
+static void free_piece(const tsr_attention_piece *piece)
 {
-    // Pieces of 1, 0, 2 and 9 runs: with a stride, the far ones and the near ones.
-    static const int64_t borders[] = {0, 1, 1, 3, 12};
+    free_window(piece->o);
+    free_window(piece->m);
+    free_window(piece->l);
+}
+
+/* Sequence s of a batch alone. */
+static tsr_batch sequence_of(const tsr_batch *batch, int s)
+{
+    tsr_batch one = *batch;
+
+    one.n_seqs = 1;
+    one.row_start.data = (int32_t *)batch->row_start.data + s;
+    one.row_start.n_cols = 2;
+    one.first_pos.data = (int32_t *)batch->first_pos.data + s;
+    one.first_pos.n_cols = 1;
+    one.lanes.data = (int32_t *)batch->lanes.data + s;
+    one.lanes.n_cols = 1;
+    return one;
+}
+
+/* The first runs of each sequence are attended by themselves, in two pieces; then the rest, as if
+ * the sequence began there. */
+static void what_was_seen_before_may_be_given_and_changes_no_bit(void **state)
+{
+    int n_begun = 0;
 
     (void)state;
     for (int i = 0; i < N_ALL; i++) {
         const setting *s = &all[i].s;
-        tsr_attention_piece pieces[4];
         tsr_device *dev;
         tsr_tensor expected;
         tsr_tensor out;
@@ -259,6 +281,9 @@ static void parts_merge_to_the_same_bits(void **state)
         tsr_batch batch;
         cache c;
 
+        if (s->asked.stride > 0) { // what is far is counted from the sequence's start
+            continue;
+        }
         choose_work(i);
         dev = open_for(s, 2);
         make_cache(&c, s);
@@ -269,21 +294,33 @@ static void parts_merge_to_the_same_bits(void **state)
         q = pick(c.q, &s->work, (int64_t)s->n_heads * s->head_dim);
         out = make_window(TSR_DTYPE_F32, q.n_rows, expected.n_cols);
         batch = make_batch(&c, &s->work);
-        for (int p = 0; p < 4; p++) {
-            const int64_t n_runs = borders[p + 1] - borders[p];
+        for (int seq = 0; seq < s->work.n_seqs; seq++) {
+            const tsr_attention_piece first = make_piece(&c, q.n_rows);
+            const tsr_attention_piece both = make_piece(&c, q.n_rows);
+            tsr_batch one = sequence_of(&batch, seq);
+            int32_t *first_pos = one.first_pos.data;
+            const int32_t n_before = *first_pos / TSR_ATTENTION_RUN;
+            tsr_attention_shape shape = c.shape;
+            int32_t table_start;
 
-            pieces[p] = make_piece(&c, q.n_rows, n_runs);
-            assert_int_equal(tsr_attention_part(dev, &pieces[p], q, &c.view, &batch, &c.shape,
-                                                borders[p], n_runs),
+            assert_int_equal(
+                tsr_attention_part(dev, &first, q, &c.view, &one, &shape, 0, n_before > 0), TSR_OK);
+            shape.before = &first;
+            assert_int_equal(tsr_attention_part(dev, &both, q, &c.view, &one, &shape, 1,
+                                                n_before > 1 ? n_before - 1 : 0),
                              TSR_OK);
+            shape.before = n_before > 0 ? &both : NULL;
+            table_start = n_before * TSR_ATTENTION_RUN / c.layout.block_tokens;
+            one.table_start = one.first_pos;
+            one.table_start.data = &table_start;
+            one.longest -= n_before * TSR_ATTENTION_RUN;
+            *first_pos -= n_before * TSR_ATTENTION_RUN;
+            assert_int_equal(tsr_attention(dev, out, q, &c.view, &one, &shape), TSR_OK);
+            n_begun += n_before > 0;
+            free_piece(&first);
+            free_piece(&both);
         }
-        assert_int_equal(tsr_attention_merge(dev, out, pieces, 4, &c.layout, &c.shape), TSR_OK);
         assert_same_rows(out, expected);
-        for (int p = 0; p < 4; p++) {
-            free_window(pieces[p].o);
-            free_window(pieces[p].m);
-            free_window(pieces[p].l);
-        }
         clear_batch(&batch);
         free_window(q);
         free_window(out);
@@ -291,6 +328,7 @@ static void parts_merge_to_the_same_bits(void **state)
         clear_cache(&c);
         tsr_device_close(dev);
     }
+    assert_true(n_begun > 10);
 }
 
 static void a_part_reads_only_its_own_runs(void **state)
@@ -309,8 +347,8 @@ static void a_part_reads_only_its_own_runs(void **state)
     write_step(dev, &c, &s.work);
     q = pick(c.q, &s.work, 64);
     batch = make_batch(&c, &s.work);
-    piece = make_piece(&c, 2, 1);
-    again = make_piece(&c, 2, 1);
+    piece = make_piece(&c, 2);
+    again = make_piece(&c, 2);
     assert_int_equal(tsr_attention_part(dev, &piece, q, &c.view, &batch, &c.shape, 2, 1), TSR_OK);
     for (int b = 0; b < 17; b++) {
         if (b < 8 || b >= 12) {
@@ -321,12 +359,8 @@ static void a_part_reads_only_its_own_runs(void **state)
     assert_same_rows(again.o, piece.o);
     assert_same_rows(again.m, piece.m);
     assert_same_rows(again.l, piece.l);
-    free_window(piece.o);
-    free_window(piece.m);
-    free_window(piece.l);
-    free_window(again.o);
-    free_window(again.m);
-    free_window(again.l);
+    free_piece(&piece);
+    free_piece(&again);
     clear_batch(&batch);
     free_window(q);
     clear_cache(&c);
@@ -341,7 +375,7 @@ int main(void)
         cmocka_unit_test(only_what_is_visible_is_read),
         cmocka_unit_test(where_a_block_lies_changes_no_bit),
         cmocka_unit_test(nothing_is_written_into_the_host_pool),
-        cmocka_unit_test(parts_merge_to_the_same_bits),
+        cmocka_unit_test(what_was_seen_before_may_be_given_and_changes_no_bit),
         cmocka_unit_test(a_part_reads_only_its_own_runs),
     };
 

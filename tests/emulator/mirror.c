@@ -98,11 +98,28 @@ static tsr_weight put_weight(const tsr_weight *w)
     return on_gpu;
 }
 
+/* Blocks in host memory are where a GPU can reach them. */
+static const void *put_pinned(const void *host, size_t n_bytes)
+{
+    static void *pinned;
+    static size_t room;
+
+    if (n_bytes > room) {
+        tsr_device_free_host(gpu, pinned, room);
+        pinned = tsr_device_alloc_host(gpu, n_bytes);
+        room = n_bytes;
+        must(pinned != NULL, "out of memory");
+    }
+    memcpy(pinned, host, n_bytes);
+    return pinned;
+}
+
 /* The blocks that tables lead to. */
 static tsr_kv_view put_kv(const tsr_kv_view *kv, const tsr_batch *batch, bool is_result)
 {
     tsr_kv_view on_gpu = *kv;
     int32_t largest = 0;
+    int32_t smallest = -1;
 
     for (int64_t lane = 0; lane < batch->tables.n_rows; lane++) {
         for (int64_t b = 0; b < batch->tables.n_cols; b++) {
@@ -110,9 +127,16 @@ static tsr_kv_view put_kv(const tsr_kv_view *kv, const tsr_batch *batch, bool is
                 ((const int32_t *)batch->tables.data)[lane * batch->tables.stride + b];
 
             largest = slot > largest ? slot : largest;
+            smallest = slot < smallest ? slot : smallest;
         }
     }
     on_gpu.pool = put(kv->pool, ((size_t)largest + 1) * kv->block_bytes, is_result);
+    if (kv->drift != NULL) {
+        on_gpu.drift = put(kv->drift, sizeof(*kv->drift), false);
+    }
+    if (kv->host_pool != NULL) {
+        on_gpu.host_pool = put_pinned(kv->host_pool, ((size_t)~smallest + 1) * kv->block_bytes);
+    }
     return on_gpu;
 }
 
@@ -124,6 +148,7 @@ static tsr_batch put_batch(const tsr_batch *batch)
     on_gpu.first_pos = put_window(batch->first_pos, false);
     on_gpu.lanes = put_window(batch->lanes, false);
     on_gpu.tables = put_window(batch->tables, false);
+    on_gpu.table_start = put_window(batch->table_start, false);
     return on_gpu;
 }
 
@@ -533,9 +558,16 @@ static tsr_status attention(tsr_device *dev, tsr_tensor out, tsr_tensor q, const
     const tsr_tensor queries = put_window(q, false);
     const tsr_batch rows = put_batch(batch);
     tsr_attention_shape asked = *shape;
+    tsr_attention_piece before;
 
     asked.slopes = put_window(shape->slopes, false);
     asked.sinks = put_window(shape->sinks, false);
+    if (shape->before != NULL) {
+        before = (tsr_attention_piece){put_window(shape->before->o, false),
+                                       put_window(shape->before->m, false),
+                                       put_window(shape->before->l, false)};
+        asked.before = &before;
+    }
     RUN_TWICE(dev, tsr_attention(gpu, to, queries, &view, &rows, &asked));
 }
 

@@ -185,6 +185,56 @@ static void event_not_waited_for(bool planted)
     }
 }
 
+/* A copy stream beside the kernels: what it fetches, and what it overwrites, is theirs before. */
+static void copied_aside_too_early(bool planted)
+{
+    cudaStream_t aside;
+    cudaEvent_t event;
+    uint32_t before[N];
+    uint32_t got[N];
+    uint32_t *host;
+
+    check(cudaMemcpyAsync(before, in, sizeof(before), cudaMemcpyDeviceToHost, stream));
+    check(cudaMallocHost((void **)&host, sizeof(got)));
+    memset(host, 0, sizeof(got));
+    check(cudaStreamCreateWithFlags(&aside, cudaStreamNonBlocking));
+    check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    run_plus_one(out, in, stream);
+    check(cudaEventRecord(event, stream));
+    if (!planted) {
+        check(cudaStreamWaitEvent(aside, event, 0));
+    }
+    check(cudaMemcpyAsync(in, host, sizeof(got), cudaMemcpyHostToDevice, aside));
+    check(cudaStreamSynchronize(aside));
+    check(cudaMemcpyAsync(got, out, sizeof(got), cudaMemcpyDeviceToHost, stream));
+    for (int i = 0; i < N; i++) {
+        wrong_if(got[i] != before[i] + 1);
+    }
+}
+
+static void copy_aside_not_waited_for(bool planted)
+{
+    cudaStream_t aside;
+    cudaEvent_t event;
+    uint32_t got[N];
+    uint32_t *host;
+
+    check(cudaMallocHost((void **)&host, sizeof(got)));
+    memset(host, 0, sizeof(got));
+    check(cudaStreamCreateWithFlags(&aside, cudaStreamNonBlocking));
+    check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    check(cudaMemcpyAsync(in, host, sizeof(got), cudaMemcpyHostToDevice, aside));
+    check(cudaEventRecord(event, aside));
+    if (!planted) {
+        check(cudaEventSynchronize(event));
+    }
+    run_plus_one(out, in, stream);
+    check(cudaMemcpyAsync(got, out, sizeof(got), cudaMemcpyDeviceToHost, stream));
+    for (int i = 0; i < N; i++) {
+        wrong_if(got[i] != 1);
+    }
+}
+
 /* A graph of two branches, replayed. */
 static void branch_not_joined(bool planted)
 {
@@ -332,6 +382,8 @@ static const struct fault {
     LATE("result read too early", result_read_too_early, "the result is wrong"),
     LATE("staging used too early", staging_used_again_too_early, "the result is wrong"),
     LATE("event not waited for", event_not_waited_for, "the result is wrong"),
+    LATE("copied aside too early", copied_aside_too_early, "the result is wrong"),
+    LATE("copy aside not waited for", copy_aside_not_waited_for, "the result is wrong"),
     HOST("branch not joined", branch_not_joined, "does not come after all works"),
     HOST("edge missing in a graph", edge_missing, "the result is wrong"),
     HOST("wait in a capture", wait_in_a_capture, "captured stream"),

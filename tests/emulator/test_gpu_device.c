@@ -7,7 +7,8 @@
 #include <cmocka.h>
 
 #include "base/alloc.h"
-#include "kernels/device.h"
+#include "kernels/copy_queue.h"
+#include "kernels/task_queue.h"
 
 /* The queue of a GPU, its copies and recordings; on a real GPU as well (tests/gpu). */
 
@@ -148,6 +149,109 @@ static void a_guard_is_asked_while_the_host_waits_and_ends_the_wait(void **state
     tsr_device_free(dev, there, 2 * N);
 }
 
+enum {
+    DEPTH = 4,
+    WORDS = 5000,
+    BYTES = WORDS * 4
+};
+
+static void copies_aside_are_carried_out_in_order_and_are_done_when_they_say_so(void **state)
+{
+    tsr_copy_queue *queue = NULL;
+    uint32_t *host = tsr_device_alloc_host(dev, 2 * BYTES);
+    uint32_t *there = tsr_device_alloc(dev, BYTES);
+    int64_t ticket = -1;
+
+    (void)state;
+    assert_int_equal(tsr_copy_queue_create(&queue, dev, DEPTH), TSR_OK);
+    for (uint32_t round = 0; round < 20; round++) {
+        int64_t back = -1;
+
+        fill(host, WORDS, round);
+        assert_int_equal(tsr_copy_queue_put(queue, TSR_COPY_TO_DEVICE, there, host, BYTES, &ticket),
+                         TSR_OK);
+        assert_int_equal(
+            tsr_copy_queue_put(queue, TSR_COPY_TO_HOST, host + WORDS, there, BYTES, &back), TSR_OK);
+        assert_int_equal(ticket, 2 * round);
+        assert_int_equal(back, 2 * round + 1);
+        if (round % 2 == 0) {
+            assert_int_equal(tsr_copy_queue_wait(queue, back), TSR_OK);
+        } else {
+            while (!tsr_copy_queue_is_done(queue, back)) {
+            }
+        }
+        assert_true(tsr_copy_queue_is_done(queue, ticket));
+        assert_memory_equal(host + WORDS, host, BYTES);
+    }
+    assert_true(tsr_copy_queue_busy_ns(queue) > 0);
+    tsr_copy_queue_destroy(queue);
+    tsr_device_free_host(dev, host, 2 * BYTES);
+    tsr_device_free(dev, there, BYTES);
+}
+
+static void a_copy_aside_comes_after_what_the_device_was_given_before(void **state)
+{
+    tsr_copy_queue *queue = NULL;
+    uint32_t *host = tsr_device_alloc_host(dev, 2 * BYTES);
+    uint32_t *a = tsr_device_alloc(dev, BYTES);
+    uint32_t *b = tsr_device_alloc(dev, BYTES);
+    uint32_t got[WORDS];
+    int64_t ticket;
+
+    (void)state;
+    fill(host, WORDS, 1);
+    assert_int_equal(tsr_device_upload(dev, a, host, BYTES), TSR_OK);
+    assert_int_equal(tsr_copy_queue_create(&queue, dev, DEPTH), TSR_OK);
+    // b is to hold what a held, and not what the copy beside brings there next ...
+    fill(host + WORDS, WORDS, 2);
+    assert_int_equal(tsr_device_copy(dev, b, a, BYTES), TSR_OK);
+    assert_int_equal(tsr_copy_queue_put(queue, TSR_COPY_TO_DEVICE, a, host + WORDS, BYTES, &ticket),
+                     TSR_OK);
+    assert_int_equal(tsr_copy_queue_wait(queue, ticket), TSR_OK);
+    assert_int_equal(tsr_device_download(dev, got, b, BYTES), TSR_OK);
+    assert_memory_equal(got, host, BYTES);
+    // ... and what is fetched from b next is what was written there before.
+    assert_int_equal(tsr_device_copy(dev, b, a, BYTES), TSR_OK);
+    assert_int_equal(tsr_copy_queue_put(queue, TSR_COPY_TO_HOST, host, b, BYTES, &ticket), TSR_OK);
+    assert_int_equal(tsr_copy_queue_wait(queue, ticket), TSR_OK);
+    assert_memory_equal(host, host + WORDS, BYTES);
+    tsr_copy_queue_destroy(queue);
+    tsr_device_free_host(dev, host, 2 * BYTES);
+    tsr_device_free(dev, a, BYTES);
+    tsr_device_free(dev, b, BYTES);
+}
+
+static void a_full_queue_says_so_and_a_copy_that_fails_does(void **state)
+{
+    tsr_copy_queue *queue = NULL;
+    uint32_t *host = tsr_device_alloc_host(dev, BYTES);
+    uint32_t *there = tsr_device_alloc(dev, BYTES);
+    int64_t tickets[DEPTH + 1];
+    int n = 0;
+
+    (void)state;
+    assert_int_equal(tsr_copy_queue_create(&queue, dev, 0), TSR_ERR_ARG);
+    assert_int_equal(tsr_copy_queue_create(&queue, dev, DEPTH), TSR_OK);
+    tsr_task_queue_fail(TSR_TASK_COPY, 2, 1);
+    for (; n < DEPTH; n++) {
+        assert_int_equal(
+            tsr_copy_queue_put(queue, TSR_COPY_TO_DEVICE, there, host, BYTES, &tickets[n]), TSR_OK);
+    }
+    // A queue that runs at once is never full.
+    if (tsr_copy_queue_put(queue, TSR_COPY_TO_HOST, host, there, BYTES, &tickets[n]) == TSR_OK) {
+        assert_true(tsr_copy_queue_is_done(queue, tickets[0]));
+        n++;
+    }
+    assert_int_equal(tsr_copy_queue_wait(queue, tickets[1]), TSR_ERR_IO);
+    assert_non_null(strstr(tsr_status_message(), "on purpose"));
+    assert_int_equal(tsr_copy_queue_wait(queue, tickets[n - 1]), TSR_OK);
+    assert_int_equal(tsr_copy_queue_put(queue, TSR_COPY_TO_HOST, host, there, BYTES, &tickets[0]),
+                     TSR_OK);
+    tsr_copy_queue_destroy(queue); // waits for it
+    tsr_device_free_host(dev, host, BYTES);
+    tsr_device_free(dev, there, BYTES);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -155,6 +259,9 @@ int main(void)
         cmocka_unit_test(many_small_uploads_do_not_meet_in_the_ring),
         cmocka_unit_test(a_recording_works_on_what_lies_there_by_then),
         cmocka_unit_test(a_guard_is_asked_while_the_host_waits_and_ends_the_wait),
+        cmocka_unit_test(copies_aside_are_carried_out_in_order_and_are_done_when_they_say_so),
+        cmocka_unit_test(a_copy_aside_comes_after_what_the_device_was_given_before),
+        cmocka_unit_test(a_full_queue_says_so_and_a_copy_that_fails_does),
     };
 
     return cmocka_run_group_tests(tests, open_gpu, close_gpu);

@@ -9,6 +9,16 @@
 
 #include "base/alloc.h"
 
+#ifdef TSR_PLAY_ON_GPU
+#define PLAY_DEVICE TSR_DEVICE_CUDA
+#else
+#define PLAY_DEVICE TSR_DEVICE_CPU
+#endif
+
+enum {
+    PLAY_MOST_CELL_BYTES = 64
+};
+
 /* 1 layer, 1 head of 8: keys 8, values 16 (padded) a token of 2 bytes: cells of 48 bytes. */
 static const tsr_kv_layout layout = {
     .n_layers = 1,
@@ -21,7 +31,7 @@ static const tsr_kv_layout layout = {
 
 void play_open(play *p, int n_device, int n_host, int n_disk, const char *folder)
 {
-    const tsr_device_options cpu = {.kind = TSR_DEVICE_CPU, .n_threads = 1};
+    const tsr_device_options device = {.kind = PLAY_DEVICE, .n_threads = 1};
     const tsr_kv_store_options options = {
         .layout = layout,
         .n_ids = n_device + n_host + n_disk,
@@ -36,7 +46,7 @@ void play_open(play *p, int n_device, int n_host, int n_disk, const char *folder
     };
 
     *p = (play){.n_device = n_device, .n_host = n_host, .n_disk = n_disk, .n_ids = options.n_ids};
-    assert_int_equal(tsr_device_open(&p->dev, &cpu), TSR_OK);
+    assert_int_equal(tsr_device_open(&p->dev, &device), TSR_OK);
     if (tsr_kv_store_create(&p->store, p->dev, &options) != TSR_OK) {
         fail_msg("%s", tsr_status_message());
     }
@@ -145,41 +155,61 @@ static void take_blocks(play *p, play_seq *q, int n_tokens)
     }
 }
 
-/* Where the store says that a block of a table lies. */
-static unsigned char *block_of(const play *p, int table, int index, bool to_write)
+/* Bytes of a block, from where the store says that it lies, or to it. */
+static void read_block(const play *p, int32_t entry, unsigned char *bytes)
 {
     const tsr_kv_view view = tsr_kv_store_view(p->store, 0);
-    const int32_t *tables = tsr_kv_store_tables(p->store, 0).data;
-    const int32_t entry = tables[table * PLAY_MOST_BLOCKS + index];
 
-    if (to_write) {
-        assert_in_range(entry, 0, p->n_device - 1);
-    }
     assert_true(entry < p->n_device && ~entry < p->n_host + TSR_KV_TIERS_EXCHANGE);
-    return entry >= 0
-               ? (unsigned char *)view.pool + (size_t)entry * p->block_bytes
-               : (unsigned char *)(uintptr_t)view.host_pool + (size_t)~entry * p->block_bytes;
+    if (entry < 0) {
+        memcpy(bytes, (const char *)view.host_pool + (size_t)~entry * p->block_bytes,
+               p->block_bytes);
+    } else {
+        assert_int_equal(tsr_device_download(p->dev, bytes,
+                                             (char *)view.pool + (size_t)entry * p->block_bytes,
+                                             p->block_bytes),
+                         TSR_OK);
+    }
+}
+
+static void write_cell(const play *p, int32_t entry, size_t at, const void *bytes, size_t n_bytes)
+{
+    const tsr_kv_view view = tsr_kv_store_view(p->store, 0);
+
+    assert_in_range(entry, 0, p->n_device - 1);
+    assert_int_equal(tsr_device_upload(p->dev,
+                                       (char *)view.pool + (size_t)entry * p->block_bytes + at,
+                                       bytes, n_bytes),
+                     TSR_OK);
 }
 
 /* What rows of a sequence read is compared; then they are written. */
 static void compute(play *p, play_seq *q, int n_rows)
 {
     const size_t cell_bytes = p->block_bytes / PLAY_TOKENS;
+    const int32_t *table = (const int32_t *)tsr_kv_store_tables(p->store, 0).data;
+    int32_t entries[PLAY_MOST_BLOCKS];
+    unsigned char block[PLAY_TOKENS * PLAY_MOST_CELL_BYTES];
 
+    assert_int_equal(
+        tsr_device_download(p->dev, entries, table + q->table * PLAY_MOST_BLOCKS, sizeof(entries)),
+        TSR_OK);
     for (int pos = 0; pos < q->n_tokens + n_rows; pos++) {
         const int b = pos / PLAY_TOKENS;
         const size_t cell = (size_t)(pos % PLAY_TOKENS) * cell_bytes;
         unsigned char *known = p->shadow + (size_t)q->ids[b] * p->block_bytes + cell;
-        unsigned char *at = block_of(p, q->table, b, pos >= q->n_tokens) + cell;
 
         if (pos >= q->n_tokens) {
             p->next_byte++;
             memset(known, (int)(p->next_byte % 251) + 1, cell_bytes);
             memcpy(known, &p->next_byte, sizeof(p->next_byte));
-            memcpy(at, known, cell_bytes);
+            write_cell(p, entries[b], cell, known, cell_bytes);
         } else {
+            if (pos % PLAY_TOKENS == 0) {
+                read_block(p, entries[b], block);
+            }
             p->n_read++;
-            p->n_wrong += memcmp(at, known, cell_bytes) != 0 && !q->was_spoilt ? 1 : 0;
+            p->n_wrong += memcmp(block + cell, known, cell_bytes) != 0 && !q->was_spoilt ? 1 : 0;
         }
     }
     q->n_tokens += n_rows;
@@ -245,6 +275,7 @@ tsr_status play_step(play *p, const int n_rows[PLAY_SEQS], bool waits)
         p->n_spoilt += q->was_spoilt ? 1 : 0;
         compute(p, q, n_rows[of[i]]);
     }
+    TSR_TRY(tsr_device_sync(p->dev));
     report = play_report(p);
     for (int s = 0; s < PLAY_SEQS; s++) {
         if (p->seqs[s].ticket >= 0 && p->seqs[s].ticket < report.n_tickets_done) {
