@@ -17,7 +17,7 @@
 // With a stride the rows of a tile lie so far apart (kernels/attention_tile.h).
 
 enum {
-    SHORT_ROWS = 4, // a sequence with more rows is a prompt
+    SHORT_ROWS = 8, // a sequence with more rows is long: its tiles keep all threads busy
     PARTS_A_THREAD = 256,
     TASKS_A_THREAD = 3, // wanted at least, for the threads to end together
     LEAST_TILE_ROWS = 4,

@@ -6,7 +6,9 @@
 #include "kernels/rows_cpu.h"
 
 enum {
-    WIDEN_FROM = 12, // queries that pay for converting a run to f32 once
+    // Queries that pay for converting a run to f32 once: what one instruction converts, all else.
+    WIDEN_FROM = 36,
+    WIDEN_CODES_FROM = 16,
     LINE_BYTES = 64
 };
 
@@ -294,6 +296,11 @@ static bool ask_for_next(tsr_attention_run *run, const tsr_attention_call *c,
     return true;
 }
 
+static int queries_to_widen_for(tsr_kv_type type)
+{
+    return type == TSR_KV_TYPE_FP8 || tsr_kv_type_has_levels(type) ? WIDEN_CODES_FROM : WIDEN_FROM;
+}
+
 /* Rows [first, end) of a tile, all of which see something of the run. */
 static void attend_rows(const tsr_attention_call *c, const tsr_attention_rows *t, int first,
                         int end, const tsr_attention_span *span, const tsr_attention_bench *b,
@@ -302,7 +309,7 @@ static void attend_rows(const tsr_attention_call *c, const tsr_attention_rows *t
     const tsr_kv_layout *layout = c->kv->layout;
     const tsr_attention_range all = seen_by_rows(c, t, span, first, end);
     const int64_t query = (int64_t)first * t->n_heads;
-    const bool is_few = (end - first) * t->n_heads < WIDEN_FROM;
+    const bool is_few = (end - first) * t->n_heads < queries_to_widen_for(layout->type);
     const float *slopes = c->shape->slopes.data;
     tsr_attention_range seen_by[TSR_ATTENTION_QUERIES];
     tsr_attention_run then;

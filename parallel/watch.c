@@ -175,9 +175,11 @@ static bool others_run(const tsr_watch *watch, bool kill_them)
     return any;
 }
 
-/* Give the others time to see the claim, kill those that do not follow it, and end this process. */
+/* Tell the other hosts, give the others here time to see the claim, kill those that do not follow
+ * it, and end this process. */
 _Noreturn static void leave(const tsr_watch *watch)
 {
+    tsr_watch_hosts_end(watch->place.hosts);
     for (int look = 0; look < FOLLOW_LOOKS && others_run(watch, false); look++) {
         tsr_clock_sleep_us(LOOK_MS * 1000);
     }
@@ -185,10 +187,42 @@ _Noreturn static void leave(const tsr_watch *watch)
     _exit(1);
 }
 
+static void look_at_hosts(tsr_watch *watch, bool on_time)
+{
+    tsr_watch_sign sign = {.number = atomic_load(&own_cell(watch)->number)};
+    tsr_watch_sign last;
+    tsr_watch_host who;
+    tsr_watch_news news;
+    char others[48] = "";
+    char at[32] = "";
+
+    tsr_watch_table_read_note(own_cell(watch), sign.note);
+    news = tsr_watch_hosts_look(watch->place.hosts, on_time, &sign, &who, &last);
+    if (news == TSR_WATCH_NEWS_NONE || !tsr_watch_claim(watch)) {
+        return;
+    }
+    if (news != TSR_WATCH_NEWS_ENDED) {
+        if (who.n_ranks > 1) {
+            (void)snprintf(others, sizeof(others), " and %d other%s", who.n_ranks - 1,
+                           who.n_ranks > 2 ? "s" : "");
+        }
+        if (last.number >= 0) {
+            (void)snprintf(at, sizeof(at), " %lld", (long long)last.number);
+        }
+        tsr_log_error("host %s (rank %d%s) is lost: %s, while %s%s; ending the job", who.name,
+                      who.rank, others,
+                      news == TSR_WATCH_NEWS_GONE ? "its first process has hung up"
+                                                  : "it gave no sign of life for 3 s",
+                      last.note[0] != '\0' ? last.note : "starting", at);
+    }
+    leave(watch);
+}
+
 /* One look at everything. on_time: a tick of the watch's own clock, and not a look in between. */
 static void look_around(tsr_watch *watch, bool on_time, bool closely)
 {
     if (atomic_load(&watch->table->claimed) != 0) {
+        tsr_watch_hosts_end(watch->place.hosts);
         if (atomic_load(&watch->table->claimed) != watch->place.rank + 1) {
             _exit(1); // reported by another; nothing here is worth keeping
         }
@@ -201,6 +235,7 @@ static void look_around(tsr_watch *watch, bool on_time, bool closely)
         }
         return;
     }
+    look_at_hosts(watch, on_time);
     for (int i = 0; i < watch->place.n_host_ranks; i++) {
         fate how;
 
@@ -289,6 +324,7 @@ tsr_status tsr_watch_open(tsr_watch **out, void *table, const tsr_watch_place *p
     tsr_watch *watch = tsr_alloc(1, sizeof(*watch));
 
     if (watch == NULL) {
+        tsr_watch_hosts_close(place->hosts);
         return tsr_fail(TSR_ERR_NOMEM, "watch record");
     }
     watch->place = *place;
@@ -304,7 +340,7 @@ tsr_status tsr_watch_open(tsr_watch **out, void *table, const tsr_watch_place *p
     atomic_store(&own_cell(watch)->rank, place->rank);
     atomic_store(&own_cell(watch)->finished, 0);
     atomic_store(&own_cell(watch)->pid, getpid());
-    if (place->launched || place->n_host_ranks > 1) {
+    if (place->launched || place->n_host_ranks > 1 || place->hosts != NULL) {
         TSR_TRY_GOTO(st, fail, start_thread(watch));
     }
     TSR_TRY_GOTO(st, fail, tsr_watch_signals_open(watch));
@@ -333,6 +369,7 @@ void tsr_watch_close(tsr_watch *watch)
     if (watch->bell >= 0) {
         (void)close(watch->bell);
     }
+    tsr_watch_hosts_close(watch->place.hosts);
     tsr_free(watch->seen);
     tsr_free(watch);
 }

@@ -7,14 +7,15 @@
  * without a beat for three is lost. Whoever sees it first claims the report (once a host), says who
  * is lost and at what, and ends itself with status 1; the watches of the other ranks see the claim
  * and follow. What does not follow is killed. Time is counted in own looks, not by the clock, so
- * that a job that was suspended as a whole does not take its ranks for lost.
+ * that a job that was suspended as a whole does not take its ranks for lost. Where a job has
+ * several hosts, the first rank of each watches the others, too (parallel/watch_hosts.h).
  *
  * Threads: open and close by the thread that owns the world; the rest by any.
  */
 #ifndef TSR_PARALLEL_WATCH_H
 #define TSR_PARALLEL_WATCH_H
 
-#include "base/status.h"
+#include "parallel/watch_hosts.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -28,7 +29,8 @@ typedef struct tsr_watch_place {
     int n_ranks;
     int host_rank;
     int n_host_ranks;
-    bool launched; /* by mpirun, srun: end when that parent is gone */
+    bool launched;          /* by mpirun, srun: end when that parent is gone */
+    tsr_watch_hosts *hosts; /* NULL: none to watch; handed over */
 } tsr_watch_place;
 
 /* Bytes of the table of a host; all 0 before the first watch opens on it, at the begin of a

@@ -74,6 +74,175 @@ static tsr_status check_whole(const tsr_world *world)
     return TSR_OK;
 }
 
+// ---- meetings -----------------------------------------------------------------------------------
+
+static int piece_of(size_t n_bytes, size_t first)
+{
+    const size_t left = n_bytes - first;
+
+    return (int)(left < PIECE_BYTES ? left : PIECE_BYTES);
+}
+
+static tsr_status broadcast_from(tsr_world *world, int source, void *bytes, size_t n_bytes,
+                                 const tsr_wait_policy *policy, const char *what)
+{
+    for (size_t first = 0; first < n_bytes; first += PIECE_BYTES) {
+        MPI_Request request;
+
+        TSR_WORLD_TRY_MPI(world, MPI_Ibcast((char *)bytes + first, piece_of(n_bytes, first),
+                                            MPI_BYTE, source, world->all, &request));
+        TSR_TRY(tsr_world_wait(world, 1, &request, policy, what));
+    }
+    return TSR_OK;
+}
+
+tsr_status tsr_world_broadcast(tsr_world *world, void *bytes, size_t n_bytes)
+{
+    // A follower waits for work, which may come tomorrow; the leader waits for followers that
+    // should be there.
+    const tsr_wait_policy policy =
+        world->rank == 0 ? tsr_world_step_policy(world) : tsr_wait_policy_idle(world->crowded);
+
+    if (world->n_ranks == 1) {
+        return TSR_OK;
+    }
+    TSR_TRY(check_whole(world));
+    return broadcast_from(world, 0, bytes, n_bytes, &policy, "a broadcast");
+}
+
+/* The next piece of every part that has one, from `first` on; *more tells whether there was any. */
+static tsr_status gather_pieces(tsr_world *world, char *received, const size_t *n_received,
+                                size_t n_each, size_t first, bool *more)
+{
+    const tsr_wait_policy policy = tsr_world_step_policy(world);
+    size_t at = 0;
+    int n_requests = 0;
+
+    for (int rank = 0; rank < world->n_ranks; rank++) {
+        const size_t n_bytes = n_received != NULL ? n_received[rank] : n_each;
+
+        if (rank != 0 && first < n_bytes) {
+            TSR_WORLD_TRY_MPI(world, MPI_Irecv(received + at + first, piece_of(n_bytes, first),
+                                               MPI_BYTE, rank, GATHER_TAG, world->all,
+                                               &world->requests[n_requests]));
+            n_requests++;
+        }
+        at += n_bytes;
+    }
+    *more = n_requests > 0;
+    return tsr_world_wait(world, n_requests, world->requests, &policy, "a gather");
+}
+
+static tsr_status gather(tsr_world *world, void *received, const size_t *n_received,
+                         const void *sent, size_t n_bytes)
+{
+    const tsr_wait_policy policy = tsr_world_step_policy(world);
+    bool more = world->n_ranks > 1;
+
+    if (n_bytes > 0 && world->rank == 0) {
+        memcpy(received, sent, n_bytes);
+    }
+    if (world->n_ranks == 1) {
+        return TSR_OK;
+    }
+    TSR_TRY(check_whole(world));
+    if (world->rank == 0) {
+        for (size_t first = 0; more; first += PIECE_BYTES) {
+            TSR_TRY(gather_pieces(world, received, n_received, n_bytes, first, &more));
+        }
+        return TSR_OK;
+    }
+    for (size_t first = 0; first < n_bytes; first += PIECE_BYTES) {
+        TSR_WORLD_TRY_MPI(world, MPI_Isend((const char *)sent + first, piece_of(n_bytes, first),
+                                           MPI_BYTE, 0, GATHER_TAG, world->all, world->requests));
+        TSR_TRY(tsr_world_wait(world, 1, world->requests, &policy, "a gather"));
+    }
+    return TSR_OK;
+}
+
+tsr_status tsr_world_gather(tsr_world *world, void *received, const void *sent, size_t n_bytes)
+{
+    return gather(world, received, NULL, sent, n_bytes);
+}
+
+tsr_status tsr_world_gather_parts(tsr_world *world, void *received, const size_t *n_received,
+                                  const void *sent, size_t n_bytes)
+{
+    assert(world->rank != 0 || n_received[0] == n_bytes);
+    return gather(world, received, n_received, sent, n_bytes);
+}
+
+static tsr_status combine(tsr_world *world, int64_t *value, MPI_Op how)
+{
+    const tsr_wait_policy policy = tsr_world_step_policy(world);
+    int64_t combined = 0;
+    MPI_Request request;
+
+    if (world->n_ranks == 1) {
+        return TSR_OK;
+    }
+    TSR_TRY(check_whole(world));
+    TSR_WORLD_TRY_MPI(world,
+                      MPI_Iallreduce(value, &combined, 1, MPI_INT64_T, how, world->all, &request));
+    TSR_TRY(tsr_world_wait(world, 1, &request, &policy, "agreeing on a number"));
+    *value = combined;
+    return TSR_OK;
+}
+
+tsr_status tsr_world_min(tsr_world *world, int64_t *value)
+{
+    return combine(world, value, MPI_MIN);
+}
+
+tsr_status tsr_world_max(tsr_world *world, int64_t *value)
+{
+    return combine(world, value, MPI_MAX);
+}
+
+/* How one rank failed, on its way to the others. */
+typedef struct verdict {
+    int32_t status;
+    char message[VERDICT_TEXT_BYTES];
+    char place[VERDICT_PLACE_BYTES]; // "kv/kv_store.c:41"
+} verdict;
+
+static tsr_status take_over(const verdict *failure, int rank)
+{
+    char file[VERDICT_PLACE_BYTES];
+    int line = 0;
+    const size_t n_file = strcspn(failure->place, ":");
+
+    memcpy(file, failure->place, n_file);
+    file[n_file] = '\0';
+    for (const char *at = failure->place + n_file; *at != '\0'; at++) {
+        line = *at == ':' ? 0 : line * 10 + (*at - '0');
+    }
+    return tsr_status_fail(file, line, (tsr_status)failure->status, "rank %d: %s", rank,
+                           failure->message);
+}
+
+tsr_status tsr_world_agree(tsr_world *world, tsr_status mine)
+{
+    const tsr_wait_policy policy = tsr_world_step_policy(world);
+    int64_t lowest = mine != TSR_OK ? world->rank : world->n_ranks;
+    verdict failure = {.status = (int32_t)mine};
+
+    if (world->n_ranks == 1) {
+        return mine;
+    }
+    if (mine != TSR_OK) {
+        (void)strncpy(failure.message, tsr_status_message(), sizeof(failure.message) - 1);
+        (void)strncpy(failure.place, tsr_status_place(), sizeof(failure.place) - 1);
+    }
+    TSR_TRY(tsr_world_min(world, &lowest));
+    if (lowest == world->n_ranks) {
+        return TSR_OK;
+    }
+    TSR_TRY(broadcast_from(world, (int)lowest, &failure, sizeof(failure), &policy,
+                           "agreeing how it went"));
+    return lowest == world->rank ? mine : take_over(&failure, (int)lowest);
+}
+
 // ---- opening and closing ------------------------------------------------------------------------
 
 /* A mapping begins at a page in every process, so that all of them round alike. */
@@ -156,14 +325,51 @@ static tsr_status open_mpi(tsr_world *world)
     return find_crowding(world);
 }
 
+/* The first ranks of all hosts get to know each other; *hosts stays NULL elsewhere. Without that
+ * the job runs as well. */
+static tsr_status open_hosts(tsr_world *world, tsr_watch_hosts **hosts)
+{
+    const tsr_wait_policy policy = tsr_world_step_policy(world);
+    tsr_watch_host self = {.rank = world->rank, .n_ranks = world->n_host_ranks};
+    tsr_watch_invitation invitation = {0};
+    int64_t n_hosts = world->host_rank == 0 ? 1 : 0;
+    int64_t well = 1;
+    tsr_status st = TSR_OK;
+
+    TSR_TRY(combine(world, &n_hosts, MPI_SUM));
+    if (n_hosts < 2) {
+        return TSR_OK;
+    }
+    (void)gethostname(self.name, sizeof(self.name) - 1);
+    if (world->rank == 0) {
+        st = tsr_watch_hosts_invite(hosts, (int)n_hosts - 1, &invitation);
+        invitation.n_addresses = st == TSR_OK ? invitation.n_addresses : 0;
+    }
+    TSR_TRY(broadcast_from(world, 0, &invitation, sizeof(invitation), &policy, "hosts to watch"));
+    if (world->host_rank == 0 && invitation.n_addresses > 0) {
+        st = tsr_watch_hosts_meet(hosts, &self, &invitation);
+    }
+    if (st != TSR_OK) {
+        tsr_log_warn("%s: should a host be lost, it is for the launcher to notice",
+                     tsr_status_message());
+    }
+    well = st == TSR_OK ? 1 : 0;
+    TSR_TRY(tsr_world_min(world, &well));
+    if (well == 0) {
+        tsr_watch_hosts_close(*hosts);
+        *hosts = NULL;
+    }
+    return TSR_OK;
+}
+
 /* The watch and the table that it needs, shared where ranks share a host. */
 static tsr_status open_watch(tsr_world *world)
 {
-    const tsr_watch_place place = {.rank = world->rank,
-                                   .n_ranks = world->n_ranks,
-                                   .host_rank = world->host_rank,
-                                   .n_host_ranks = world->n_host_ranks,
-                                   .launched = world->owns_mpi && tsr_env_under_mpi()};
+    tsr_watch_place place = {.rank = world->rank,
+                             .n_ranks = world->n_ranks,
+                             .host_rank = world->host_rank,
+                             .n_host_ranks = world->n_host_ranks,
+                             .launched = world->owns_mpi && tsr_env_under_mpi()};
 
     const size_t n_bytes = tsr_watch_table_bytes(world->n_host_ranks);
 
@@ -176,6 +382,7 @@ static tsr_status open_watch(tsr_world *world)
         }
         world->table = whole_line(world->table_block);
     }
+    TSR_TRY(open_hosts(world, &place.hosts));
     return tsr_watch_open(&world->watch, world->table, &place);
 }
 
@@ -291,175 +498,6 @@ int tsr_world_host_rank(const tsr_world *world)
 int tsr_world_host_size(const tsr_world *world)
 {
     return world->n_host_ranks;
-}
-
-// ---- meetings -----------------------------------------------------------------------------------
-
-static int piece_of(size_t n_bytes, size_t first)
-{
-    const size_t left = n_bytes - first;
-
-    return (int)(left < PIECE_BYTES ? left : PIECE_BYTES);
-}
-
-static tsr_status broadcast_from(tsr_world *world, int source, void *bytes, size_t n_bytes,
-                                 const tsr_wait_policy *policy, const char *what)
-{
-    for (size_t first = 0; first < n_bytes; first += PIECE_BYTES) {
-        MPI_Request request;
-
-        TSR_WORLD_TRY_MPI(world, MPI_Ibcast((char *)bytes + first, piece_of(n_bytes, first),
-                                            MPI_BYTE, source, world->all, &request));
-        TSR_TRY(tsr_world_wait(world, 1, &request, policy, what));
-    }
-    return TSR_OK;
-}
-
-tsr_status tsr_world_broadcast(tsr_world *world, void *bytes, size_t n_bytes)
-{
-    // A follower waits for work, which may come tomorrow; the leader waits for followers that
-    // should be there.
-    const tsr_wait_policy policy =
-        world->rank == 0 ? tsr_world_step_policy(world) : tsr_wait_policy_idle(world->crowded);
-
-    if (world->n_ranks == 1) {
-        return TSR_OK;
-    }
-    TSR_TRY(check_whole(world));
-    return broadcast_from(world, 0, bytes, n_bytes, &policy, "a broadcast");
-}
-
-/* The next piece of every part that has one, from `first` on; *more tells whether there was any. */
-static tsr_status gather_pieces(tsr_world *world, char *received, const size_t *n_received,
-                                size_t n_each, size_t first, bool *more)
-{
-    const tsr_wait_policy policy = tsr_world_step_policy(world);
-    size_t at = 0;
-    int n_requests = 0;
-
-    for (int rank = 0; rank < world->n_ranks; rank++) {
-        const size_t n_bytes = n_received != NULL ? n_received[rank] : n_each;
-
-        if (rank != 0 && first < n_bytes) {
-            TSR_WORLD_TRY_MPI(world, MPI_Irecv(received + at + first, piece_of(n_bytes, first),
-                                               MPI_BYTE, rank, GATHER_TAG, world->all,
-                                               &world->requests[n_requests]));
-            n_requests++;
-        }
-        at += n_bytes;
-    }
-    *more = n_requests > 0;
-    return tsr_world_wait(world, n_requests, world->requests, &policy, "a gather");
-}
-
-static tsr_status gather(tsr_world *world, void *received, const size_t *n_received,
-                         const void *sent, size_t n_bytes)
-{
-    const tsr_wait_policy policy = tsr_world_step_policy(world);
-    bool more = world->n_ranks > 1;
-
-    if (n_bytes > 0 && world->rank == 0) {
-        memcpy(received, sent, n_bytes);
-    }
-    if (world->n_ranks == 1) {
-        return TSR_OK;
-    }
-    TSR_TRY(check_whole(world));
-    if (world->rank == 0) {
-        for (size_t first = 0; more; first += PIECE_BYTES) {
-            TSR_TRY(gather_pieces(world, received, n_received, n_bytes, first, &more));
-        }
-        return TSR_OK;
-    }
-    for (size_t first = 0; first < n_bytes; first += PIECE_BYTES) {
-        TSR_WORLD_TRY_MPI(world, MPI_Isend((const char *)sent + first, piece_of(n_bytes, first),
-                                           MPI_BYTE, 0, GATHER_TAG, world->all, world->requests));
-        TSR_TRY(tsr_world_wait(world, 1, world->requests, &policy, "a gather"));
-    }
-    return TSR_OK;
-}
-
-tsr_status tsr_world_gather(tsr_world *world, void *received, const void *sent, size_t n_bytes)
-{
-    return gather(world, received, NULL, sent, n_bytes);
-}
-
-tsr_status tsr_world_gather_parts(tsr_world *world, void *received, const size_t *n_received,
-                                  const void *sent, size_t n_bytes)
-{
-    assert(world->rank != 0 || n_received[0] == n_bytes);
-    return gather(world, received, n_received, sent, n_bytes);
-}
-
-static tsr_status combine(tsr_world *world, int64_t *value, MPI_Op how)
-{
-    const tsr_wait_policy policy = tsr_world_step_policy(world);
-    int64_t combined = 0;
-    MPI_Request request;
-
-    if (world->n_ranks == 1) {
-        return TSR_OK;
-    }
-    TSR_TRY(check_whole(world));
-    TSR_WORLD_TRY_MPI(world,
-                      MPI_Iallreduce(value, &combined, 1, MPI_INT64_T, how, world->all, &request));
-    TSR_TRY(tsr_world_wait(world, 1, &request, &policy, "a minimum over ranks"));
-    *value = combined;
-    return TSR_OK;
-}
-
-tsr_status tsr_world_min(tsr_world *world, int64_t *value)
-{
-    return combine(world, value, MPI_MIN);
-}
-
-tsr_status tsr_world_max(tsr_world *world, int64_t *value)
-{
-    return combine(world, value, MPI_MAX);
-}
-
-/* How one rank failed, on its way to the others. */
-typedef struct verdict {
-    int32_t status;
-    char message[VERDICT_TEXT_BYTES];
-    char place[VERDICT_PLACE_BYTES]; // "kv/kv_store.c:41"
-} verdict;
-
-static tsr_status take_over(const verdict *failure, int rank)
-{
-    char file[VERDICT_PLACE_BYTES];
-    int line = 0;
-    const size_t n_file = strcspn(failure->place, ":");
-
-    memcpy(file, failure->place, n_file);
-    file[n_file] = '\0';
-    for (const char *at = failure->place + n_file; *at != '\0'; at++) {
-        line = *at == ':' ? 0 : line * 10 + (*at - '0');
-    }
-    return tsr_status_fail(file, line, (tsr_status)failure->status, "rank %d: %s", rank,
-                           failure->message);
-}
-
-tsr_status tsr_world_agree(tsr_world *world, tsr_status mine)
-{
-    const tsr_wait_policy policy = tsr_world_step_policy(world);
-    int64_t lowest = mine != TSR_OK ? world->rank : world->n_ranks;
-    verdict failure = {.status = (int32_t)mine};
-
-    if (world->n_ranks == 1) {
-        return mine;
-    }
-    if (mine != TSR_OK) {
-        (void)strncpy(failure.message, tsr_status_message(), sizeof(failure.message) - 1);
-        (void)strncpy(failure.place, tsr_status_place(), sizeof(failure.place) - 1);
-    }
-    TSR_TRY(tsr_world_min(world, &lowest));
-    if (lowest == world->n_ranks) {
-        return TSR_OK;
-    }
-    TSR_TRY(broadcast_from(world, (int)lowest, &failure, sizeof(failure), &policy,
-                           "agreeing how it went"));
-    return lowest == world->rank ? mine : take_over(&failure, (int)lowest);
 }
 
 // ---- life and death -----------------------------------------------------------------------------

@@ -10,13 +10,13 @@
  * process is gone, stopped for a second, or without a beat for 3 s is reported once, by the first
  * rank that sees it: which rank, its process, and what it was at; then the job ends with a non-zero
  * status, and what does not follow is killed. When mpirun itself notices first and sends SIGTERM,
- * the same report is made before leaving; when mpirun is gone, so is the job. Ranks on other hosts
- * are watched by their own hosts and by the launcher. A rank that waits for others longer than
- * TSR_TIMEOUT seconds (0: for ever) gets COMM; only a follower's wait for a broadcast has no limit.
- * SIGBUS (a mapped file whose page cannot be read) and SIGSEGV are reported with the rank's name
- * before the process ends. SIGINT and SIGTERM set tsr_world_asked_to_end(); the second one ends the
- * process at once. One world at a time in a process; under MPI, where the world began MPI, only one
- * ever.
+ * the same report is made before leaving; when mpirun is gone, so is the job. The first ranks of
+ * all hosts watch each other over TCP (parallel/watch_hosts.h): a host that is gone, or silent for
+ * 3 s, ends the job likewise. A rank that waits for others longer than TSR_TIMEOUT seconds (0: for
+ * ever) gets COMM; only a follower's wait for a broadcast has no limit. SIGBUS (a mapped file whose
+ * page cannot be read) and SIGSEGV are reported with the rank's name before the process ends.
+ * SIGINT and SIGTERM set tsr_world_asked_to_end(); the second one ends the process at once. One
+ * world at a time in a process; under MPI, where the world began MPI, only one ever.
  */
 #ifndef TSR_PARALLEL_WORLD_H
 #define TSR_PARALLEL_WORLD_H

@@ -1,7 +1,9 @@
 /*
  * How much a long prompt stalls the others: eight sequences generate, a prompt of 4,000 tokens
- * arrives, and the gaps between their tokens are held against those of a second run to which no
- * prompt comes, each against its neighbours there: the sequences are as long then.
+ * arrives, and the gaps between their tokens are held against those of a run to which no prompt
+ * comes, each against its neighbours there: the sequences are as long then. Both are run ROUNDS
+ * times in turns, and a gap's length is the median of its lengths in them, for the machine has
+ * hiccups of its own; what single runs had is told as well.
  *     bench_arrival MODEL [SEQUENCES [PROMPT [THREADS]]]
  */
 #include <stdio.h>
@@ -16,7 +18,8 @@ enum {
     MOST_SEQUENCES = 64,
     BEFORE = 80, /* tokens of each sequence before the prompt arrives */
     MOST_GAPS = 1 << 15,
-    AROUND = 10 /* gaps on either side whose median is the usual one */
+    ROUNDS = 5,
+    AROUND = 2 /* gaps on either side whose median, over all rounds, is the usual one */
 };
 
 /* The gaps before the tokens of the first sequence, which has one in each step; by number. */
@@ -26,8 +29,8 @@ typedef struct gaps {
     int64_t last_ns;
 } gaps;
 
-static gaps usual;
-static gaps beside;
+static gaps usual[ROUNDS];
+static gaps beside[ROUNDS];
 
 static void note_token(void *ctx, const tsr_event *event)
 {
@@ -119,39 +122,63 @@ static double seconds(const gaps *g, int from, int to)
     return ms / 1e3;
 }
 
+/* The median of the gaps [first, last] of all rounds. */
+static double median_gap(const gaps *rounds, int first, int last)
+{
+    double ms[ROUNDS * (2 * AROUND + 1)];
+    int n = 0;
+
+    for (int k = 0; k < ROUNDS; k++) {
+        for (int i = first; i <= last; i++) {
+            ms[n++] = rounds[k].ms[i];
+        }
+    }
+    return quantile(ms, n, 0.5);
+}
+
+static void tell_ratios(const char *name, const double *ratios, int n)
+{
+    int n_above = 0;
+
+    for (int i = 0; i < n; i++) {
+        n_above += ratios[i] >= 2.5 ? 1 : 0;
+    }
+    printf("  %-22s median %.2f, 90 %% %.2f, 99 %% %.2f, longest %.2f; %d of %d reach 2.5\n", name,
+           quantile(ratios, n, 0.5), quantile(ratios, n, 0.9), quantile(ratios, n, 0.99),
+           quantile(ratios, n, 1), n_above, n);
+}
+
 static void tell(int n_sequences, int n_long, int n)
 {
+    static double usual_ms[MOST_GAPS];
     static double ratios[MOST_GAPS];
-    int n_above = 0;
-    int n_unquiet = 0; // the machine's own doing
+    char name[32];
 
     for (int i = BEFORE; i < n; i++) {
-        const int first = i - AROUND;
-        const int last = i + AROUND < n - 1 ? i + AROUND : n - 1;
-
-        const double usual_ms = quantile(usual.ms + first, last - first + 1, 0.5);
-
-        ratios[i - BEFORE] = beside.ms[i] / usual_ms;
-        n_unquiet += usual.ms[i] / usual_ms >= 2.5 ? 1 : 0;
-        n_above += ratios[i - BEFORE] >= 2.5 ? 1 : 0;
+        usual_ms[i - BEFORE] = median_gap(usual, i - AROUND, i + AROUND < n ? i + AROUND : n - 1);
+        ratios[i - BEFORE] = median_gap(beside, i, i) / usual_ms[i - BEFORE];
     }
-    printf("%d sequences, a prompt of %d tokens arrives and is read in %.2f s, %d steps\n",
-           n_sequences, n_long, seconds(&beside, BEFORE, n), n - BEFORE);
-    printf("  gap without it  median %6.2f ms, 99 %% %6.2f, longest %6.2f\n",
-           quantile(usual.ms + BEFORE, n - BEFORE, 0.5),
-           quantile(usual.ms + BEFORE, n - BEFORE, 0.99),
-           quantile(usual.ms + BEFORE, n - BEFORE, 1));
-    printf("  gap beside it   median %6.2f ms, 99 %% %6.2f, longest %6.2f\n",
-           quantile(beside.ms + BEFORE, n - BEFORE, 0.5),
-           quantile(beside.ms + BEFORE, n - BEFORE, 0.99),
-           quantile(beside.ms + BEFORE, n - BEFORE, 1));
-    printf("  without it, held against its own neighbours: %d of %d reach 2.5\n", n_unquiet,
-           n - BEFORE);
-    printf("  times the usual one of that moment: median %.2f, 90 %% %.2f, 99 %% %.2f, longest "
-           "%.2f; %d of %d reach 2.5\n",
-           quantile(ratios, n - BEFORE, 0.5), quantile(ratios, n - BEFORE, 0.9),
-           quantile(ratios, n - BEFORE, 0.99), quantile(ratios, n - BEFORE, 1), n_above,
-           n - BEFORE);
+    n -= BEFORE;
+    printf("%d sequences beside a prompt of %d tokens; the usual gap is %.2f ms at first, %.2f at "
+           "last\n",
+           n_sequences, n_long, usual_ms[0], usual_ms[n - 1]);
+    for (int k = 0; k < ROUNDS; k++) {
+        printf("  round %d: the prompt is read in %.2f s, %d steps\n", k + 1,
+               seconds(&beside[k], BEFORE, beside[k].n), beside[k].n - BEFORE);
+    }
+    printf("times the usual gap of that moment\n");
+    tell_ratios("median of the rounds", ratios, n);
+    for (int k = 0; k < ROUNDS; k++) {
+        for (int way = 0; way < 2; way++) {
+            const gaps *one = way == 0 ? &beside[k] : &usual[k];
+
+            for (int i = 0; i < n; i++) {
+                ratios[i] = one->ms[BEFORE + i] / usual_ms[i];
+            }
+            snprintf(name, sizeof(name), "round %d, %s it", k + 1, way == 0 ? "beside" : "without");
+            tell_ratios(name, ratios, n);
+        }
+    }
 }
 
 static tsr_status compare(tsr_engine *engine, int n_sequences, int n_long)
@@ -159,6 +186,7 @@ static tsr_status compare(tsr_engine *engine, int n_sequences, int n_long)
     const int n_prompt = n_long + 20 * MOST_SEQUENCES;
     int32_t *prompt = tsr_alloc((size_t)n_prompt, sizeof(*prompt));
     tsr_status st = TSR_OK;
+    int n = 0;
 
     if (prompt == NULL) {
         return tsr_fail(TSR_ERR_NOMEM, "no memory for a prompt");
@@ -168,11 +196,14 @@ static tsr_status compare(tsr_engine *engine, int n_sequences, int n_long)
     }
     // The first time for the memory's sake: what the machine has never given out before costs more
     // at the first touch than a step.
-    TSR_TRY_GOTO(st, end, run(engine, prompt, n_sequences, n_long, &usual, 0));
-    usual = (gaps){0};
-    TSR_TRY_GOTO(st, end, run(engine, prompt, n_sequences, n_long, &beside, 0));
-    TSR_TRY_GOTO(st, end, run(engine, prompt, n_sequences, 0, &usual, beside.n));
-    tell(n_sequences, n_long, beside.n);
+    TSR_TRY_GOTO(st, end, run(engine, prompt, n_sequences, n_long, &usual[0], 0));
+    usual[0] = (gaps){0};
+    for (int k = 0; k < ROUNDS; k++) {
+        TSR_TRY_GOTO(st, end, run(engine, prompt, n_sequences, n_long, &beside[k], 0));
+        TSR_TRY_GOTO(st, end, run(engine, prompt, n_sequences, 0, &usual[k], beside[k].n));
+        n = k == 0 || beside[k].n < n ? beside[k].n : n;
+    }
+    tell(n_sequences, n_long, n);
     st = tsr_engine_stop(engine);
 
 end:

@@ -2,7 +2,8 @@
  * bench_attention - how fast attention is on this machine, for every block size. Not a test.
  *   bench_attention [threads [rows]]
  * Decoding is said in GB/s of keys and values, beside a plain read of as many bytes; prompts in
- * GFLOP/s of the products that causal attention needs.
+ * GFLOP/s of the products that causal attention needs; then what few rows at the end of a long
+ * context take, as chunks of a prompt have them that ride along with others' tokens.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,8 @@ enum {
     CONTEXT = 4096,
     REPEATS = 9
 };
+
+static const int few_rows[] = {1, 2, 3, 4, 5, 6, 8, 12, 16, 24};
 
 typedef struct cache {
     tsr_kv_layout layout;
@@ -168,6 +171,12 @@ int main(int argc, char **argv)
                 block_tokens, tsr_kv_type_name((tsr_kv_type)type), (double)c.n_bytes / read * 1e-9,
                 CONTEXT, decode * 1e3, (double)c.n_bytes / decode * 1e-9, read / decode * 100,
                 near * 1e3, n_rows, prompt * 1e3, 2 * macs / prompt * 1e-9);
+            (void)printf("  rows at %d, ms:", CONTEXT);
+            for (int i = 0; i < (int)(sizeof(few_rows) / sizeof(few_rows[0])); i++) {
+                (void)printf(" %d: %.2f", few_rows[i],
+                             attend(dev, &c, CONTEXT - few_rows[i], few_rows[i], q, out) * 1e3);
+            }
+            (void)printf("\n");
             tsr_device_free(dev, c.view.pool, c.n_bytes);
         }
     }

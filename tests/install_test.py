@@ -94,7 +94,7 @@ class Installed(unittest.TestCase):
         os.mkdir(path("project"))
         with open(path("project", "CMakeLists.txt"), "w", encoding="utf-8") as file:
             file.write(PROJECT.format(version=pkg_config("--modversion")[0], source=os.path.join(EXAMPLES, "embed_mpi.c")))
-        run(CMAKE, "-S", path("project"), "-B", path("made"), "-DCMAKE_PREFIX_PATH=" + PREFIX, "-DCMAKE_C_COMPILER=" + CC)
+        run(CMAKE, "-G", "Ninja", "-S", path("project"), "-B", path("made"), "-DCMAKE_PREFIX_PATH=" + PREFIX, "-DCMAKE_C_COMPILER=" + CC)
         run(CMAKE, "--build", path("made"))
         self.answers(path("made", "embed_tessera"))
         self.answers(path("made", "embed_static"))

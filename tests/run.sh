@@ -12,7 +12,7 @@ if [ "${1:-}" = --without-model ]; then
 else
   with_model=yes
 fi
-install_packages "${SETUP_PACKAGES[@]}" binutils libcmocka-dev mandoc python3 python3-jinja2
+install_packages "${SETUP_PACKAGES[@]}" binutils g++ iproute2 libcmocka-dev mandoc python3 python3-jinja2
 (install_packages python3-venv chromium) || say "The tests that need them are skipped."
 get_python build/python openai==3.54.0 schemathesis==4.32.5
 [ -z "${with_model:-}" ] || get_model
