@@ -493,7 +493,7 @@ extern "C" tsr_status tsr_attention_cuda(tsr_device *dev, tsr_tensor out, tsr_te
     const size_t turned_bytes = is_turned ? (size_t)(q.n_rows * q.n_cols) * sizeof(float) : 0;
     work w = {};
 
-    if (!dev->deterministic && tsr_attention_fast_can(kv, shape)) {
+    if (!dev->deterministic && tsr_attention_fast_can(kv)) {
         return tsr_attention_fast(dev, out, q, kv, batch, shape);
     }
     if (turned_bytes > dev->scratch_bytes) {

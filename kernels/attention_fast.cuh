@@ -8,8 +8,9 @@
 #include "kernels/backend.h"
 
 /* Can it do this? Keys and values of f16, bf16, fp8 or int8, heads of a multiple of 8 up to 256;
- * latent layouts of f16 or bf16, keys up to 576 and values up to 512; and all but strides. */
-bool tsr_attention_fast_can(const tsr_kv_view *kv, const tsr_attention_shape *shape);
+ * latent layouts of f16 or bf16, keys up to 576 and values up to 512; and all but keys
+ * by token, which strides have. */
+bool tsr_attention_fast_can(const tsr_kv_view *kv);
 
 tsr_attention_fn tsr_attention_fast;
 

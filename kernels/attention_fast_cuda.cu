@@ -209,7 +209,7 @@ static __global__ void __launch_bounds__(tsr_attention_plan<DIM>::THREADS,
 /* ---- launches
  * ------------------------------------------------------------------------------------ */
 
-bool tsr_attention_fast_can(const tsr_kv_view *kv, const tsr_attention_shape *shape)
+bool tsr_attention_fast_can(const tsr_kv_view *kv)
 {
     const tsr_kv_layout *layout = kv->layout;
 
