@@ -4,10 +4,11 @@ find_package(Python3 REQUIRED COMPONENTS Interpreter)
 
 # As root, and with more ranks than cores, Open MPI must be told that this is meant.
 set(TSR_MPIEXEC_FLAGS --oversubscribe --bind-to none CACHE STRING "Flags of mpirun in tests")
-# Leaks are not looked for in these: Open MPI keeps some of its own, from plugins that are gone at exit.
-# (What leaves base/alloc.h and does not come back is counted by the tests themselves.)
+# Open MPI's plugins are gone at exit, so a leak of theirs is known by the whole chain of its callers only.
 set(TSR_MPI_ENVIRONMENT OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-    OMPI_MCA_btl_vader_single_copy_mechanism=none ASAN_OPTIONS=detect_leaks=0)
+    OMPI_MCA_btl_vader_single_copy_mechanism=none ASAN_OPTIONS=fast_unwind_on_malloc=0:malloc_context_size=40
+    LSAN_OPTIONS=print_suppressions=0:suppressions=${PROJECT_SOURCE_DIR}/tests/support/leaks.supp
+    TSAN_OPTIONS=ignore_noninstrumented_modules=1:suppressions=${PROJECT_SOURCE_DIR}/tests/support/races.supp)
 
 # The real model (SmolLM2-135M-Instruct.Q4_1.gguf), which is not part of the tree. Tests that need it skip without.
 set(TSR_TEST_MODEL "" CACHE FILEPATH "Model file for the tests that need a real one")
@@ -59,6 +60,9 @@ function(tsr_fuzz name)
   foreach(used IN LISTS ARG_USES)
     list(APPEND used_rooms tsr_${used})
   endforeach()
+  if("engine" IN_LIST ARG_USES)
+    list(APPEND used_rooms tsr_test_model PkgConfig::JANSSON)
+  endif()
   add_executable(replay_${name} fuzz_${name}.c fuzz_replay.c)
   target_link_libraries(replay_${name} PRIVATE tsr_flags tsr_test_support ${used_rooms} m)
   add_test(NAME fuzz.${name} COMMAND replay_${name} ${PROJECT_SOURCE_DIR}/tests/data/fuzz/${name})

@@ -85,6 +85,7 @@ tsr_status tsr_config_finish(tsr_config *c)
     const int value_dim = tsr_config_value_dim(c);
 
     settle_roles(c);
+    c->embed_dim = c->embed_dim > 0 ? c->embed_dim : s->dim;
     c->routing.n_experts = s->n_experts;
     TSR_TRY(check_routing(c));
     if (key_dim < 4 || value_dim < 4 || key_dim > MOST_HEAD_DIM || value_dim > MOST_HEAD_DIM ||
@@ -99,6 +100,10 @@ tsr_status tsr_config_finish(tsr_config *c)
     }
     if (!(c->norm_eps >= 0 && c->norm_eps < 1)) {
         return tsr_fail(TSR_ERR_FORMAT, "the norms' epsilon is %g", (double)c->norm_eps);
+    }
+    if (!(c->qkv_clip >= 0)) {
+        return tsr_fail(TSR_ERR_FORMAT, "queries, keys and values are cut to %g",
+                        (double)c->qkv_clip);
     }
     if (!(c->attention_cap >= 0 && c->logit_cap >= 0)) {
         return tsr_fail(TSR_ERR_FORMAT, "soft caps of %g and %g", (double)c->attention_cap,

@@ -65,11 +65,17 @@ typedef struct tsr_config {
     bool biases_as_found; /* a GGUF file says it by having them: `biases` does not; a folder
                              may have more than `biases` */
 
+    int64_t embed_dim; /* width of embedding and head; dim, where EMBED_UP and HEAD_DOWN are not
+                          between them and the layers */
+
     tsr_norm_kind norm;
     float norm_eps;
-    bool norm_plus_one; /* norms multiply by 1 + the stored weight */
-    bool parallel;      /* attention and feed-forward both read the layer's input; without a norm of
-                           its own the feed-forward reads attention's */
+    bool norm_plus_one;   /* norms multiply by 1 + the stored weight */
+    uint64_t plain_norms; /* roles of norms that only normalise: they have no tensors */
+    bool norms_stay;      /* norms in front of attention and feed-forward change the residual stream
+                             itself, and so do those behind, once it has been added to */
+    bool parallel; /* attention and feed-forward both read the layer's input; without a norm of
+                      its own the feed-forward reads attention's */
     tsr_activation activation;
     bool tied_head; /* the head is the embedding */
 
@@ -90,6 +96,7 @@ typedef struct tsr_config {
     float logit_scale;
     float logit_cap; /* 0: none */
     float attention_cap;
+    float qkv_clip; /* > 0: queries, keys and values are cut to -clip .. clip */
 
     tsr_routing routing; /* of experts */
 

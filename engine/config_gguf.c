@@ -257,13 +257,16 @@ static void read_windows(tsr_config *c, const source *from)
 {
     const tsr_family *family = from->family;
     int64_t window = family->window_default;
+    int64_t period = family->window_period;
 
     if (family->window == TSR_WINDOW_NONE) {
         return;
     }
     (void)has_int(from, "attention.sliding_window", &window);
+    (void)has_int(from, "attention.sliding_window_pattern", &period);
+    period = period > 0 ? period : 1; // every layer sees all
     for (int i = 0; i < c->n_layers && window > 0 && window <= INT32_MAX; i++) {
-        if (family->window == TSR_WINDOW_ALL || (i + 1) % family->window_period != 0) {
+        if (family->window == TSR_WINDOW_ALL || (i + 1) % period != 0) {
             c->layers[i].window = window;
         }
     }

@@ -17,18 +17,19 @@ enum {
 static tsr_status read_sizes(tsr_config *config, const tsr_hf_keys *keys, const tsr_family *family)
 {
     tsr_shard_shape *shape = &config->shape;
-    int64_t n_heads = -1;
+    int64_t n_heads = family->n_heads > 0 ? family->n_heads : -1;
     int64_t n_kv_heads;
     int64_t head_dim;
     int64_t ff_dim;
 
-    shape->dim = shape->n_vocab = -1;
+    shape->dim = -1;
+    shape->n_vocab = family->n_vocab > 0 ? family->n_vocab : -1;
     TSR_TRY(tsr_hf_size(keys, "hidden_size|n_embd|d_model|n_embed", &shape->dim, 1,
                         TSR_CONFIG_MOST_WIDTH));
     TSR_TRY(tsr_hf_size(keys, "num_attention_heads|n_head|n_heads", &n_heads, 1,
                         TSR_CONFIG_MOST_HEADS));
     TSR_TRY(tsr_hf_size(keys, "vocab_size", &shape->n_vocab, 1, TSR_CONFIG_MOST_WIDTH));
-    n_kv_heads = n_heads;
+    n_kv_heads = family->n_kv_heads > 0 ? family->n_kv_heads : n_heads;
     TSR_TRY(tsr_hf_size(keys, "num_key_value_heads", &n_kv_heads, 1, TSR_CONFIG_MOST_HEADS));
     head_dim = family->head_dim > 0 ? family->head_dim : shape->dim / n_heads;
     if (family->head_dim == 0 && shape->dim % n_heads != 0 && !tsr_hf_has(keys, "head_dim")) {
@@ -39,7 +40,7 @@ static tsr_status read_sizes(tsr_config *config, const tsr_hf_keys *keys, const 
     ff_dim = 4 * shape->dim;
     TSR_TRY(tsr_hf_size(keys, "intermediate_size|n_inner|ffn_dim|ffn_hidden_size", &ff_dim, 1,
                         TSR_CONFIG_MOST_WIDTH));
-    config->context = 2048;
+    config->context = family->context > 0 ? family->context : 2048;
     TSR_TRY(tsr_hf_size(keys, "max_position_embeddings|n_positions|max_seq_len|seq_length|n_ctx",
                         &config->context, 1, INT32_MAX));
     shape->n_heads = (int)n_heads;
@@ -219,8 +220,8 @@ static tsr_status read_rope(tsr_config *c, const tsr_hf_keys *keys, const tsr_fa
         TSR_TRY(tsr_hf_object(&types, "sliding_attention", &local));
     }
     c->ropes[0].base = family->rope_base > 0 ? family->rope_base : 10000;
-    TSR_TRY(tsr_hf_number(keys, "rope_theta|rotary_emb_base", &c->ropes[0].base));
-    TSR_TRY(tsr_hf_number(keys, "partial_rotary_factor|rotary_pct", &part));
+    TSR_TRY(tsr_hf_number(keys, "rotary_emb_base|rope_theta", &c->ropes[0].base));
+    TSR_TRY(tsr_hf_number(keys, "rotary_pct|partial_rotary_factor", &part));
     TSR_TRY(tsr_hf_number(&whole, "partial_rotary_factor", &part));
     if (!(part > 0 && part <= 1)) {
         return tsr_fail(TSR_ERR_FORMAT, "%s: %g of each head is rotary", keys->label, part);
@@ -355,13 +356,49 @@ static tsr_status find_family(const tsr_family **out, const tsr_hf_keys *keys)
     return TSR_OK;
 }
 
-tsr_status tsr_config_read_keys(tsr_config *c, const tsr_hf_keys *keys)
+/* Models of images and text keep the keys of the latter's model by themselves. */
+static tsr_status find_text_model(tsr_hf_keys *text, const tsr_hf_keys *keys)
+{
+    const char *type = NULL;
+
+    *text = *keys;
+    TSR_TRY(tsr_hf_text(keys, "model_type", &type));
+    if (type == NULL || strcmp(type, "gemma3") != 0) {
+        return TSR_OK;
+    }
+    text->label = "text_config of config.json";
+    TSR_TRY(tsr_hf_object(keys, "text_config", &text->object));
+    return text->object != NULL ? TSR_OK
+                                : tsr_fail(TSR_ERR_FORMAT, "%s has no text_config", keys->label);
+}
+
+/* Embedding models may have the weights of a family and look at all of a text from each token. */
+static tsr_status check_causal(const tsr_hf_keys *keys)
+{
+    bool ahead = false;
+    bool causal = true;
+
+    TSR_TRY(tsr_hf_bool(keys, "use_bidirectional_attention", &ahead));
+    TSR_TRY(tsr_hf_bool(keys, "is_causal", &causal));
+    return causal && !ahead
+               ? TSR_OK
+               : tsr_fail(TSR_ERR_UNSUPPORTED,
+                          "%s: the model's tokens look at later ones (%s), which is "
+                          "not known",
+                          keys->label, ahead ? "use_bidirectional_attention" : "is_causal");
+}
+
+tsr_status tsr_config_read_keys(tsr_config *c, const tsr_hf_keys *whole)
 {
     const tsr_family *family;
+    tsr_hf_keys text;
+    const tsr_hf_keys *const keys = &text;
     int64_t n_layers = -1;
     double eps;
 
+    TSR_TRY(find_text_model(&text, whole));
     TSR_TRY(find_family(&family, keys));
+    TSR_TRY(check_causal(keys));
     TSR_TRY(tsr_hf_size(keys, "num_hidden_layers|n_layer|n_layers", &n_layers, 1,
                         TSR_CONFIG_MOST_LAYERS));
     c->n_layers = (int)n_layers;
@@ -374,7 +411,7 @@ tsr_status tsr_config_read_keys(tsr_config *c, const tsr_hf_keys *keys)
         keys, "rms_norm_eps|layer_norm_epsilon|layer_norm_eps|norm_epsilon|norm_eps", &eps));
     c->norm_eps = (float)eps;
     TSR_TRY(read_biases(c, keys));
-    TSR_TRY(tsr_packing_read(&c->packing, keys));
+    TSR_TRY(tsr_packing_read(&c->packing, whole));
     // Some packers of GPTQ give every linear a bias, of zeros where the model has none.
     c->biases_as_found = c->packing.kind == TSR_PACKING_GPTQ;
     if (family->read_hf != NULL) {

@@ -33,7 +33,7 @@ TSR_MUST_CHECK tsr_status tsr_config_read_hf(tsr_config *config, const tsr_check
 TSR_MUST_CHECK tsr_status tsr_config_read_gguf(tsr_config *config, const tsr_gguf *gguf);
 
 /* The keys alone, as config.json has them. */
-TSR_MUST_CHECK tsr_status tsr_config_read_keys(tsr_config *config, const tsr_hf_keys *keys);
+TSR_MUST_CHECK tsr_status tsr_config_read_keys(tsr_config *config, const tsr_hf_keys *whole);
 
 #ifdef __cplusplus
 }

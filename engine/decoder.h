@@ -54,6 +54,10 @@ typedef struct tsr_decoder_spans {
                                not? */
 } tsr_decoder_spans;
 
+/* Whether a batch of n_rows is only queued: the host looks at nothing on the way, so that a device
+ * may record it. */
+bool tsr_decoder_is_queued(const tsr_decoder *decoder, int64_t n_rows);
+
 /*
  * Run all layers over a batch (its tables aside, which the cache has for each group of layers);
  * keys and values go into the cache. The rows' hidden states stay until the next call. tokens,

@@ -60,6 +60,17 @@ static tsr_status norm_wide(const tsr_decoder *d, const tsr_decoder_room *room,
                : TSR_OK;
 }
 
+int tsr_decoder_attend_first(const tsr_decoder *d, const tsr_decoder_room *room, int layer,
+                             tsr_product *products)
+{
+    const tsr_layer_weights *w = &d->parts.weights->layers[layer];
+
+    products[0] = (tsr_product){&w->q.weight, room->q, w->q.bias};
+    products[1] = (tsr_product){&w->k.weight, room->k, w->k.bias};
+    products[2] = (tsr_product){&w->v.weight, room->v, w->v.bias};
+    return d->parts.config->kv_low > 0 ? 0 : d->parts.config->layers[layer].makes_kv ? 3 : 1;
+}
+
 /* Queries, keys and values of the own heads; keys and values go into the cache. */
 static tsr_status project(tsr_decoder *d, const tsr_decoder_room *room, int layer,
                           const tsr_kv_view *kv, const tsr_batch *batch)
@@ -69,11 +80,13 @@ static tsr_status project(tsr_decoder *d, const tsr_decoder_room *room, int laye
     const tsr_layer_config *l = &config->layers[layer];
     const int head_dim = config->shape.head_dim;
     tsr_device *dev = d->parts.dev;
-    const tsr_product products[] = {{&w->q.weight, room->q, w->q.bias},
-                                    {&w->k.weight, room->k, w->k.bias},
-                                    {&w->v.weight, room->v, w->v.bias}};
+    tsr_product products[3];
+    const int n_products = tsr_decoder_attend_first(d, room, layer, products);
 
-    TSR_TRY(tsr_matmul(dev, products, l->makes_kv ? 3 : 1, room->normed, d->parts.activations));
+    TSR_TRY(tsr_decoder_multiply(d, products, n_products, room->normed, room->codes));
+    for (int i = 0; config->qkv_clip > 0 && i < n_products; i++) {
+        TSR_TRY(tsr_clip(dev, products[i].out, config->qkv_clip));
+    }
     if (tsr_config_has(config, TSR_ROLE_Q_WIDE_NORM)) {
         TSR_TRY(norm_wide(d, room, w, l->makes_kv));
     }

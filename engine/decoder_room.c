@@ -23,6 +23,16 @@ static tsr_tensor cut_f32(cutter *c, int64_t n_rows, int64_t n_cols)
     return cut(c, TSR_DTYPE_F32, n_rows, n_cols);
 }
 
+/* Memory of codes; the rows are those of a step that takes them. */
+static tsr_codes cut_codes(cutter *c, int64_t n_rows, int64_t n_cols)
+{
+    const int64_t most = n_rows < TSR_FEW_ROWS ? n_rows : TSR_FEW_ROWS;
+    const tsr_tensor bytes =
+        cut_f32(c, 1, (int64_t)(tsr_ops_codes_bytes(most, n_cols) / sizeof(float)));
+
+    return (tsr_codes){bytes.data, most, n_cols};
+}
+
 static bool joins_late(const tsr_config *config)
 {
     return config->residual_scale != 1 || tsr_config_has(config, TSR_ROLE_ATTN_POST_NORM) ||
@@ -41,21 +51,33 @@ static void lay_out_latent(tsr_decoder_room *room, cutter *c, const tsr_decoder_
     room->mixed_latent = cut_f32(c, rows, heads * config->kv_low);
 }
 
+int64_t tsr_decoder_expert_rows(const tsr_decoder_parts *p)
+{
+    const int64_t mixed =
+        (p->max_rows < TSR_DECODER_MIXED_ROWS ? p->max_rows : TSR_DECODER_MIXED_ROWS) *
+        p->config->routing.n_used;
+
+    return p->config->shape.n_experts == 0 ? 0 : mixed > p->max_rows ? mixed : p->max_rows;
+}
+
 static void lay_out_experts(tsr_decoder_room *room, cutter *c, const tsr_decoder_parts *p)
 {
     const tsr_shard_shape *shape = &p->config->shape;
     const int64_t rows = p->max_rows;
+    const int64_t at_once = tsr_decoder_expert_rows(p);
     const int64_t used = p->config->routing.n_used;
 
     room->routes = cut_f32(c, rows, shape->n_experts);
     room->chosen = cut(c, TSR_DTYPE_I32, rows, used);
     room->chosen_weight = cut_f32(c, rows, used);
+    room->chosen_place = cut(c, TSR_DTYPE_I32, rows, used);
+    room->expert_start = cut(c, TSR_DTYPE_I32, 1, shape->n_experts + 1);
     room->expert_rows = cut(c, TSR_DTYPE_I32, 1, rows * used);
     room->expert_weight = cut_f32(c, 1, rows * used);
-    room->expert_x = cut_f32(c, rows, shape->dim);
-    room->expert_gate = cut_f32(c, rows, p->shard->expert_ff.count);
-    room->expert_up = cut_f32(c, rows, p->shard->expert_ff.count);
-    room->expert_sum = cut(c, TSR_DTYPE_F64, rows, shape->dim);
+    room->expert_x = cut_f32(c, at_once, shape->dim);
+    room->expert_gate = cut_f32(c, at_once, p->shard->expert_ff.count);
+    room->expert_up = cut_f32(c, at_once, p->shard->expert_ff.count);
+    room->expert_sum = cut(c, TSR_DTYPE_F64, at_once, shape->dim);
     room->shared_scale = cut_f32(c, rows, 1);
     room->shared_gate = cut_f32(c, rows, p->shard->shared_ff.count);
     room->shared_up = cut_f32(c, rows, p->shard->shared_ff.count);
@@ -68,8 +90,11 @@ static void lay_out(tsr_decoder_room *room, cutter *c, const tsr_decoder_parts *
     const int64_t rows = p->max_rows;
     const int64_t kv_dim = p->shard->kv_heads.count * shape->head_dim;
 
+    room->embedded =
+        cut_f32(c, rows, tsr_config_has(config, TSR_ROLE_EMBED_UP) ? config->embed_dim : 0);
     room->x = cut_f32(c, rows, shape->dim);
     room->normed = cut_f32(c, rows, shape->dim);
+    room->codes = cut_codes(c, rows, shape->dim);
     room->joining = cut_f32(c, rows, joins_late(config) ? shape->dim : 0);
     room->q = cut_f32(c, rows, p->shard->heads.count * shape->head_dim);
     room->k = cut_f32(c, rows, config->kv_low > 0 ? 0 : kv_dim);
@@ -77,6 +102,7 @@ static void lay_out(tsr_decoder_room *room, cutter *c, const tsr_decoder_parts *
     room->mixed = cut_f32(c, rows, p->shard->heads.count * tsr_shard_value_dim(shape));
     room->gate = cut_f32(c, rows, p->shard->ff.count);
     room->up = cut_f32(c, rows, p->shard->ff.count);
+    room->up_codes = cut_codes(c, rows, p->shard->ff.count);
     if (config->kv_low > 0) {
         lay_out_latent(room, c, p);
     }
@@ -84,6 +110,9 @@ static void lay_out(tsr_decoder_room *room, cutter *c, const tsr_decoder_parts *
         lay_out_experts(room, c, p);
     }
     room->wanted = cut_f32(c, TSR_DECODER_HEAD_ROWS, shape->dim);
+    room->wanted_narrow =
+        cut_f32(c, TSR_DECODER_HEAD_ROWS,
+                tsr_config_has(config, TSR_ROLE_HEAD_DOWN) ? config->embed_dim : 0);
     room->logits = cut_f32(c, TSR_DECODER_HEAD_ROWS, p->shard->vocab.count);
     for (int i = 0; i < config->n_ropes; i++) {
         room->angles[i] = cut_f32(c, rows, config->n_rot);
@@ -94,47 +123,16 @@ static void lay_out(tsr_decoder_room *room, cutter *c, const tsr_decoder_parts *
     }
 }
 
-/* Rows that experts compute, at most. */
-static size_t most_chosen(const tsr_decoder_parts *p)
-{
-    return (size_t)p->max_rows * (size_t)p->config->routing.n_used;
-}
-
 size_t tsr_decoder_room_bytes(const tsr_decoder_parts *p)
 {
-    const tsr_decoder_sorting *s = NULL;
     tsr_decoder_room room;
     cutter count = {0};
 
     lay_out(&room, &count, p);
-    count.n_bytes += sizeof(tsr_decoder);
-    if (p->config->shape.n_experts > 0) {
-        count.n_bytes += most_chosen(p) * (sizeof(*s->chosen) + sizeof(*s->weight) +
-                                           sizeof(*s->rows) + sizeof(*s->row_weight)) +
-                         ((size_t)p->config->shape.n_experts + 1) * sizeof(*s->start);
-    }
-    return count.n_bytes;
-}
-
-static tsr_status make_sorting(tsr_decoder *d)
-{
-    const tsr_config *config = d->parts.config;
-    const size_t n = most_chosen(&d->parts);
-    tsr_decoder_sorting *s = &d->sorting;
-
-    if (config->shape.n_experts == 0) {
-        return TSR_OK;
-    }
-    s->chosen = tsr_alloc(n, sizeof(*s->chosen));
-    s->weight = tsr_alloc(n, sizeof(*s->weight));
-    s->rows = tsr_alloc(n, sizeof(*s->rows));
-    s->row_weight = tsr_alloc(n, sizeof(*s->row_weight));
-    s->start = tsr_alloc((size_t)config->shape.n_experts + 1, sizeof(*s->start));
-    return s->chosen != NULL && s->weight != NULL && s->rows != NULL && s->row_weight != NULL &&
-                   s->start != NULL
-               ? TSR_OK
-               : tsr_fail(TSR_ERR_NOMEM, "no memory to sort %d tokens by expert",
-                          d->parts.max_rows);
+    return count.n_bytes + sizeof(tsr_decoder) +
+           (p->config->shape.n_experts > 0
+                ? ((size_t)p->config->shape.n_experts + 1) * sizeof(int32_t)
+                : 0);
 }
 
 tsr_status tsr_decoder_room_make(tsr_decoder *d)
@@ -171,23 +169,26 @@ tsr_status tsr_decoder_room_make(tsr_decoder *d)
                                   p->config->slopes + p->shard->heads.first,
                                   (size_t)p->shard->heads.count * sizeof(float)));
     }
-    return make_sorting(d);
+    if (p->config->shape.n_experts > 0) {
+        d->expert_start = tsr_alloc((size_t)p->config->shape.n_experts + 1, sizeof(int32_t));
+        if (d->expert_start == NULL) {
+            return tsr_fail(TSR_ERR_NOMEM, "no memory to sort tokens by expert");
+        }
+    }
+    return TSR_OK;
 }
 
 void tsr_decoder_room_clear(tsr_decoder *d)
 {
     tsr_device_free(d->parts.dev, d->memory, d->n_bytes);
-    tsr_free(d->sorting.start);
-    tsr_free(d->sorting.row_weight);
-    tsr_free(d->sorting.rows);
-    tsr_free(d->sorting.weight);
-    tsr_free(d->sorting.chosen);
+    tsr_free(d->expert_start);
 }
 
 tsr_decoder_room tsr_decoder_room_rows(const tsr_decoder *d, int64_t n_rows)
 {
     tsr_decoder_room room = d->room;
     tsr_tensor *const all[] = {
+        &room.embedded,
         &room.x,
         &room.normed,
         &room.joining,
@@ -206,6 +207,7 @@ tsr_decoder_room tsr_decoder_room_rows(const tsr_decoder *d, int64_t n_rows)
         &room.routes,
         &room.chosen,
         &room.chosen_weight,
+        &room.chosen_place,
         &room.shared_scale,
         &room.shared_gate,
         &room.shared_up,
@@ -216,5 +218,7 @@ tsr_decoder_room tsr_decoder_room_rows(const tsr_decoder *d, int64_t n_rows)
             *all[i] = tsr_tensor_rows(*all[i], n_rows);
         }
     }
+    room.codes.n_rows = n_rows;
+    room.up_codes.n_rows = n_rows;
     return room;
 }

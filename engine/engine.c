@@ -157,6 +157,13 @@ bool tsr_engine_is_serving(const tsr_engine *e)
     return e->remote == NULL || tsr_remote_is_serving(e->remote);
 }
 
+void tsr_engine_wake(tsr_engine *e)
+{
+    if (e->remote != NULL) {
+        tsr_remote_wake(e->remote);
+    }
+}
+
 const tsr_model *tsr_engine_model(const tsr_engine *e)
 {
     return e->model;

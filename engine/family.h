@@ -84,6 +84,10 @@ struct tsr_family {
     double rope_local_base; /* of local layers, when the file does not say; 0: as the others */
     double rope_partial;    /* part of a head that turns; 0: all */
     int head_dim;           /* 0: dim / heads, when the file does not say */
+    int n_heads;            /* 0: the file must say; so for n_vocab */
+    int n_kv_heads;         /* 0: as many as heads, when the file does not say */
+    int64_t n_vocab;
+    int64_t context; /* 0: 2048, when the file does not say */
     tsr_window_rule window;
     int window_period;
     int64_t window_default; /* when the file has no such key; 0: none */

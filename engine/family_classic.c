@@ -65,8 +65,12 @@ static const tsr_tensor_name opt_names[] = {
     {TSR_ROLE_POSITIONS, TSR_LAYOUT_PLAIN, "model.decoder.embed_positions"},
     {TSR_ROLE_HEAD, TSR_LAYOUT_PLAIN, "lm_head"},
     {TSR_ROLE_FINAL_NORM, TSR_LAYOUT_PLAIN, "model.decoder.final_layer_norm"},
+    {TSR_ROLE_EMBED_UP, TSR_LAYOUT_PLAIN, "model.decoder.project_in"},
+    {TSR_ROLE_HEAD_DOWN, TSR_LAYOUT_PLAIN, "model.decoder.project_out"},
     {TSR_ROLE_ATTN_NORM, TSR_LAYOUT_PLAIN, "model.decoder.layers.%l.self_attn_layer_norm"},
+    {TSR_ROLE_ATTN_POST_NORM, TSR_LAYOUT_PLAIN, "model.decoder.layers.%l.self_attn_layer_norm"},
     {TSR_ROLE_FF_NORM, TSR_LAYOUT_PLAIN, "model.decoder.layers.%l.final_layer_norm"},
+    {TSR_ROLE_FF_POST_NORM, TSR_LAYOUT_PLAIN, "model.decoder.layers.%l.final_layer_norm"},
     {TSR_ROLE_Q, TSR_LAYOUT_PLAIN, "model.decoder.layers.%l.self_attn.q_proj"},
     {TSR_ROLE_K, TSR_LAYOUT_PLAIN, "model.decoder.layers.%l.self_attn.k_proj"},
     {TSR_ROLE_V, TSR_LAYOUT_PLAIN, "model.decoder.layers.%l.self_attn.v_proj"},
@@ -76,20 +80,31 @@ static const tsr_tensor_name opt_names[] = {
     {0},
 };
 
+/* The norms of one of them, OPT-350m, stand behind what they once stood in front of. */
 static tsr_status read_opt(tsr_config *c, const tsr_hf_keys *keys)
 {
+    const uint64_t before = TSR_ROLE_BIT(TSR_ROLE_ATTN_NORM) | TSR_ROLE_BIT(TSR_ROLE_FF_NORM);
+    const uint64_t behind =
+        TSR_ROLE_BIT(TSR_ROLE_ATTN_POST_NORM) | TSR_ROLE_BIT(TSR_ROLE_FF_POST_NORM);
     int64_t width = c->shape.dim;
     bool norm_before = true;
+    bool no_last_norm = false;
     bool biased = true;
+    bool weighted = true;
 
-    TSR_TRY(tsr_hf_int(keys, "word_embed_proj_dim", &width));
+    TSR_TRY(tsr_hf_size(keys, "word_embed_proj_dim", &width, 1, c->shape.dim));
     TSR_TRY(tsr_hf_bool(keys, "do_layer_norm_before", &norm_before));
+    TSR_TRY(tsr_hf_bool(keys, "_remove_final_layer_norm", &no_last_norm));
     TSR_TRY(tsr_hf_bool(keys, "enable_bias", &biased));
-    if (!norm_before || width != c->shape.dim) {
-        return tsr_fail(TSR_ERR_UNSUPPORTED, "%s: %s is not known in this family", keys->label,
-                        norm_before ? "an embedding narrower than the layers"
-                                    : "do_layer_norm_before = false");
-    }
+    TSR_TRY(tsr_hf_bool(keys, "layer_norm_elementwise_affine", &weighted));
+    c->embed_dim = width;
+    c->norms_stay = !norm_before;
+    tsr_family_set(&c->roles, TSR_ROLE_BIT(TSR_ROLE_EMBED_UP) | TSR_ROLE_BIT(TSR_ROLE_HEAD_DOWN),
+                   width != c->shape.dim);
+    tsr_family_set(&c->roles, before, norm_before);
+    tsr_family_set(&c->roles, behind, !norm_before);
+    tsr_family_set(&c->roles, TSR_ROLE_BIT(TSR_ROLE_FINAL_NORM), norm_before && !no_last_norm);
+    c->plain_norms = weighted ? 0 : before | behind | TSR_ROLE_BIT(TSR_ROLE_FINAL_NORM);
     tsr_family_set(&c->biases, TSR_FAMILY_ATTENTION | TSR_FAMILY_UP_DOWN, biased);
     c->position_offset = 2;
     c->shape.n_positions = c->context + c->position_offset;
@@ -100,7 +115,7 @@ static const tsr_family opt = {
     .name = "opt",
     .names = {opt_names},
     .roles = TSR_FAMILY_PLAIN | TSR_ROLE_BIT(TSR_ROLE_POSITIONS),
-    .biases = BIASED,
+    .biases = BIASED | TSR_ROLE_BIT(TSR_ROLE_ATTN_POST_NORM) | TSR_ROLE_BIT(TSR_ROLE_FF_POST_NORM),
     .norm = TSR_NORM_LAYER,
     .norm_eps = 1e-5,
     .activation = TSR_ACTIVATION_RELU,
@@ -205,13 +220,7 @@ static const tsr_tensor_name bloom_names[] = {
 
 static tsr_status read_bloom(tsr_config *c, const tsr_hf_keys *keys)
 {
-    bool after_norm = false;
-
-    TSR_TRY(tsr_hf_bool(keys, "apply_residual_connection_post_layernorm", &after_norm));
-    if (after_norm) {
-        return tsr_fail(TSR_ERR_UNSUPPORTED,
-                        "%s: apply_residual_connection_post_layernorm is not known", keys->label);
-    }
+    TSR_TRY(tsr_hf_bool(keys, "apply_residual_connection_post_layernorm", &c->norms_stay));
     return tsr_family_alibi(c);
 }
 
@@ -339,17 +348,22 @@ static tsr_status read_mpt(tsr_config *c, const tsr_hf_keys *keys)
     double most = 8;
     double scale = 0;
     double ratio = 4;
+    double clip = 0;
     bool qk_norm = false;
+    bool turned = false;
 
     TSR_TRY(tsr_hf_object(keys, "attn_config", &attention.object));
     TSR_TRY(tsr_hf_number(keys, "expansion_ratio", &ratio));
     TSR_TRY(tsr_hf_number(&attention, "alibi_bias_max", &most));
     TSR_TRY(tsr_hf_number(&attention, "softmax_scale", &scale));
+    TSR_TRY(tsr_hf_number(&attention, "clip_qkv", &clip));
     TSR_TRY(tsr_hf_bool(&attention, "qk_ln", &qk_norm));
-    if (qk_norm || tsr_hf_has(&attention, "clip_qkv")) {
+    TSR_TRY(tsr_hf_bool(&attention, "rope", &turned));
+    if (qk_norm || turned) {
         return tsr_fail(TSR_ERR_UNSUPPORTED, "%s: attn_config has %s, which is not known",
-                        keys->label, qk_norm ? "qk_ln" : "clip_qkv");
+                        keys->label, qk_norm ? "qk_ln" : "rope");
     }
+    c->qkv_clip = (float)clip;
     if (!(ratio > 0 && ratio < 1000)) {
         return tsr_fail(TSR_ERR_FORMAT, "%s: expansion_ratio is %g", keys->label, ratio);
     }

@@ -268,6 +268,7 @@ static tsr_status read_latent_scale(tsr_config *c, const tsr_hf_keys *keys)
 static tsr_status read_deepseek(tsr_config *c, const tsr_hf_keys *keys)
 {
     const char *method = "greedy";
+    const char *scoring = "softmax";
     int64_t first_dense = 0;
     int64_t n_shared = 0;
     int64_t n_groups = 0;
@@ -278,6 +279,7 @@ static tsr_status read_deepseek(tsr_config *c, const tsr_hf_keys *keys)
     TSR_TRY(read_latent_scale(c, keys));
     TSR_TRY(read_experts(c, keys, 64, 6, 1407));
     TSR_TRY(tsr_hf_text(keys, "topk_method", &method));
+    TSR_TRY(tsr_hf_text(keys, "scoring_func", &scoring));
     TSR_TRY(tsr_hf_size(keys, "first_k_dense_replace", &first_dense, 0, INT32_MAX));
     TSR_TRY(tsr_hf_size(keys, "n_shared_experts", &n_shared, 0, MOST_EXPERTS));
     TSR_TRY(tsr_hf_number(keys, "routed_scaling_factor", &scale));
@@ -285,9 +287,13 @@ static tsr_status read_deepseek(tsr_config *c, const tsr_hf_keys *keys)
         n_groups = n_groups_used = 1;
         TSR_TRY(tsr_hf_size(keys, "n_group", &n_groups, 1, MOST_EXPERTS));
         TSR_TRY(tsr_hf_size(keys, "topk_group", &n_groups_used, 1, MOST_EXPERTS));
-    } else if (strcmp(method, "greedy") != 0) {
+    } else if (strcmp(method, "greedy") != 0 && strcmp(method, "gready") != 0) { // sic, in files
         return tsr_fail(TSR_ERR_UNSUPPORTED, "%s: topk_method \"%.40s\" is not known", keys->label,
                         method);
+    }
+    if (strcmp(scoring, "softmax") != 0) {
+        return tsr_fail(TSR_ERR_UNSUPPORTED, "%s: scoring_func \"%.40s\" is not known", keys->label,
+                        scoring);
     }
     c->routing.before = true;
     c->routing.scale = (float)scale;

@@ -202,6 +202,7 @@ static tsr_status read_deepseek2(tsr_config *c, const tsr_gguf *gguf)
     c->shape.shared_ff = whole(c, gguf, "expert_shared_count", 0) * c->shape.expert_ff;
     tsr_family_set(&c->roles, TSR_FAMILY_SHARED, c->shape.shared_ff > 0);
     c->routing.scale = (float)number(c, gguf, "expert_weights_scale", 1);
+    (void)tsr_gguf_bool(gguf, "deepseek2.expert_weights_norm", &c->routing.normalise);
     if (log_scale > 0) { // 0.1 mscale_all_dim, as the converter writes it
         magnitude = 1 + log_scale * log(number(c, gguf, "rope.scaling.factor", 1));
     }
@@ -283,12 +284,12 @@ static tsr_status read_mpt(tsr_config *c, const tsr_gguf *gguf)
 {
     const double most = number(c, gguf, "attention.max_alibi_bias", 0);
 
-    if (number(c, gguf, "attention.clamp_kqv", 0) > 0 ||
-        has_tensor(gguf, "blk.0.attn_q_norm.weight") || has_tensor(gguf, "position_embd.weight") ||
+    if (has_tensor(gguf, "blk.0.attn_q_norm.weight") || has_tensor(gguf, "position_embd.weight") ||
         !(most > 0)) {
         return tsr_fail(TSR_ERR_UNSUPPORTED,
-                        "mpt: clamped or normed keys, or learned positions, are not known");
+                        "mpt: normed keys, or learned positions, are not known");
     }
+    c->qkv_clip = (float)number(c, gguf, "attention.clamp_kqv", 0);
     TSR_TRY(tsr_family_alibi(c));
     for (int h = 0; h < c->shape.n_heads; h++) {
         c->slopes[h] = (float)pow((double)c->slopes[h], most / 8);

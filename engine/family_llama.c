@@ -148,6 +148,10 @@ static const tsr_family gemma3 = {
     .rope_base = 1e6,
     .rope_local_base = 1e4,
     .head_dim = 256,
+    .n_heads = 8, // files of models with images leave out what is as here
+    .n_kv_heads = 4,
+    .n_vocab = 262208,
+    .context = 131072,
     .window = TSR_WINDOW_PATTERN,
     .window_period = 6,
     .window_default = 4096,
@@ -300,6 +304,26 @@ static const tsr_family phi3 = {
     .read_hf = read_phi3,
 };
 
+static tsr_status read_olmo(tsr_config *c, const tsr_hf_keys *keys)
+{
+    double clip = 0;
+
+    TSR_TRY(tsr_hf_number(keys, "clip_qkv", &clip));
+    c->qkv_clip = (float)clip;
+    c->plain_norms = TSR_FAMILY_NORMS;
+    return TSR_OK;
+}
+
+static const tsr_family olmo = {
+    .name = "olmo",
+    .names = {tsr_family_llama_names},
+    .roles = TSR_FAMILY_GATED,
+    .norm = TSR_NORM_LAYER,
+    .norm_eps = 1e-5,
+    .rope_pairs = TSR_ROPE_HALVES,
+    .read_hf = read_olmo,
+};
+
 /* ---- data alone ------------------------------------------------------------------------------ */
 
 static const tsr_family llama = {
@@ -355,5 +379,5 @@ static const tsr_family olmo2 = {
 
 const tsr_family *const tsr_family_llama_table[] = {
     &llama, &mistral, &qwen2,    &qwen3,      &gemma, &gemma2, &gemma3, &phi,
-    &phi3,  &granite, &stablelm, &starcoder2, &olmo2, &cohere, NULL,
+    &phi3,  &granite, &stablelm, &starcoder2, &olmo,  &olmo2,  &cohere, NULL,
 };

@@ -17,7 +17,7 @@ typedef struct kind {
 struct tsr_replays {
     tsr_decoder *decoder;
     tsr_decoder_parts parts;
-    bool can; /* the device and the model */
+    bool can; /* the device, and where ranks meet */
     int64_t n_steps;
     kind kinds[MOST_RECORDINGS];
 };
@@ -32,9 +32,7 @@ tsr_status tsr_replays_create(tsr_replays **out, tsr_decoder *decoder,
     }
     r->decoder = decoder;
     r->parts = *parts;
-    // Not where the host takes part: it stages sums, sorts rows by expert, looks at lengths.
-    r->can = !parts->no_graphs && tsr_comm_is_queued(parts->comm) &&
-             parts->config->shape.n_experts == 0 && parts->config->rope_switch == 0;
+    r->can = !parts->no_graphs && tsr_comm_is_queued(parts->comm); // else the host stages sums
     *out = r;
     return TSR_OK;
 }
@@ -106,7 +104,8 @@ tsr_status tsr_replays_forward(tsr_replays *r, tsr_tensor tokens, tsr_tensor pos
     bool is_new;
     kind *k;
 
-    if (!r->can || batch->n_seqs != tokens.n_cols) {
+    if (!r->can || batch->n_seqs != tokens.n_cols ||
+        !tsr_decoder_is_queued(r->decoder, tokens.n_cols)) {
         return tsr_decoder_forward(r->decoder, tokens, positions, batch, spans);
     }
     k = entry_of(r, tokens.n_cols, tsr_replays_rung(batch->longest, r->parts.context), &is_new);

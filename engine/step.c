@@ -280,10 +280,7 @@ size_t tsr_step_pack(const tsr_step *step, int32_t *message)
 typedef struct packed {
     const int32_t *head;
     const int32_t *tokens;
-    const int32_t *row_ends;
-    const int32_t *first_pos;
-    const int32_t *lanes;
-    const int32_t *is_long;
+    const int32_t *row_ends, *first_pos, *lanes, *is_long;
     const int32_t *dropped, *left;
     const int32_t *append_lane, *append_index, *append_block;
     const int32_t *copy_from, *copy_to;
@@ -332,6 +329,7 @@ static tsr_status open_message(packed *in, const tsr_step_limits *limits, const 
                                size_t n_ints)
 {
     const int32_t *at = message + HEAD_INTS;
+    bool runs;
     int64_t n_needed;
 
     if (n_ints < HEAD_INTS) {
@@ -341,6 +339,8 @@ static tsr_status open_message(packed *in, const tsr_step_limits *limits, const 
     if (message[AT_KIND] < 0 || message[AT_KIND] >= TSR_STEP_KIND_COUNT) {
         return tsr_fail(TSR_ERR_FORMAT, "step: kind %d is unknown", (int)message[AT_KIND]);
     }
+    runs = message[AT_KIND] == TSR_STEP_RUN; // others are a head alone
+    TSR_TRY(check_count("ints", message[AT_N_INTS], runs ? INT32_MAX : HEAD_INTS));
     TSR_TRY(check_count("rows", message[AT_N_ROWS], limits->max_rows));
     TSR_TRY(check_count("sequences", message[AT_N_SEQS], limits->max_seqs));
     TSR_TRY(check_count("dropped blocks", message[AT_N_DROPPED], limits->n_block_ids));
@@ -351,7 +351,7 @@ static tsr_status open_message(packed *in, const tsr_step_limits *limits, const 
     TSR_TRY(check_count("wanted rows", message[AT_N_WANTED], message[AT_N_ROWS]));
     TSR_TRY(check_indices("candidate count", &message[AT_N_BEST], 1, 1, INT32_MAX));
     TSR_TRY(check_indices("may_ask", &message[AT_MAY_ASK], 1, 0, 2));
-    TSR_TRY(check_indices("waits", &message[AT_WAITS], 1, 0, message[AT_N_SEQS] > 0 ? 1 : 2));
+    TSR_TRY(check_count("waits", message[AT_WAITS], runs && message[AT_N_SEQS] == 0 ? 1 : 0));
     if (message[AT_N_BEST] > limits->n_vocab) {
         return tsr_fail(TSR_ERR_FORMAT, "step: %d candidates of a vocabulary of %d",
                         (int)message[AT_N_BEST], limits->n_vocab);

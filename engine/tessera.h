@@ -31,9 +31,9 @@
  * started alone is one rank, without MPI.
  *
  * Threads. One thread at a time drives an engine, under MPI the one that began MPI, and it alone
- * calls what takes a tsr_engine; events come in that thread. A model only reads: any number of
- * threads may use it at once. A queue of events belongs to one thread at a time. Messages are kept
- * a thread.
+ * calls what takes a tsr_engine, but for tsr_engine_wake(); events come in that thread. A model
+ * only reads: any number of threads may use it at once. A queue of events belongs to one thread at
+ * a time. Messages are kept a thread.
  *
  * Signals. While an engine lives it notes SIGINT and SIGTERM: the next step says CANCELLED, and a
  * second signal ends the process. SIGBUS, SIGSEGV, SIGFPE and SIGILL are reported with the rank's
@@ -105,8 +105,8 @@ typedef struct tsr_model_facts {
     uint64_t file_bytes;
     const char *tokenizer; /* "gpt2 (smollm)" */
     int n_tokens;          /* of the tokenizer */
-    int n_merges;
-    int32_t bos; /* -1: none */
+    int n_merges;          /* a GGUF lists; 0 of a folder */
+    int32_t bos;           /* -1: none */
     int32_t eos;
     const char *chat_form;     /* "ChatML", "Llama 3", "other" or "none" */
     const char *chat_template; /* the text itself; "" if none */
@@ -582,9 +582,10 @@ TSR_API TSR_MUST_CHECK tsr_status tsr_engine_attention_cost(tsr_engine *engine, 
  *
  * - lost ranks: when a rank dies or is stopped, the job is ended and started again. Generations
  *   wait and go on where they were: no event comes twice, and tokens are those of an engine that
- *   was never lost. tsr_engine_step() says COMM when it gives up: the ranks were lost five times in
- *   a row before anything came of it.
- * - a step passes on what has come, and waits some milliseconds for it.
+ *   was never lost. Ranks that serve and are lost eight times in a row before any event are not
+ * waited for longer: generations end with "error", and the engine goes on. tsr_engine_step() says
+ * COMM when it gives up: the ranks were started five times in a row and did not come to serve.
+ * - a step passes on what has come, and waits some milliseconds for it, or until tsr_engine_wake().
  * - submitting fails at once only for what the client itself sees; what the leader refuses ends
  *   with "error", and event.status says why.
  * - stats, memory and blocks are as they were told last, at most a second or so ago.
@@ -617,6 +618,10 @@ TSR_API TSR_MUST_CHECK tsr_status tsr_engine_join(tsr_engine **out, const char *
 
 /* Are the ranks there? Always, but for a client whose ranks are lost and not back yet. */
 TSR_API bool tsr_engine_is_serving(const tsr_engine *engine);
+
+/* There is something to submit: a client's step that waits for its ranks, or the next one, returns
+ * at once. Elsewhere nothing waits. Threads: any, while the engine lives. */
+TSR_API void tsr_engine_wake(tsr_engine *engine);
 
 /*
  * Leader of ranks, while the others follow: serves clients at a socket, until a signal asks to end

@@ -72,7 +72,8 @@ uint64_t tsr_weight_pack_file_bytes(const tsr_weight_place *place, tsr_range row
     }
     traits = tsr_encoding_describe(place->source->encoding);
     return (uint64_t)rows.count * (uint64_t)cols.count / (uint64_t)traits->group_elems *
-           (uint64_t)traits->group_bytes;
+               (uint64_t)traits->group_bytes +
+           (place->factors != NULL ? sizeof(float) : 0);
 }
 
 /* A row of the stored matrix. */
@@ -235,6 +236,8 @@ static tsr_status open_packed(const tsr_weight_pack *pack, float *values, int64_
 /* A panel's values in bench->values. */
 static tsr_status open_rows(const tsr_weight_pack *pack, float *values, int64_t first, int n_rows)
 {
+    const float factor = tsr_weight_place_factor(&pack->place);
+
     if (pack->place.is_packed) {
         return open_packed(pack, values, first, n_rows);
     }
@@ -242,6 +245,9 @@ static tsr_status open_rows(const tsr_weight_pack *pack, float *values, int64_t 
         turn(pack, values, first, n_rows);
     } else {
         widen(pack, values, first, n_rows);
+    }
+    for (int64_t i = 0; pack->place.factors != NULL && i < n_rows * pack->cols.count; i++) {
+        values[i] *= factor;
     }
     return TSR_OK;
 }
@@ -291,7 +297,12 @@ tsr_status tsr_weight_pack_one(const tsr_weight_pack *pack, tsr_weight_pack_benc
         for (int r = 0; r < n_rows; r++) {
             rows[r] = stored_row(p, tsr_weight_place_line(p, first + r));
         }
-        return tsr_weight_pack_panel(as, to, rows, pack->cols.first, pack->cols.count);
+        TSR_TRY(tsr_weight_pack_panel(as, to, rows, pack->cols.first, pack->cols.count));
+        if (p->factors != NULL) {
+            assert(pack->format == TSR_FORMAT_Q8_WIDE);
+            tsr_weight_multiply_panel(to, pack->cols.count, tsr_weight_place_factor(p));
+        }
+        return TSR_OK;
     }
     TSR_TRY(make_bench(bench, pack->cols.count));
     TSR_TRY(open_rows(pack, bench->values, first, n_rows));

@@ -1,5 +1,6 @@
 #include "engine/weight_place.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -17,10 +18,12 @@ void tsr_weight_place_shape(const tsr_config *c, tsr_shard_role role, int64_t *n
     const int64_t kv_dim = (int64_t)s->n_kv_heads * s->head_dim;
     const int64_t o_dim = (int64_t)s->n_heads * tsr_shard_value_dim(s);
     const int64_t shapes[TSR_ROLE_COUNT][2] = {
-        [TSR_ROLE_EMBED] = {s->n_vocab, s->dim},
+        [TSR_ROLE_EMBED] = {s->n_vocab, c->embed_dim},
         [TSR_ROLE_POSITIONS] = {s->n_positions, s->dim},
         [TSR_ROLE_EMBED_NORM] = {1, s->dim},
-        [TSR_ROLE_HEAD] = {s->n_vocab, s->dim},
+        [TSR_ROLE_EMBED_UP] = {s->dim, c->embed_dim},
+        [TSR_ROLE_HEAD_DOWN] = {c->embed_dim, s->dim},
+        [TSR_ROLE_HEAD] = {s->n_vocab, c->embed_dim},
         [TSR_ROLE_FINAL_NORM] = {1, s->dim},
         [TSR_ROLE_ATTN_NORM] = {1, s->dim},
         [TSR_ROLE_FF_NORM] = {1, s->dim},
@@ -126,17 +129,28 @@ static tsr_status look_up_packed(tsr_weight_place *place, const tsr_checkpoint *
     return TSR_OK;
 }
 
-/* Files of the bare model, without its head, leave out the first part of every name. */
+/* Files of the bare model, without its head, leave out the first part of every name; in models of
+ * images and text there is one more, before or behind it. */
 static tsr_status look_up(tsr_weight_place *place, const tsr_checkpoint *checkpoint,
                           const tsr_config *config, const char *name)
 {
-    const char *behind = tsr_checkpoint_gguf(checkpoint) == NULL ? strchr(name, '.') : NULL;
-    const char *const names[2] = {name, behind == NULL ? NULL : behind + 1};
+    static const char *const forms[] = {"%s%s", "%.0s%s", "language_model.%s%s",
+                                        "%slanguage_model.%s"};
+    const bool is_folder = tsr_checkpoint_gguf(checkpoint) == NULL;
+    const char *dot = strchr(name, '.');
+    const char *rest = dot == NULL ? name : dot + 1;
+    char first[NAME_BYTES];
+    char whole[NAME_BYTES];
 
-    for (int i = 0; i < 2 && names[i] != NULL && place->source == NULL; i++) {
-        place->source = tsr_checkpoint_find(checkpoint, names[i]);
+    (void)snprintf(first, sizeof(first), "%.*s", (int)(rest - name), name);
+    for (size_t i = 0; i < (is_folder ? sizeof(forms) / sizeof(forms[0]) : 1); i++) {
+        (void)snprintf(whole, sizeof(whole), forms[i], first, rest);
+        place->source = tsr_checkpoint_find(checkpoint, whole);
         if (place->source == NULL || place->source->encoding == TSR_ENCODING_COUNT) {
-            TSR_TRY(look_up_packed(place, checkpoint, config, names[i]));
+            TSR_TRY(look_up_packed(place, checkpoint, config, whole));
+        }
+        if (place->source != NULL) {
+            break;
         }
     }
     return TSR_OK;
@@ -352,6 +366,46 @@ static tsr_status check_vector(const form *f, const tsr_stored_tensor *t, const 
     return TSR_OK;
 }
 
+float tsr_weight_place_factor(const tsr_weight_place *place)
+{
+    float factor;
+
+    if (place->factors == NULL) {
+        return 1;
+    }
+    memcpy(&factor,
+           (const char *)place->factors->data +
+               (place->factors->shape[0] > 1 ? (size_t)place->matrix * sizeof(factor) : 0),
+           sizeof(factor));
+    return factor;
+}
+
+/* A GGUF's NVFP4 tensor NAME.weight may have its factors beside it, as NAME.scale. */
+static tsr_status find_factors(form *f, const tsr_checkpoint *checkpoint, const char *name)
+{
+    const int stem = (int)(strlen(name) - strlen(".weight"));
+    char beside[NAME_BYTES];
+    const tsr_stored_tensor *t;
+
+    if (f->place.source->encoding != TSR_ENCODING_NVFP4 || stem <= 0) {
+        return TSR_OK;
+    }
+    (void)snprintf(beside, sizeof(beside), "%.*s.scale", stem, name);
+    t = tsr_checkpoint_find(checkpoint, beside);
+    if (t == NULL) {
+        return TSR_OK;
+    }
+    if (t->encoding != TSR_ENCODING_F32 || t->n_dims != 1 ||
+        (t->shape[0] != 1 && t->shape[0] != f->n_stack)) {
+        return tsr_fail(TSR_ERR_FORMAT, "%s must be one number of f32 for each matrix of %s",
+                        beside, name);
+    }
+    f->place.factors = t;
+    return isfinite(tsr_weight_place_factor(&f->place))
+               ? TSR_OK
+               : tsr_fail(TSR_ERR_FORMAT, "%s has something else than numbers", beside);
+}
+
 tsr_status tsr_weight_place_find(tsr_weight_place *place, const tsr_checkpoint *checkpoint,
                                  const tsr_config *config, tsr_shard_role role, int layer,
                                  int64_t number, bool bias, char *name)
@@ -374,6 +428,7 @@ tsr_status tsr_weight_place_find(tsr_weight_place *place, const tsr_checkpoint *
     } else {
         TSR_TRY(tsr_weight_place_is_vector(role) ? check_vector(&f, place->source, name)
                                                  : check_matrix(&f, place->source, name, bias));
+        TSR_TRY(find_factors(&f, checkpoint, name));
     }
     *place = f.place;
     return TSR_OK;
@@ -389,14 +444,35 @@ static bool ends_with(const tsr_stored_tensor *t, const char *ending)
 bool tsr_weight_place_is_ignored(const tsr_stored_tensor *t, const tsr_config *config)
 {
     static const char *const endings[] = {
-        ".rotary_emb.inv_freq", ".attn.masked_bias",        ".attention.masked_bias",
-        "rope_freqs.weight",    "rope_factors_long.weight", "rope_factors_short.weight",
+        ".rotary_emb.inv_freq",
+        ".attn.masked_bias",
+        ".attention.masked_bias",
+        "rope_freqs.weight",
+        "rope_factors_long.weight",
+        "rope_factors_short.weight",
+        ".input_scale", // of activations, which stay as they are
+        ".k_scale",
+        ".v_scale", // of a cache in 8 bits: ours has its own
+    };
+    static const char *const beginnings[] = {
+        // What looks at images.
+        "vision_tower.",
+        "multi_modal_projector.",
+        "model.vision_tower.",
+        "model.multi_modal_projector.",
     };
     // Old files keep the triangle of the causal mask as a bias of attention itself.
     static const char *const masks[] = {".attn.bias", ".attention.bias"};
 
     for (size_t i = 0; i < sizeof(endings) / sizeof(endings[0]); i++) {
         if (ends_with(t, endings[i])) {
+            return true;
+        }
+    }
+    for (size_t i = 0; i < sizeof(beginnings) / sizeof(beginnings[0]); i++) {
+        const size_t n = strlen(beginnings[i]);
+
+        if (t->name.n_bytes > n && memcmp(t->name.bytes, beginnings[i], n) == 0) {
             return true;
         }
     }

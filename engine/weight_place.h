@@ -25,8 +25,10 @@ enum {
 typedef struct tsr_weight_place {
     const tsr_stored_tensor *source; /* of a packed weight, its codes */
     bool is_packed;
-    tsr_packed packed; /* then lines are its rows, or its columns */
-    int64_t matrix;    /* which of a stack */
+    tsr_packed packed;                /* then lines are its rows, or its columns */
+    const tsr_stored_tensor *factors; /* f32, one for all or for each of a stack: elements are
+                                         multiplied by it; NULL: by none */
+    int64_t matrix;                   /* which of a stack */
     int64_t base;
     int64_t run;
     int64_t pitch;
@@ -54,6 +56,9 @@ TSR_MUST_CHECK tsr_status tsr_weight_place_find(tsr_weight_place *place,
                                                 const tsr_checkpoint *checkpoint,
                                                 const tsr_config *config, tsr_shard_role role,
                                                 int layer, int64_t number, bool bias, char *name);
+
+/* What the elements are multiplied by. */
+float tsr_weight_place_factor(const tsr_weight_place *place);
 
 static inline int64_t tsr_weight_place_line(const tsr_weight_place *place, int64_t row)
 {

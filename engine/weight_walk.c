@@ -38,6 +38,8 @@ static const slot slots[] = {
     WHOLE(EMBED, ONE_LINEAR, embed),
     WHOLE(POSITIONS, ONE_LINEAR, positions),
     WHOLE(EMBED_NORM, ONE_NORM, embed_norm),
+    WHOLE(EMBED_UP, ONE_LINEAR, embed_up),
+    WHOLE(HEAD_DOWN, ONE_LINEAR, head_down),
     WHOLE(HEAD, ONE_LINEAR, head), // tied: the embedding
     WHOLE(FINAL_NORM, ONE_NORM, final_norm),
     LAYER(ATTN_NORM, ONE_NORM, attn_norm),
@@ -122,6 +124,9 @@ static tsr_status locate(tsr_weight_walk *w, tsr_weight_place *place, tsr_shard_
         return optional ? TSR_OK : tsr_fail(TSR_ERR_FORMAT, "the model lacks the tensor %s", name);
     }
     w->used[place->source - tsr_checkpoint_at(w->checkpoint, 0)] = true;
+    if (place->factors != NULL) {
+        w->used[place->factors - tsr_checkpoint_at(w->checkpoint, 0)] = true;
+    }
     for (int i = 0; i < place->packed.n_tensors; i++) {
         w->used[place->packed.tensors[i] - tsr_checkpoint_at(w->checkpoint, 0)] = true;
     }
@@ -320,12 +325,26 @@ static tsr_status take_heads(tsr_weight_walk *w, tsr_tensor *out, tsr_shard_role
     return TSR_OK;
 }
 
+/* The weight of a norm that only normalises. */
+static void make_ones(tsr_weight_walk *w, tsr_norm *out, int64_t n)
+{
+    float *values = make_vector(w, &out->weight, n);
+
+    for (int64_t i = 0; i < n && values != NULL; i++) {
+        values[i] = 1;
+    }
+}
+
 static tsr_status take_norm(tsr_weight_walk *w, tsr_norm *out, tsr_shard_role role, int layer)
 {
     const bool a_head = role == TSR_ROLE_Q_HEADS_NORM || role == TSR_ROLE_K_HEADS_NORM;
     const tsr_range part = vector_part(w, role);
     tsr_weight_place place;
 
+    if ((w->config->plain_norms & TSR_ROLE_BIT(role)) != 0) {
+        make_ones(w, out, part.count);
+        return TSR_OK;
+    }
     TSR_TRY(locate(w, &place, role, layer, 0, false, false));
     TSR_TRY(place.is_a_head ? take_heads(w, &out->weight, role, layer, part)
                             : take_vector(w, &out->weight, &place, part, w->config->norm_plus_one));

@@ -63,10 +63,12 @@ typedef struct tsr_layer_weights {
 } tsr_layer_weights;
 
 typedef struct tsr_weights {
-    tsr_linear embed;          /* [own vocabulary, dim] */
+    tsr_linear embed;          /* [own vocabulary, embed_dim] */
     tsr_linear positions;      /* [own positions, dim] */
     tsr_norm embed_norm;       /* [1, dim] */
-    tsr_linear head;           /* [own vocabulary, dim]; the embedding itself when tied */
+    tsr_linear embed_up;       /* [dim, embed_dim] */
+    tsr_linear head_down;      /* [embed_dim, dim] */
+    tsr_linear head;           /* [own vocabulary, embed_dim]; the embedding itself when tied */
     tsr_norm final_norm;       /* [1, dim] */
     tsr_layer_weights *layers; /* [n_layers], owned */
     tsr_linear *numbered;      /* owned: what the layers' arrays point to */

@@ -275,10 +275,3 @@ extern "C" tsr_status tsr_attention_merge_cuda(tsr_device *dev, tsr_tensor out,
     (void)dev, (void)out, (void)pieces, (void)n_pieces, (void)layout, (void)shape;
     return tsr_fail(TSR_ERR_UNSUPPORTED, "attention: no pieces of it on a GPU yet");
 }
-
-extern "C" tsr_status tsr_route_cuda(tsr_device *dev, tsr_tensor ids, tsr_tensor weights,
-                                     tsr_tensor logits, const tsr_routing *routing)
-{
-    (void)dev, (void)ids, (void)weights, (void)logits, (void)routing;
-    return tsr_fail(TSR_ERR_UNSUPPORTED, "route: no experts on a GPU yet");
-}

@@ -19,6 +19,7 @@ typedef tsr_status tsr_narrow_fn(tsr_device *dev, tsr_tensor x, const tsr_tensor
                                  int n_parts, tsr_tensor bias);
 typedef tsr_status tsr_add_scaled_fn(tsr_device *dev, tsr_tensor x, tsr_tensor y, float factor);
 typedef tsr_status tsr_scale_fn(tsr_device *dev, tsr_tensor x, float factor, float cap);
+typedef tsr_status tsr_clip_fn(tsr_device *dev, tsr_tensor x, float limit);
 typedef tsr_status tsr_layernorm_fn(tsr_device *dev, tsr_tensor out, tsr_tensor x,
                                     tsr_tensor weight, tsr_tensor bias, float eps);
 typedef tsr_status tsr_square_sums_fn(tsr_device *dev, tsr_tensor sums, tsr_tensor x, int head_dim);
@@ -27,6 +28,15 @@ typedef tsr_status tsr_rmsnorm_shared_fn(tsr_device *dev, tsr_tensor x, const ts
                                          float eps);
 typedef tsr_status tsr_route_fn(tsr_device *dev, tsr_tensor ids, tsr_tensor weights,
                                 tsr_tensor logits, const tsr_routing *routing);
+typedef tsr_status tsr_sort_experts_fn(tsr_device *dev, tsr_tensor start, tsr_tensor rows,
+                                       tsr_tensor weights, tsr_tensor places, tsr_tensor ids,
+                                       tsr_tensor chosen);
+typedef tsr_status tsr_matmul_experts_fn(tsr_device *dev, const tsr_expert_product *products,
+                                         int n_products, tsr_tensor x, tsr_tensor start,
+                                         int64_t most_rows, tsr_activations activations);
+typedef tsr_status tsr_add_experts_fn(tsr_device *dev, tsr_tensor sums, tsr_tensor parts,
+                                      tsr_tensor ids, tsr_tensor places, tsr_tensor weights,
+                                      tsr_tensor bias, int64_t first, int64_t n_here);
 typedef tsr_status tsr_sigmoid_fn(tsr_device *dev, tsr_tensor x);
 typedef tsr_status tsr_clear_fn(tsr_device *dev, tsr_tensor x);
 typedef tsr_status tsr_scatter_sums_fn(tsr_device *dev, tsr_tensor sums, tsr_tensor parts,
@@ -41,6 +51,12 @@ typedef tsr_status tsr_matmul_fn(tsr_device *dev, const tsr_product *products, i
                                  tsr_tensor x, tsr_activations activations);
 typedef tsr_status tsr_activate_fn(tsr_device *dev, tsr_tensor out, tsr_tensor gate, tsr_tensor up,
                                    tsr_tensor weights, tsr_activation activation);
+typedef tsr_status tsr_activate_codes_fn(tsr_device *dev, tsr_codes codes, tsr_tensor out,
+                                         tsr_tensor gate, tsr_tensor up,
+                                         tsr_activation activation);
+typedef tsr_status tsr_join_fn(tsr_device *dev, tsr_tensor x, const tsr_joining *j);
+typedef tsr_status tsr_matmul_codes_fn(tsr_device *dev, const tsr_product *products, int n_products,
+                                       tsr_codes x);
 typedef tsr_status tsr_rope_angles_fn(tsr_device *dev, tsr_tensor angles, tsr_tensor positions,
                                       tsr_tensor frequencies, float scale);
 typedef tsr_status tsr_rope_fn(tsr_device *dev, tsr_tensor x, tsr_tensor angles, int head_dim,
@@ -102,12 +118,19 @@ typedef struct tsr_backend {
     tsr_rmsnorm_fn *rmsnorm;
     tsr_matmul_fn *matmul;
     tsr_activate_fn *activate;
+    tsr_activate_codes_fn *activate_codes;
+    tsr_join_fn *join;
+    tsr_matmul_codes_fn *matmul_codes;
     tsr_add_scaled_fn *add_scaled;
     tsr_scale_fn *scale;
+    tsr_clip_fn *clip;
     tsr_layernorm_fn *layernorm;
     tsr_square_sums_fn *square_sums;
     tsr_rmsnorm_shared_fn *rmsnorm_shared;
     tsr_route_fn *route;
+    tsr_sort_experts_fn *sort_experts;
+    tsr_matmul_experts_fn *matmul_experts;
+    tsr_add_experts_fn *add_experts;
     tsr_sigmoid_fn *sigmoid;
     tsr_clear_fn *clear;
     tsr_scatter_sums_fn *scatter_sums;
@@ -139,12 +162,19 @@ tsr_add_sums_fn tsr_add_sums_cpu;
 tsr_rmsnorm_fn tsr_rmsnorm_cpu;
 tsr_matmul_fn tsr_matmul_cpu;
 tsr_activate_fn tsr_activate_cpu;
+tsr_activate_codes_fn tsr_activate_codes_cpu;
+tsr_join_fn tsr_join_cpu;
+tsr_matmul_codes_fn tsr_matmul_codes_cpu;
 tsr_add_scaled_fn tsr_add_scaled_cpu;
 tsr_scale_fn tsr_scale_cpu;
+tsr_clip_fn tsr_clip_cpu;
 tsr_layernorm_fn tsr_layernorm_cpu;
 tsr_square_sums_fn tsr_square_sums_cpu;
 tsr_rmsnorm_shared_fn tsr_rmsnorm_shared_cpu;
 tsr_route_fn tsr_route_cpu;
+tsr_sort_experts_fn tsr_sort_experts_cpu;
+tsr_matmul_experts_fn tsr_matmul_experts_cpu;
+tsr_add_experts_fn tsr_add_experts_cpu;
 tsr_sigmoid_fn tsr_sigmoid_cpu;
 tsr_clear_fn tsr_clear_cpu;
 tsr_scatter_sums_fn tsr_scatter_sums_cpu;
@@ -166,12 +196,19 @@ tsr_add_sums_fn tsr_add_sums_cuda;
 tsr_rmsnorm_fn tsr_rmsnorm_cuda;
 tsr_matmul_fn tsr_matmul_cuda;
 tsr_activate_fn tsr_activate_cuda;
+tsr_activate_codes_fn tsr_activate_codes_cuda;
+tsr_join_fn tsr_join_cuda;
+tsr_matmul_codes_fn tsr_matmul_codes_cuda;
 tsr_add_scaled_fn tsr_add_scaled_cuda;
 tsr_scale_fn tsr_scale_cuda;
+tsr_clip_fn tsr_clip_cuda;
 tsr_layernorm_fn tsr_layernorm_cuda;
 tsr_square_sums_fn tsr_square_sums_cuda;
 tsr_rmsnorm_shared_fn tsr_rmsnorm_shared_cuda;
 tsr_route_fn tsr_route_cuda;
+tsr_sort_experts_fn tsr_sort_experts_cuda;
+tsr_matmul_experts_fn tsr_matmul_experts_cuda;
+tsr_add_experts_fn tsr_add_experts_cuda;
 tsr_sigmoid_fn tsr_sigmoid_cuda;
 tsr_clear_fn tsr_clear_cuda;
 tsr_scatter_sums_fn tsr_scatter_sums_cuda;

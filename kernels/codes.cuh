@@ -8,8 +8,28 @@
 #include "kernels/tiles.cuh"
 
 enum {
+    TSR_CODES_BEHIND = 16,     // rows that kernels may read behind the last (tsr_ops_codes_bytes)
     TSR_CODES_GROUP_FLOATS = 4 // scale, scale times sum, and that of either half
 };
+
+/* tsr_codes as kernels take them: codes [n, 32 n_groups], floats [n, 4 n_groups]. */
+struct tsr_codes_rows {
+    int8_t *codes; // NULL: nowhere
+    float *floats;
+    int64_t n_groups;
+};
+
+static inline tsr_codes_rows tsr_codes_in(void *memory, int64_t n_rows, int64_t n_cols)
+{
+    const int64_t n_groups = (n_cols + TSR_TILE_COLS - 1) / TSR_TILE_COLS;
+    int8_t *codes = (int8_t *)memory;
+
+    return tsr_codes_rows{
+        codes, (float *)(codes + (n_rows + TSR_CODES_BEHIND) * n_groups * TSR_TILE_COLS), n_groups};
+}
+
+/* Rows of x into codes (matmul_cuda.cu). */
+tsr_status tsr_codes_round(tsr_device *dev, const tsr_codes_rows &to, tsr_tensor x);
 
 /* The codes [32] and floats of the group-th group of all, by a whole warp; its lane's value. */
 static __device__ __forceinline__ void tsr_codes_write(int8_t *codes, float *floats, int64_t group,

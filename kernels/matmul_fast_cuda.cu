@@ -22,9 +22,8 @@ enum {
     COLUMNS = 8 // rows of x that one instruction takes
 };
 
-/* x in scratch, rows made up to a multiple of COLUMNS with zeros. Codes: int8 [rows, 32 n_groups]
- * and floats [rows, 4 n_groups]. Halves: [rows, n_groups] of 32 high parts and 32 low ones, column
- * m + 4 i of the 32 at 8 m + i. */
+/* x in scratch. Codes: int8 [rows, 32 n_groups] and floats [rows, 4 n_groups]. Halves: [rows,
+ * n_groups] of 32 high parts and 32 low ones, column m + 4 i of the 32 at 8 m + i. */
 struct operand {
     char *codes;
     float *floats;
@@ -38,30 +37,16 @@ struct outputs {
     int64_t stride[TSR_MAX_PRODUCTS];
     const float *bias[TSR_MAX_PRODUCTS];
     const char *tiles[TSR_MAX_PRODUCTS];
-    int64_t n_rows[TSR_MAX_PRODUCTS]; // of W
-    bool is_double[TSR_MAX_PRODUCTS]; // a sum over ranks
+    int64_t tiles_apart[TSR_MAX_PRODUCTS]; // of one expert from the next, bytes
+    int64_t bias_apart[TSR_MAX_PRODUCTS];  // elements
+    int64_t n_rows[TSR_MAX_PRODUCTS];      // of W
+    bool is_double[TSR_MAX_PRODUCTS];      // a sum over ranks
     unsigned first[TSR_MAX_PRODUCTS + 1];
     int n;
 };
 
 /* ---- x
  * ------------------------------------------------------------------------------------------- */
-
-/* A warp a group, a lane a column. */
-static __global__ void __launch_bounds__(THREADS)
-    round_x(operand to, tsr_rows<const float> x, int64_t n_rows, int64_t n_cols)
-{
-    const int64_t row = blockIdx.x;
-    const int64_t group = (int64_t)blockIdx.y * WARPS + threadIdx.x / TSR_WARP;
-    const int lane = (int)threadIdx.x % TSR_WARP;
-    const int64_t c = group * TSR_TILE_COLS + lane;
-
-    if (group < to.n_groups) { // the same for a whole warp
-        const float value = row < n_rows && c < n_cols ? x[row][c] : 0.0F;
-
-        tsr_codes_write((int8_t *)to.codes, to.floats, row * to.n_groups + group, value);
-    }
-}
 
 template <class T> static __device__ __forceinline__ T half_of(float x);
 template <> __device__ __forceinline__ __half half_of(float x)
@@ -75,13 +60,13 @@ template <> __device__ __forceinline__ __nv_bfloat16 half_of(float x)
 
 template <class T>
 static __global__ void __launch_bounds__(THREADS)
-    split_x(operand to, tsr_rows<const float> x, int64_t n_rows, int64_t n_cols)
+    split_x(operand to, tsr_rows<const float> x, int64_t n_cols)
 {
     const int64_t row = blockIdx.x;
     const int64_t c = (int64_t)blockIdx.y * THREADS + threadIdx.x;
 
     if (c < to.n_groups * TSR_TILE_COLS) {
-        const float value = row < n_rows && c < n_cols ? x[row][c] : 0.0F;
+        const float value = c < n_cols ? x[row][c] : 0.0F;
         const T high = half_of<T>(value);
         const int in_group = (int)(c % TSR_TILE_COLS);
         T *group = (T *)to.codes + (row * to.n_groups + c / TSR_TILE_COLS) * 2 * TSR_TILE_COLS +
@@ -107,15 +92,19 @@ static __device__ __forceinline__ int product_of(const outputs &out)
     return p;
 }
 
-static __device__ __forceinline__ void write(const outputs &out, int p, int64_t m, int64_t x_row,
-                                             int64_t n_x_rows, float sum)
+/* Row i of a slice of MOST. */
+template <int MOST>
+static __device__ __forceinline__ void write(const outputs &out, int p, int64_t m, int i,
+                                             const tsr_slices &slices, float sum)
 {
-    if (m < out.n_rows[p] && x_row < n_x_rows) {
+    if (m < out.n_rows[p] && i < slices.count(MOST)) {
+        const int64_t at = (slices.first(MOST) + i) * out.stride[p] + m;
+
         if (out.is_double[p]) {
-            ((double *)out.data[p])[x_row * out.stride[p] + m] = (double)sum;
+            ((double *)out.data[p])[at] = (double)sum;
         } else {
-            ((float *)out.data[p])[x_row * out.stride[p] + m] =
-                out.bias[p] != NULL ? sum + out.bias[p][m] : sum;
+            ((float *)out.data[p])[at] =
+                out.bias[p] != NULL ? sum + out.bias[p][blockIdx.y * out.bias_apart[p] + m] : sum;
         }
     }
 }
@@ -198,7 +187,7 @@ template <tsr_format F> struct piece {
     }
 };
 
-/* sums[column block][row of four][0, 1] += one tile with COLUMNS rows of x. */
+/* sums[column block][row of four][0, 1] += one tile with COLUMNS rows of x, from its group t on. */
 template <tsr_format F, int N>
 static __device__ __forceinline__ void add_tile(float (*sums)[4][2], const piece<F> &w,
                                                 const operand &x, int64_t t)
@@ -255,20 +244,32 @@ static __device__ __forceinline__ void add_tile(float (*sums)[4][2], const piece
     }
 }
 
+/* Blocks that must find room on a multiprocessor: two, where the registers allow it. */
+template <tsr_format F, int N> struct together {
+    static constexpr bool IS_WIDE = piece<F>::IS_BYTES || (F == TSR_FORMAT_Q4_WIDE && N == 2);
+    static constexpr int BLOCKS = IS_WIDE ? 1 : 2;
+};
+
 /* A block takes two panels with N times COLUMNS rows of x. */
 template <tsr_format F, int N>
-static __global__ void __launch_bounds__(THREADS)
-    multiply_codes(outputs out, operand x, int64_t n_x_rows)
+static __global__ void __launch_bounds__(THREADS, together<F, N>::BLOCKS)
+    multiply_codes(outputs out, operand x, tsr_slices slices)
 {
-    constexpr int AT_ONCE = 4; // tiles under way
+    constexpr int AT_ONCE = 4;                                      // tiles under way
+    const int64_t skipped = slices.first(N * COLUMNS) * x.n_groups; // groups of x
     const int lane = (int)threadIdx.x % TSR_WARP;
     const int p = product_of(out);
     const int64_t first_panel = (int64_t)(blockIdx.x - out.first[p]) * 2;
     const int64_t n_panels = (out.n_rows[p] + TSR_PANEL_ROWS - 1) / TSR_PANEL_ROWS;
     const int64_t panel =
         first_panel + lane / 16 < n_panels ? first_panel + lane / 16 : first_panel;
-    const char *tiles = out.tiles[p] + panel * x.n_groups * tsr_tile_bytes(F);
+    const char *tiles =
+        out.tiles[p] + blockIdx.y * out.tiles_apart[p] + panel * x.n_groups * tsr_tile_bytes(F);
     float sums[N][4][2] = {};
+
+    if (slices.count(N * COLUMNS) == 0) {
+        return; // the whole block
+    }
 
     for (int64_t t = threadIdx.x / TSR_WARP * AT_ONCE; t < x.n_groups; t += WARPS * AT_ONCE) {
         piece<F> pieces[AT_ONCE];
@@ -282,14 +283,14 @@ static __global__ void __launch_bounds__(THREADS)
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
             if (t + i < x.n_groups) { // the same for a whole warp
-                add_tile<F, N>(sums, pieces[i], x, t + i);
+                add_tile<F, N>(sums, pieces[i], x, skipped + t + i);
             }
         }
     }
     add_warps<N * 8>(&sums[0][0][0], [&](int l, int i, float sum) {
         const int64_t m = (first_panel + l / 16) * TSR_PANEL_ROWS + l / 4 % 4 * 4 + i / 2 % 4;
 
-        write(out, p, m, i / 8 * COLUMNS + l % 4 * 2 + i % 2, n_x_rows, sum);
+        write<N * COLUMNS>(out, p, m, i / 8 * COLUMNS + l % 4 * 2 + i % 2, slices, sum);
     });
 }
 
@@ -329,18 +330,24 @@ static __device__ __forceinline__ void load_column(uint32_t pairs[4], const char
 /* A block takes four panels with N times COLUMNS rows of x. */
 template <tsr_format F, int N>
 static __global__ void __launch_bounds__(THREADS)
-    multiply_halves(outputs out, operand x, int64_t n_x_rows)
+    multiply_halves(outputs out, operand x, tsr_slices slices)
 {
     typedef typename halves<F>::type T;
     constexpr int PANELS = 4;
+    const int64_t skipped = slices.first(N * COLUMNS) * x.n_groups; // groups of x
     const int lane = (int)threadIdx.x % TSR_WARP;
     const int half = lane / 4 % 2;
     const int p = product_of(out);
     const int64_t first_panel = (int64_t)(blockIdx.x - out.first[p]) * PANELS;
     const int64_t n_panels = (out.n_rows[p] + TSR_PANEL_ROWS - 1) / TSR_PANEL_ROWS;
     const int64_t panel = first_panel + lane / 8 < n_panels ? first_panel + lane / 8 : first_panel;
-    const char *tiles = out.tiles[p] + panel * x.n_groups * tsr_tile_bytes(F);
+    const char *tiles =
+        out.tiles[p] + blockIdx.y * out.tiles_apart[p] + panel * x.n_groups * tsr_tile_bytes(F);
     float sums[N][4][4] = {}; // of rows 2 j and 2 j + 1 of the eight
+
+    if (slices.count(N * COLUMNS) == 0) {
+        return; // the whole block
+    }
 
     for (int64_t t = threadIdx.x / TSR_WARP; t < x.n_groups; t += WARPS) {
         const char *tile = tiles + t * tsr_tile_bytes(F);
@@ -353,8 +360,9 @@ static __global__ void __launch_bounds__(THREADS)
         }
 #pragma unroll
         for (int n = 0; n < N; n++) {
-            const uint4 *from =
-                (const uint4 *)x.codes + ((n * COLUMNS + lane / 4) * x.n_groups + t) * 8 + lane % 4;
+            const uint4 *from = (const uint4 *)x.codes +
+                                ((n * COLUMNS + lane / 4) * x.n_groups + skipped + t) * 8 +
+                                lane % 4;
             const uint4 parts[2] = {__ldg(from), __ldg(from + 4)}; // high, low
 
 #pragma unroll
@@ -399,7 +407,7 @@ static __global__ void __launch_bounds__(THREADS)
         const int64_t m =
             (first_panel + l / 8) * TSR_PANEL_ROWS + l / 4 % 2 * 8 + i / 4 % 4 * 2 + i % 4 / 2;
 
-        write(out, p, m, i / 16 * COLUMNS + l % 4 * 2 + i % 2, n_x_rows, sum);
+        write<N * COLUMNS>(out, p, m, i / 16 * COLUMNS + l % 4 * 2 + i % 2, slices, sum);
     });
 }
 
@@ -418,39 +426,47 @@ static int64_t groups_of(int64_t n_cols)
     return (n_cols + TSR_TILE_COLS - 1) / TSR_TILE_COLS;
 }
 
-/* Both kinds of x take as much: 128 bytes a group and row are enough for either. */
-size_t tsr_matmul_fast_scratch(int64_t n_cols)
+/* Both kinds of x take as much: 128 bytes a group and row are enough for either. A slice that is
+ * not full reads what lies behind its rows; nothing comes of it, for the columns of an instruction
+ * do not mix. */
+size_t tsr_matmul_fast_scratch(int64_t n_rows, int64_t n_cols)
 {
-    return (size_t)TSR_MATMUL_FAST_ROWS * (size_t)groups_of(n_cols) * 4 * TSR_TILE_COLS;
+    return (size_t)(n_rows + TSR_CODES_BEHIND) * (size_t)groups_of(n_cols) * 4 * TSR_TILE_COLS;
 }
 
 template <tsr_format F, int N>
 static void launch(cudaStream_t queue, unsigned n_blocks, const outputs &out, const operand &x,
-                   int64_t n_x_rows)
+                   const tsr_slices &slices)
 {
+    const dim3 grid = slices.grid(n_blocks, N * COLUMNS);
+
     if constexpr (F >= TSR_FORMAT_Q4) {
-        multiply_codes<F, N><<<n_blocks, THREADS, 0, queue>>>(out, x, n_x_rows);
+        multiply_codes<F, N><<<grid, THREADS, 0, queue>>>(out, x, slices);
     } else if constexpr (F != TSR_FORMAT_F32) {
-        multiply_halves<F, N><<<n_blocks, THREADS, 0, queue>>>(out, x, n_x_rows);
+        multiply_halves<F, N><<<grid, THREADS, 0, queue>>>(out, x, slices);
     }
 }
 
 /* All products of one format that are among them, in one launch. */
-static tsr_status multiply_format(tsr_device *dev, tsr_format format, const tsr_product *products,
-                                  int n_products, const operand &x, int64_t n_x_rows)
+static tsr_status multiply_format(tsr_device *dev, tsr_format format,
+                                  const tsr_expert_product *products, int n_products,
+                                  const operand &x, const tsr_slices &slices)
 {
     const int64_t panels_a_block = tsr_weight_is_quantised(format) ? 2 : 4;
     const cudaStream_t queue = tsr_cuda_queue(dev);
     outputs out = {};
 
     for (int i = 0; i < n_products; i++) {
-        const tsr_weight *w = products[i].weight;
+        const tsr_expert_weights *from = products[i].weights;
+        const tsr_weight *w = &from->first;
 
         if (w->format == format && w->n_rows > 0) {
             out.data[out.n] = products[i].out.data;
             out.stride[out.n] = products[i].out.stride;
-            out.bias[out.n] = (const float *)products[i].bias.data;
+            out.bias[out.n] = (const float *)from->bias.data;
+            out.bias_apart[out.n] = from->bias.stride;
             out.tiles[out.n] = (const char *)w->tiles;
+            out.tiles_apart[out.n] = from->apart_bytes;
             out.n_rows[out.n] = w->n_rows;
             out.is_double[out.n] = w->grain_cols > 0;
             out.first[out.n + 1] =
@@ -461,13 +477,13 @@ static tsr_status multiply_format(tsr_device *dev, tsr_format format, const tsr_
     if (out.n == 0) {
         return TSR_OK;
     }
-#define FEW(f)                                                       \
-    do {                                                             \
-        if (n_x_rows <= COLUMNS) {                                   \
-            launch<f, 1>(queue, out.first[out.n], out, x, n_x_rows); \
-        } else {                                                     \
-            launch<f, 2>(queue, out.first[out.n], out, x, n_x_rows); \
-        }                                                            \
+#define FEW(f)                                                     \
+    do {                                                           \
+        if (slices.most_rows <= COLUMNS) {                         \
+            launch<f, 1>(queue, out.first[out.n], out, x, slices); \
+        } else {                                                   \
+            launch<f, 2>(queue, out.first[out.n], out, x, slices); \
+        }                                                          \
     } while (0)
     TSR_FOR_FORMAT(format, FEW);
 #undef FEW
@@ -492,45 +508,46 @@ static kind kind_of(tsr_format format)
 
 static tsr_status prepare(tsr_device *dev, const operand &to, kind what, tsr_tensor x)
 {
-    const unsigned n_rows = tsr_blocks(x.n_rows, COLUMNS) * COLUMNS;
     const cudaStream_t queue = tsr_cuda_queue(dev);
     const tsr_rows<const float> rows = tsr_rows_of<const float>(x);
-    const dim3 grid(n_rows, tsr_blocks(to.n_groups, WARPS));
+    const dim3 grid((unsigned)x.n_rows, tsr_blocks(to.n_groups, WARPS));
 
     static_assert((int)WARPS * (int)TSR_TILE_COLS == (int)THREADS, "a thread a column");
     if (to.n_groups == 0) {
         return TSR_OK;
     }
     if (what == CODES) {
-        round_x<<<grid, THREADS, 0, queue>>>(to, rows, x.n_rows, x.n_cols);
-    } else if (what == BF16_HALVES) {
-        split_x<__nv_bfloat16><<<grid, THREADS, 0, queue>>>(to, rows, x.n_rows, x.n_cols);
+        const tsr_codes_rows codes = {(int8_t *)to.codes, to.floats, to.n_groups};
+
+        return tsr_codes_round(dev, codes, x);
+    }
+    if (what == BF16_HALVES) {
+        split_x<__nv_bfloat16><<<grid, THREADS, 0, queue>>>(to, rows, x.n_cols);
     } else {
-        split_x<__half><<<grid, THREADS, 0, queue>>>(to, rows, x.n_rows, x.n_cols);
+        split_x<__half><<<grid, THREADS, 0, queue>>>(to, rows, x.n_cols);
     }
     TSR_CUDA_LAUNCHED();
     return TSR_OK;
 }
 
-tsr_status tsr_matmul_fast(tsr_device *dev, const tsr_product *products, int n_products,
-                           tsr_tensor x, tsr_activations activations)
+tsr_status tsr_matmul_fast(tsr_device *dev, const tsr_expert_product *products, int n_products,
+                           tsr_tensor x, const tsr_codes_rows *codes, const tsr_slices &slices)
 {
-    operand to;
+    const size_t needed = tsr_matmul_fast_scratch(x.n_rows, x.n_cols);
+    const tsr_codes_rows in =
+        codes != NULL ? *codes : tsr_codes_in(dev->scratch, x.n_rows, x.n_cols);
+    const operand to = {(char *)in.codes, in.floats, in.n_groups};
 
-    (void)activations;
-    if (tsr_matmul_fast_scratch(x.n_cols) > dev->scratch_bytes) {
+    if (codes == NULL && needed > dev->scratch_bytes) {
         return tsr_fail(TSR_ERR_ARG, "matmul: %zu bytes of scratch are needed, %zu are reserved",
-                        tsr_matmul_fast_scratch(x.n_cols), dev->scratch_bytes);
+                        needed, dev->scratch_bytes);
     }
-    to.codes = (char *)dev->scratch;
-    to.n_groups = groups_of(x.n_cols);
-    to.floats = (float *)(to.codes + TSR_MATMUL_FAST_ROWS * to.n_groups * TSR_TILE_COLS);
     for (int k = 0; k < N_KINDS; k++) {
-        bool is_ready = false;
+        bool is_ready = codes != NULL;
         unsigned done = 0; // a bit a format
 
         for (int i = 0; i < n_products; i++) {
-            const tsr_format format = products[i].weight->format;
+            const tsr_format format = products[i].weights->first.format;
 
             if (kind_of(format) != (kind)k || (done >> format & 1) != 0) {
                 continue;
@@ -540,7 +557,7 @@ tsr_status tsr_matmul_fast(tsr_device *dev, const tsr_product *products, int n_p
                 is_ready = true;
             }
             done |= 1U << format;
-            TSR_TRY(multiply_format(dev, format, products, n_products, to, x.n_rows));
+            TSR_TRY(multiply_format(dev, format, products, n_products, to, slices));
         }
     }
     return TSR_OK;

@@ -7,11 +7,6 @@
 
 #include "kernels/backend.h"
 
-enum {
-    /* Below, unpacking the weights costs more than reading them anew for every 16 rows. */
-    TSR_MATMUL_LARGE_ROWS = 64
-};
-
 /* Can it take this weight over these activations? */
 bool tsr_matmul_large_can(tsr_format format, tsr_activations activations);
 

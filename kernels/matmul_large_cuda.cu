@@ -141,7 +141,7 @@ size_t tsr_matmul_large_scratch(int64_t n_rows, int64_t n_cols)
     const size_t a_panel = TSR_PANEL_ROWS * (size_t)padded(n_cols) * sizeof(__half);
     const size_t n_panels = n_cols > 0 && a_panel < WEIGHT_BYTES ? WEIGHT_BYTES / a_panel : 1;
 
-    if (n_rows <= TSR_MATMUL_LARGE_ROWS) {
+    if (n_rows <= TSR_FEW_ROWS) {
         return 0; // it is never called
     }
     return fixed_bytes(n_rows, n_cols) + n_panels * panel_bytes(n_rows, n_cols) + 2 * ALIGN;

@@ -1,6 +1,7 @@
 /* Norms, activations, and what else goes element by element along rows. */
-#include "kernels/cuda.cuh"
+#include "kernels/codes.cuh"
 #include "kernels/grain.h"
+#include "kernels/sums.cuh"
 
 enum {
     NORM_THREADS = 512,
@@ -10,30 +11,13 @@ enum {
 /* ---- norms
  * --------------------------------------------------------------------------------------- */
 
-/* The sum over c of f(row[c]) as the CPU takes it, in sixteen lanes; by the first warp of a block.
- */
-template <typename F>
-static __device__ __forceinline__ float lane_sum(const float *row, int64_t n, F add)
-{
-    float sum = 0.0F;
-
-#pragma unroll 8
-    for (int64_t c = threadIdx.x % TSR_SUM_LANES; c < n; c += TSR_SUM_LANES) {
-        sum = add(row[c], sum);
-    }
-    return tsr_sum_of_lanes(sum);
-}
-
 /* A block a row, which is held in shared memory when there is room. */
-template <bool IS_LAYERNORM>
 static __global__ void __launch_bounds__(NORM_THREADS)
     norm_rows(tsr_rows<float> out, tsr_rows<const float> x, tsr_rows<const float> weights,
-              tsr_rows<const float> biases, int64_t n_weights, int64_t n_cols, float eps,
-              bool is_staged)
+              tsr_rows<const float> biases, int64_t n_weights, int64_t n_cols, bool is_layernorm,
+              float eps, bool is_staged)
 {
     extern __shared__ float staged[];
-    __shared__ float mean;
-    __shared__ float total;
     const float *from = x[blockIdx.x];
     const float *weight = weights[blockIdx.x % n_weights];
     const float *bias = biases.data != NULL ? biases[blockIdx.x % n_weights] : NULL;
@@ -42,37 +26,16 @@ static __global__ void __launch_bounds__(NORM_THREADS)
     for (int64_t c = threadIdx.x; is_staged && c < n_cols; c += NORM_THREADS) {
         staged[c] = from[c];
     }
-    __syncthreads();
-    if (threadIdx.x < TSR_WARP) {
-        const float *row = is_staged ? staged : from;
-        float m = 0.0F;
-
-        if (IS_LAYERNORM) {
-            m = lane_sum(row, n_cols, [](float v, float sum) { return sum + v; }) / (float)n_cols;
-        }
-        const float sum =
-            lane_sum(row, n_cols, [m](float v, float acc) { return fmaf(v - m, v - m, acc); });
-
-        if (threadIdx.x == 0) {
-            mean = m;
-            total = sum;
-        }
-    }
-    __syncthreads();
-    const float scale = 1.0F / sqrtf(total / (float)n_cols + eps);
+    const tsr_norm_of_row norm = tsr_norm_of(is_staged ? staged : from, n_cols, is_layernorm, eps);
 
     // Nobody reads another's columns any more, so out may be x.
     for (int64_t c = threadIdx.x; c < n_cols; c += NORM_THREADS) {
-        const float v = is_staged ? staged[c] : from[c];
-        const float normed = (IS_LAYERNORM ? v - mean : v) * scale;
-
-        to[c] = bias != NULL ? fmaf(normed, weight[c], bias[c]) : normed * weight[c];
+        to[c] = norm.apply(is_staged ? staged[c] : from[c], weight, bias, c);
     }
 }
 
-template <bool IS_LAYERNORM>
 static tsr_status launch_norm(tsr_device *dev, tsr_tensor out, tsr_tensor x, tsr_tensor weight,
-                              tsr_tensor bias, float eps)
+                              tsr_tensor bias, bool is_layernorm, float eps)
 {
     const size_t n_bytes = (size_t)x.n_cols * sizeof(float);
     const bool is_staged = n_bytes <= MOST_STAGED;
@@ -80,10 +43,9 @@ static tsr_status launch_norm(tsr_device *dev, tsr_tensor out, tsr_tensor x, tsr
     if (x.n_cols == 0) {
         return TSR_OK;
     }
-    norm_rows<IS_LAYERNORM>
-        <<<(unsigned)x.n_rows, NORM_THREADS, is_staged ? n_bytes : 0, tsr_cuda_queue(dev)>>>(
-            tsr_rows_of<float>(out), tsr_rows_of<const float>(x), tsr_rows_of<const float>(weight),
-            tsr_rows_of<const float>(bias), weight.n_rows, x.n_cols, eps, is_staged);
+    norm_rows<<<(unsigned)x.n_rows, NORM_THREADS, is_staged ? n_bytes : 0, tsr_cuda_queue(dev)>>>(
+        tsr_rows_of<float>(out), tsr_rows_of<const float>(x), tsr_rows_of<const float>(weight),
+        tsr_rows_of<const float>(bias), weight.n_rows, x.n_cols, is_layernorm, eps, is_staged);
     TSR_CUDA_LAUNCHED();
     return TSR_OK;
 }
@@ -93,13 +55,109 @@ extern "C" tsr_status tsr_rmsnorm_cuda(tsr_device *dev, tsr_tensor out, tsr_tens
 {
     const tsr_tensor none = {};
 
-    return launch_norm<false>(dev, out, x, weight, none, eps);
+    return launch_norm(dev, out, x, weight, none, false, eps);
 }
 
 extern "C" tsr_status tsr_layernorm_cuda(tsr_device *dev, tsr_tensor out, tsr_tensor x,
                                          tsr_tensor weight, tsr_tensor bias, float eps)
 {
-    return launch_norm<true>(dev, out, x, weight, bias, eps);
+    return launch_norm(dev, out, x, weight, bias, true, eps);
+}
+
+/* What tsr_joining says, as the kernel takes it; the vectors may be NULL. */
+struct joining {
+    tsr_sum_parts parts;
+    const float *bias, *post_weight, *post_bias, *next_weight, *next_bias;
+    float scale, eps;
+    bool is_layernorm;
+    tsr_rows<float> out; // data NULL: not wanted
+    tsr_codes_rows codes;
+};
+
+/* A block a row, held in shared memory; a thread has the same columns from the first sum to the
+ * last norm. */
+static __global__ void __launch_bounds__(NORM_THREADS)
+    join_rows(tsr_rows<float> xs, joining j, int64_t n_cols)
+{
+    extern __shared__ float staged[];
+    const int64_t row = blockIdx.x;
+    float *x = xs[row];
+    tsr_norm_of_row norm = {};
+
+    for (int64_t c = threadIdx.x; c < n_cols; c += NORM_THREADS) {
+        float v = x[c];
+
+        if (j.parts.n > 0) {
+            float sum = (float)j.parts.total(row, c);
+
+            sum = j.bias != NULL ? sum + j.bias[c] : sum;
+            if (j.post_weight != NULL) {
+                v = sum;
+            } else {
+                v += j.scale * sum;
+                x[c] = v;
+            }
+        }
+        staged[c] = v;
+    }
+    if (j.parts.n > 0 && j.post_weight != NULL) {
+        norm = tsr_norm_of(staged, n_cols, j.is_layernorm, j.eps);
+        for (int64_t c = threadIdx.x; c < n_cols; c += NORM_THREADS) {
+            const float v = x[c] + j.scale * norm.apply(staged[c], j.post_weight, j.post_bias, c);
+
+            x[c] = v;
+            staged[c] = v;
+        }
+    }
+    if (j.out.data == NULL) {
+        return; // the whole block
+    }
+    if (j.next_weight != NULL) {
+        norm = tsr_norm_of(staged, n_cols, j.is_layernorm, j.eps);
+    }
+    // Whole warps, whose lanes are the columns of a group.
+    for (int64_t c = threadIdx.x; c - threadIdx.x % TSR_WARP < n_cols; c += NORM_THREADS) {
+        float v = 0.0F;
+
+        if (c < n_cols) {
+            v = j.next_weight != NULL ? norm.apply(staged[c], j.next_weight, j.next_bias, c)
+                                      : staged[c];
+            j.out[row][c] = v;
+        }
+        if (j.codes.codes != NULL) {
+            tsr_codes_write(j.codes.codes, j.codes.floats,
+                            row * j.codes.n_groups + c / TSR_TILE_COLS, v);
+        }
+    }
+}
+
+extern "C" tsr_status tsr_join_cuda(tsr_device *dev, tsr_tensor x, const tsr_joining *j)
+{
+    const size_t n_bytes = (size_t)x.n_cols * sizeof(float);
+    const tsr_codes_rows codes = tsr_codes_in(j->codes.data, x.n_rows, x.n_cols);
+    joining all = {};
+
+    if (n_bytes > MOST_STAGED) {
+        TSR_TRY(tsr_join_cpu(dev, x, j));
+        return j->codes.data != NULL ? tsr_codes_round(dev, codes, j->out) : TSR_OK;
+    }
+    all.parts = tsr_sum_parts_of(j->parts, j->n_parts);
+    all.bias = (const float *)j->bias.data;
+    all.post_weight = (const float *)j->post_weight.data;
+    all.post_bias = (const float *)j->post_bias.data;
+    all.next_weight = (const float *)j->next_weight.data;
+    all.next_bias = (const float *)j->next_bias.data;
+    all.scale = j->scale;
+    all.eps = j->eps;
+    all.is_layernorm = j->is_layernorm;
+    all.out = tsr_rows_of<float>(j->out);
+    if (j->codes.data != NULL) {
+        all.codes = codes;
+    }
+    join_rows<<<(unsigned)x.n_rows, NORM_THREADS, n_bytes, tsr_cuda_queue(dev)>>>(
+        tsr_rows_of<float>(x), all, x.n_cols);
+    TSR_CUDA_LAUNCHED();
+    return TSR_OK;
 }
 
 /* A warp a row: heads one after another. */
@@ -109,8 +167,8 @@ static __global__ void square_rows(tsr_rows<double> sums, tsr_rows<const float> 
     double sum = TSR_GRAIN_START;
 
     for (int64_t first = 0; first < n_cols; first += head_dim) {
-        const float squares = lane_sum(x[blockIdx.x] + first, head_dim,
-                                       [](float v, float acc) { return fmaf(v, v, acc); });
+        const float squares = tsr_lane_sum(x[blockIdx.x] + first, head_dim,
+                                           [](float v, float acc) { return fmaf(v, v, acc); });
 
         sum = fma((double)squares, TSR_GRAIN_FACTOR, sum);
     }
@@ -128,20 +186,10 @@ extern "C" tsr_status tsr_square_sums_cuda(tsr_device *dev, tsr_tensor sums, tsr
     return TSR_OK;
 }
 
-struct square_parts {
-    tsr_rows<const double> of[TSR_MAX_PARTS];
-    int n;
-};
-
-static __global__ void norm_shared_rows(tsr_rows<float> x, square_parts parts, const float *weight,
+static __global__ void norm_shared_rows(tsr_rows<float> x, tsr_sum_parts parts, const float *weight,
                                         int64_t n_cols, int64_t n_whole, float eps)
 {
-    double sum = 0.0;
-
-#pragma unroll
-    for (int p = 0; p < TSR_MAX_PARTS; p++) {
-        sum += p < parts.n ? parts.of[p][blockIdx.x][0] : 0.0;
-    }
+    const double sum = parts.total(blockIdx.x, 0);
     const float scale = 1.0F / sqrtf((float)sum / (float)n_whole + eps);
 
     TSR_EACH_COLUMN(c, n_cols)
@@ -154,17 +202,12 @@ extern "C" tsr_status tsr_rmsnorm_shared_cuda(tsr_device *dev, tsr_tensor x,
                                               const tsr_tensor *tensors, int n_parts,
                                               tsr_tensor weight, int64_t n_whole, float eps)
 {
-    square_parts parts;
-
-    parts.n = n_parts;
-    for (int p = 0; p < TSR_MAX_PARTS; p++) {
-        parts.of[p] = tsr_rows_of<const double>(tensors[p < n_parts ? p : 0]);
-    }
     if (x.n_cols == 0) {
         return TSR_OK;
     }
     norm_shared_rows<<<tsr_grid_of(x.n_rows, x.n_cols), TSR_ROW_THREADS, 0, tsr_cuda_queue(dev)>>>(
-        tsr_rows_of<float>(x), parts, (const float *)weight.data, x.n_cols, n_whole, eps);
+        tsr_rows_of<float>(x), tsr_sum_parts_of(tensors, n_parts), (const float *)weight.data,
+        x.n_cols, n_whole, eps);
     TSR_CUDA_LAUNCHED();
     return TSR_OK;
 }
@@ -214,6 +257,18 @@ static __device__ __forceinline__ float activated(float g, tsr_activation activa
     }
 }
 
+static __device__ __forceinline__ float gated(float gate, const float *up,
+                                              tsr_activation activation)
+{
+    const float v = activated(gate, activation);
+
+    if (up == NULL) {
+        return v;
+    }
+    return v * (activation == TSR_ACTIVATION_SWIGLU_CLAMPED ? fmaxf(least(*up, 7.0F), -7.0F) + 1.0F
+                                                            : *up);
+}
+
 static __global__ void activate_rows(tsr_rows<float> out, tsr_rows<const float> gate,
                                      tsr_rows<const float> up, const float *weights, int64_t n_cols,
                                      tsr_activation activation)
@@ -223,15 +278,28 @@ static __global__ void activate_rows(tsr_rows<float> out, tsr_rows<const float> 
 
     TSR_EACH_COLUMN(c, n_cols)
     {
-        float v = activated(gate[row][c], activation);
+        const float v = gated(gate[row][c], up.data != NULL ? up[row] + c : NULL, activation);
 
-        if (up.data != NULL) {
-            const float u = up[row][c];
-
-            v *= activation == TSR_ACTIVATION_SWIGLU_CLAMPED ? fmaxf(least(u, 7.0F), -7.0F) + 1.0F
-                                                             : u;
-        }
         out[row][c] = weight == 1.0F ? v : v * weight;
+    }
+}
+
+/* A warp a group, a lane a column. */
+static __global__ void activate_groups(tsr_codes_rows codes, tsr_rows<float> out,
+                                       tsr_rows<const float> gate, tsr_rows<const float> up,
+                                       int64_t n_cols, tsr_activation activation)
+{
+    const int64_t row = blockIdx.x;
+
+    TSR_EACH_COLUMN(c, codes.n_groups * TSR_TILE_COLS)
+    {
+        float v = 0.0F;
+
+        if (c < n_cols) {
+            v = gated(gate[row][c], up.data != NULL ? up[row] + c : NULL, activation);
+            out[row][c] = v;
+        }
+        tsr_codes_write(codes.codes, codes.floats, row * codes.n_groups + c / TSR_TILE_COLS, v);
     }
 }
 
@@ -242,6 +310,18 @@ extern "C" tsr_status tsr_activate_cuda(tsr_device *dev, tsr_tensor out, tsr_ten
     activate_rows<<<tsr_grid_of(out.n_rows, out.n_cols), TSR_ROW_THREADS, 0, tsr_cuda_queue(dev)>>>(
         tsr_rows_of<float>(out), tsr_rows_of<const float>(gate), tsr_rows_of<const float>(up),
         (const float *)weights.data, out.n_cols, activation);
+    TSR_CUDA_LAUNCHED();
+    return TSR_OK;
+}
+
+extern "C" tsr_status tsr_activate_codes_cuda(tsr_device *dev, tsr_codes codes, tsr_tensor out,
+                                              tsr_tensor gate, tsr_tensor up,
+                                              tsr_activation activation)
+{
+    activate_groups<<<tsr_grid_of(out.n_rows, out.n_cols), TSR_ROW_THREADS, 0,
+                      tsr_cuda_queue(dev)>>>(
+        tsr_codes_in(codes.data, out.n_rows, out.n_cols), tsr_rows_of<float>(out),
+        tsr_rows_of<const float>(gate), tsr_rows_of<const float>(up), out.n_cols, activation);
     TSR_CUDA_LAUNCHED();
     return TSR_OK;
 }
@@ -274,6 +354,16 @@ static __global__ void scale_rows(tsr_rows<float> x, int64_t n_cols, float facto
     }
 }
 
+static __global__ void clip_rows(tsr_rows<float> x, int64_t n_cols, float limit)
+{
+    TSR_EACH_COLUMN(c, n_cols)
+    {
+        const float v = x[blockIdx.x][c];
+
+        x[blockIdx.x][c] = v > limit ? limit : v < -limit ? -limit : v;
+    }
+}
+
 static __global__ void add_scaled_rows(tsr_rows<float> x, tsr_rows<const float> y, int64_t n_cols,
                                        float factor)
 {
@@ -287,6 +377,14 @@ extern "C" tsr_status tsr_scale_cuda(tsr_device *dev, tsr_tensor x, float factor
 {
     scale_rows<<<tsr_grid_of(x.n_rows, x.n_cols), TSR_ROW_THREADS, 0, tsr_cuda_queue(dev)>>>(
         tsr_rows_of<float>(x), x.n_cols, factor, cap);
+    TSR_CUDA_LAUNCHED();
+    return TSR_OK;
+}
+
+extern "C" tsr_status tsr_clip_cuda(tsr_device *dev, tsr_tensor x, float limit)
+{
+    clip_rows<<<tsr_grid_of(x.n_rows, x.n_cols), TSR_ROW_THREADS, 0, tsr_cuda_queue(dev)>>>(
+        tsr_rows_of<float>(x), x.n_cols, limit);
     TSR_CUDA_LAUNCHED();
     return TSR_OK;
 }

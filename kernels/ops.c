@@ -32,15 +32,16 @@ size_t tsr_ops_scratch_bytes(tsr_device_kind kind, int n_threads, const tsr_ops_
 
 /* ---- products -------------------------------------------------------------------------------- */
 
-static tsr_status check_product(const tsr_device *dev, const tsr_product *product, tsr_tensor x)
+tsr_status tsr_ops_check_product(const tsr_device *dev, const tsr_product *product, int64_t n_rows,
+                                 int64_t n_cols)
 {
     const tsr_weight *w = product->weight;
     const bool grained = w->grain_cols > 0;
 
     TSR_TRY(tsr_ops_check_weight(dev, "matmul", w));
-    if (w->n_cols != x.n_cols) {
+    if (w->n_cols != n_cols) {
         return tsr_fail(TSR_ERR_ARG, "matmul: the weight has %lld columns, x has %lld",
-                        (long long)w->n_cols, (long long)x.n_cols);
+                        (long long)w->n_cols, (long long)n_cols);
     }
     if (w->grain_cols < 0 || (w->grain_cols % TSR_TILE_COLS != 0 && w->grain_cols < w->n_cols)) {
         return tsr_fail(TSR_ERR_ARG,
@@ -48,7 +49,7 @@ static tsr_status check_product(const tsr_device *dev, const tsr_product *produc
                         (long long)w->grain_cols, (long long)w->n_cols, TSR_TILE_COLS);
     }
     TSR_TRY(tsr_ops_check_tensor(dev, "matmul", "out", product->out,
-                                 grained ? TSR_DTYPE_F64 : TSR_DTYPE_F32, x.n_rows, w->n_rows));
+                                 grained ? TSR_DTYPE_F64 : TSR_DTYPE_F32, n_rows, w->n_rows));
     if (product->bias.data != NULL) {
         if (grained) {
             return tsr_fail(TSR_ERR_ARG, "matmul: a bias on sums that are not whole yet");
@@ -71,7 +72,7 @@ tsr_status tsr_matmul(tsr_device *dev, const tsr_product *products, int n_produc
     }
     TSR_TRY(tsr_ops_check_tensor(dev, "matmul", "x", x, TSR_DTYPE_F32, TSR_OPS_ANY, TSR_OPS_ANY));
     for (int p = 0; p < n_products; p++) {
-        TSR_TRY(check_product(dev, &products[p], x));
+        TSR_TRY(tsr_ops_check_product(dev, &products[p], x.n_rows, x.n_cols));
     }
     if (x.n_rows == 0) {
         return TSR_OK;

@@ -40,6 +40,7 @@ typedef struct tsr_ops_limits {
     int head_dim;    /* the larger of key_dim and value_dim */
     int64_t context; /* positions a sequence */
     int n_seqs;      /* sequences a step */
+    int64_t n_expert_rows; /* rows that experts compute at once (tsr_matmul_experts) */
 } tsr_ops_limits;
 
 /* What tsr_device_reserve_scratch() must be given for ops within these limits. */
@@ -76,6 +77,9 @@ TSR_MUST_CHECK tsr_status tsr_add_scaled(tsr_device *dev, tsr_tensor x, tsr_tens
 /* x = factor * x; then, with cap > 0, x = cap * tanh(x / cap).  f32 */
 TSR_MUST_CHECK tsr_status tsr_scale(tsr_device *dev, tsr_tensor x, float factor, float cap);
 
+/* Each x below -limit becomes -limit, each above limit becomes limit; limit > 0.  f32 */
+TSR_MUST_CHECK tsr_status tsr_clip(tsr_device *dev, tsr_tensor x, float limit);
+
 /*
  * out[r, c] = x[r, c] / sqrt(mean_c(x[r, :]^2) + eps) * weight[r % p, c]     (Zhang & Sennrich,
  * arXiv 1910.07467) out f32 [n, dim], may be x;  x f32 [n, dim];  weight f32 [p, dim] Squares are
@@ -111,6 +115,44 @@ TSR_MUST_CHECK tsr_status tsr_rmsnorm_shared(tsr_device *dev, tsr_tensor x, cons
                                              int n_parts, tsr_tensor weight, int64_t n_whole,
                                              float eps);
 
+/* Rows in int8, as products over quantised weights take them (below), in tsr_ops_codes_bytes() of
+ * device memory, laid out as the device likes. */
+typedef struct tsr_codes {
+    void *data; /* NULL: absent */
+    int64_t n_rows;
+    int64_t n_cols;
+} tsr_codes;
+
+enum {
+    TSR_FEW_ROWS = 64 /* more are rounded where they are multiplied */
+};
+
+size_t tsr_ops_codes_bytes(int64_t n_rows, int64_t n_cols);
+
+/* What tsr_join does; everything but what is said to be absent is there. */
+typedef struct tsr_joining {
+    const tsr_tensor *parts; /* f64 [n, dim] each */
+    int n_parts;             /* 0: nothing is added to x; at most TSR_MAX_PARTS */
+    tsr_tensor bias;         /* f32 [1, dim] or absent */
+    tsr_tensor post_weight;  /* f32 [1, dim] or absent: the sum has no norm of its own */
+    tsr_tensor post_bias;    /* f32 [1, dim] or absent, as next_bias */
+    float scale;             /* of the sum */
+    tsr_tensor next_weight;  /* f32 [1, dim] or absent: out is x */
+    tsr_tensor next_bias;
+    bool is_layernorm; /* or they are RMS norms */
+    float eps;
+    tsr_tensor out;   /* f32 [n, dim], or absent */
+    tsr_codes codes;  /* of out; absent, or what tsr_matmul_takes_codes() allows */
+    tsr_tensor spare; /* f32 [n, dim] to work in; absent where scale is 1 and post_weight absent */
+} tsr_joining;
+
+/*
+ * x += scale * norm(tsr_narrow(parts, bias)) and then out = norm(x), as tsr_narrow, tsr_rmsnorm or
+ * tsr_layernorm, tsr_add_scaled and tsr_add_sums have it, bit for bit: on a GPU one launch.
+ *   x f32 [n, dim]
+ */
+TSR_MUST_CHECK tsr_status tsr_join(tsr_device *dev, tsr_tensor x, const tsr_joining *j);
+
 /* ---- products ----------------------------------------------------------------------------------
  */
 
@@ -141,6 +183,16 @@ enum {
 TSR_MUST_CHECK tsr_status tsr_matmul(tsr_device *dev, const tsr_product *products, int n_products,
                                      tsr_tensor x, tsr_activations activations);
 
+/* Whether they take x as codes from the op before, on this device: weights all quantised, int8
+ * activations, at most TSR_FEW_ROWS rows. */
+bool tsr_matmul_takes_codes(const tsr_device *dev, const tsr_product *products, int n_products,
+                            int64_t n_rows, tsr_activations activations);
+
+/* tsr_matmul over x that was rounded before, where the above holds. Errors: also UNSUPPORTED (a
+ * device that takes none). */
+TSR_MUST_CHECK tsr_status tsr_matmul_codes(tsr_device *dev, const tsr_product *products,
+                                           int n_products, tsr_codes x);
+
 typedef enum tsr_activation {
     TSR_ACTIVATION_SILU,      /* g / (1 + exp(-g)) */
     TSR_ACTIVATION_GELU,      /* g * Phi(g), Phi the normal distribution     (Hendrycks & Gimpel,
@@ -161,6 +213,11 @@ typedef enum tsr_activation {
 TSR_MUST_CHECK tsr_status tsr_activate(tsr_device *dev, tsr_tensor out, tsr_tensor gate,
                                        tsr_tensor up, tsr_tensor weights,
                                        tsr_activation activation);
+
+/* The same, and out in codes. Errors: also UNSUPPORTED, as tsr_matmul_codes. */
+TSR_MUST_CHECK tsr_status tsr_activate_codes(tsr_device *dev, tsr_codes codes, tsr_tensor out,
+                                             tsr_tensor gate, tsr_tensor up,
+                                             tsr_activation activation);
 
 /* ---- experts -----------------------------------------------------------------------------------
  */
@@ -188,6 +245,53 @@ typedef struct tsr_routing {
  */
 TSR_MUST_CHECK tsr_status tsr_route(tsr_device *dev, tsr_tensor ids, tsr_tensor weights,
                                     tsr_tensor logits, const tsr_routing *routing);
+
+/*
+ * The rows of all tokens, by expert, and rising within each: places [start[e], start[e + 1]) of the
+ * n n_used are those that take expert e.
+ *   start i32 [1, n_experts + 1]
+ *   rows i32 [1, n n_used], weights f32 [1, n n_used]   at each place the row, and how much it takes
+ *   places i32 [n, n_used]                              where each choice went
+ *   ids i32 [n, n_used], chosen f32 [n, n_used]         as tsr_route gives them, each id below
+ *                                                       n_experts
+ */
+TSR_MUST_CHECK tsr_status tsr_sort_experts(tsr_device *dev, tsr_tensor start, tsr_tensor rows,
+                                           tsr_tensor weights, tsr_tensor places, tsr_tensor ids,
+                                           tsr_tensor chosen);
+
+/* The same matrix of each of some experts: of one shape and format, equally far apart. */
+typedef struct tsr_expert_weights {
+    tsr_weight first; /* [m, k], of the first of them */
+    int64_t apart_bytes;
+    tsr_tensor bias; /* f32 [n_experts, m], rows as far apart; or absent */
+} tsr_expert_weights;
+
+/* One of several products with the same x. */
+typedef struct tsr_expert_product {
+    const tsr_expert_weights *weights;
+    tsr_tensor out; /* [n, m]: f32, or f64 of grained weights, which have no bias */
+} tsr_expert_product;
+
+/*
+ * As tsr_matmul, each row with the weights of its own expert: rows [start[e], start[e + 1]) of x
+ * and out belong to expert e. Other rows of out are not written.
+ *   x f32 [n, k];  start i32 [1, n_experts + 1], rising, none above n;
+ *   most_rows  no expert has more
+ */
+TSR_MUST_CHECK tsr_status tsr_matmul_experts(tsr_device *dev, const tsr_expert_product *products,
+                                             int n_products, tsr_tensor x, tsr_tensor start,
+                                             int64_t most_rows, tsr_activations activations);
+
+/*
+ * sums[r, :] += parts[places[r, k], :] + G(weights[places[r, k]] * bias[e - first, :]) for every
+ * choice k of row r whose expert e = ids[r, k] is here: first <= e < first + n_here; by rising k. G
+ * rounds to the grid of grained products.
+ *   sums f64 [n, dim];  parts f64 [n n_used, dim];  ids, places, weights as above;
+ *   bias f32 [n_here, dim] or absent
+ */
+TSR_MUST_CHECK tsr_status tsr_add_experts(tsr_device *dev, tsr_tensor sums, tsr_tensor parts,
+                                          tsr_tensor ids, tsr_tensor places, tsr_tensor weights,
+                                          tsr_tensor bias, int64_t first, int64_t n_here);
 
 /* x f32 [n, 1] becomes 1 / (1 + exp(-x)). */
 TSR_MUST_CHECK tsr_status tsr_sigmoid(tsr_device *dev, tsr_tensor x);

@@ -33,6 +33,15 @@ TSR_MUST_CHECK tsr_status tsr_ops_check_optional(const tsr_device *dev, const ch
 TSR_MUST_CHECK tsr_status tsr_ops_check_weight(const tsr_device *dev, const char *op,
                                                const tsr_weight *w);
 
+/* What tsr_matmul() asks of a product with x [n_rows, n_cols]. */
+TSR_MUST_CHECK tsr_status tsr_ops_check_product(const tsr_device *dev, const tsr_product *product,
+                                                int64_t n_rows, int64_t n_cols);
+
+/* What tsr_activate() asks of its operands. */
+TSR_MUST_CHECK tsr_status tsr_ops_check_activate(const tsr_device *dev, tsr_tensor out,
+                                                 tsr_tensor gate, tsr_tensor up, tsr_tensor weights,
+                                                 tsr_activation activation);
+
 /* What tsr_rope() asks of its operands. */
 TSR_MUST_CHECK tsr_status tsr_ops_check_rope(const tsr_device *dev, tsr_tensor x, tsr_tensor angles,
                                              int head_dim, int first, tsr_rope_pairs pairs);

@@ -75,6 +75,18 @@ tsr_status tsr_scale(tsr_device *dev, tsr_tensor x, float factor, float cap)
     return dev->backend->scale(dev, x, factor, cap);
 }
 
+tsr_status tsr_clip(tsr_device *dev, tsr_tensor x, float limit)
+{
+    TSR_TRY(tsr_ops_check_tensor(dev, "clip", "x", x, TSR_DTYPE_F32, TSR_OPS_ANY, TSR_OPS_ANY));
+    if (!(limit > 0)) {
+        return tsr_fail(TSR_ERR_ARG, "clip: a limit of %g", (double)limit);
+    }
+    if (tsr_ops_check_empty(x)) {
+        return TSR_OK;
+    }
+    return dev->backend->clip(dev, x, limit);
+}
+
 /* Rows of a norm's weight: one for all rows of x, or one for each of p rows that follow one
  * another.
  */
@@ -150,8 +162,8 @@ tsr_status tsr_rmsnorm_shared(tsr_device *dev, tsr_tensor x, const tsr_tensor *p
     return dev->backend->rmsnorm_shared(dev, x, parts, n_parts, weight, n_whole, eps);
 }
 
-tsr_status tsr_activate(tsr_device *dev, tsr_tensor out, tsr_tensor gate, tsr_tensor up,
-                        tsr_tensor weights, tsr_activation activation)
+tsr_status tsr_ops_check_activate(const tsr_device *dev, tsr_tensor out, tsr_tensor gate,
+                                  tsr_tensor up, tsr_tensor weights, tsr_activation activation)
 {
     TSR_TRY(tsr_ops_check_tensor(dev, "activate", "gate", gate, TSR_DTYPE_F32, TSR_OPS_ANY,
                                  TSR_OPS_ANY));
@@ -167,6 +179,13 @@ tsr_status tsr_activate(tsr_device *dev, tsr_tensor out, tsr_tensor gate, tsr_te
         return tsr_fail(TSR_ERR_ARG, "activate: no activation %d %s a second factor",
                         (int)activation, up.data == NULL ? "without" : "with");
     }
+    return TSR_OK;
+}
+
+tsr_status tsr_activate(tsr_device *dev, tsr_tensor out, tsr_tensor gate, tsr_tensor up,
+                        tsr_tensor weights, tsr_activation activation)
+{
+    TSR_TRY(tsr_ops_check_activate(dev, out, gate, up, weights, activation));
     if (tsr_ops_check_empty(out)) {
         return TSR_OK;
     }

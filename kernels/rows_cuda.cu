@@ -1,60 +1,32 @@
 /* Sums over ranks, rows and logits by number, and copies. */
 #include "kernels/cuda.cuh"
 #include "kernels/grain.h"
+#include "kernels/sums.cuh"
 
 /* ---- sums over ranks
  * ----------------------------------------------------------------------------- */
 
-struct parts {
-    tsr_rows<const double> of[TSR_MAX_PARTS];
-    int n;
-};
-
-static parts parts_of(const tsr_tensor *tensors, int n)
-{
-    parts p;
-
-    p.n = n;
-    for (int i = 0; i < TSR_MAX_PARTS; i++) {
-        p.of[i] = tsr_rows_of<const double>(tensors[i < n ? i : 0]);
-    }
-    return p;
-}
-
-/* Exact in any order; from zero, so that it is never a negative zero, which would tell the number
- * of ranks. */
-static __device__ __forceinline__ double total(const parts &p, int64_t row, int64_t c)
-{
-    double sum = 0.0;
-
-#pragma unroll
-    for (int i = 0; i < TSR_MAX_PARTS; i++) {
-        if (i < p.n) {
-            sum += p.of[i][row][c];
-        }
-    }
-    return sum;
-}
-
-static __global__ void narrow_rows(tsr_rows<float> x, parts p, const float *bias, int64_t n_cols)
+static __global__ void narrow_rows(tsr_rows<float> x, tsr_sum_parts p, const float *bias,
+                                   int64_t n_cols)
 {
     const int64_t row = blockIdx.x;
 
     TSR_EACH_COLUMN(c, n_cols)
     {
-        const float sum = (float)total(p, row, c);
+        const float sum = (float)p.total(row, c);
 
         x[row][c] = bias != NULL ? sum + bias[c] : sum;
     }
 }
 
-static __global__ void add_sums_rows(tsr_rows<float> x, parts p, const float *bias, int64_t n_cols)
+static __global__ void add_sums_rows(tsr_rows<float> x, tsr_sum_parts p, const float *bias,
+                                     int64_t n_cols)
 {
     const int64_t row = blockIdx.x;
 
     TSR_EACH_COLUMN(c, n_cols)
     {
-        const float sum = (float)total(p, row, c);
+        const float sum = (float)p.total(row, c);
 
         x[row][c] += bias != NULL ? sum + bias[c] : sum;
     }
@@ -64,7 +36,8 @@ extern "C" tsr_status tsr_narrow_cuda(tsr_device *dev, tsr_tensor x, const tsr_t
                                       int n_parts, tsr_tensor bias)
 {
     narrow_rows<<<tsr_grid_of(x.n_rows, x.n_cols), TSR_ROW_THREADS, 0, tsr_cuda_queue(dev)>>>(
-        tsr_rows_of<float>(x), parts_of(tensors, n_parts), (const float *)bias.data, x.n_cols);
+        tsr_rows_of<float>(x), tsr_sum_parts_of(tensors, n_parts), (const float *)bias.data,
+        x.n_cols);
     TSR_CUDA_LAUNCHED();
     return TSR_OK;
 }
@@ -73,7 +46,8 @@ extern "C" tsr_status tsr_add_sums_cuda(tsr_device *dev, tsr_tensor x, const tsr
                                         int n_parts, tsr_tensor bias)
 {
     add_sums_rows<<<tsr_grid_of(x.n_rows, x.n_cols), TSR_ROW_THREADS, 0, tsr_cuda_queue(dev)>>>(
-        tsr_rows_of<float>(x), parts_of(tensors, n_parts), (const float *)bias.data, x.n_cols);
+        tsr_rows_of<float>(x), tsr_sum_parts_of(tensors, n_parts), (const float *)bias.data,
+        x.n_cols);
     TSR_CUDA_LAUNCHED();
     return TSR_OK;
 }

@@ -28,6 +28,28 @@ tsr_status tsr_scale_cpu(tsr_device *dev, tsr_tensor x, float factor, float cap)
     return TSR_OK;
 }
 
+static void clip_rows(const void *ctx, int64_t first, int64_t end, int thread)
+{
+    const job *j = ctx;
+
+    (void)thread;
+    for (int64_t r = first; r < end; r++) {
+        float *x = tsr_rows_cpu_f32(j->x, r);
+
+        for (int64_t c = 0; c < j->x.n_cols; c++) {
+            x[c] = x[c] > j->cap ? j->cap : x[c] < -j->cap ? -j->cap : x[c];
+        }
+    }
+}
+
+tsr_status tsr_clip_cpu(tsr_device *dev, tsr_tensor x, float limit)
+{
+    const job j = {.x = x, .cap = limit};
+
+    tsr_rows_cpu_run(dev, x.n_rows, x.n_cols / 8, clip_rows, &j);
+    return TSR_OK;
+}
+
 static void add_rows(const void *ctx, int64_t first, int64_t end, int thread)
 {
     const job *j = ctx;

@@ -403,6 +403,19 @@ static size_t groups_at(tsr_format format)
     return formats[format].tile_bytes - TSR_TILE_COLS * sizeof(uint16_t);
 }
 
+void tsr_weight_multiply_panel(void *panel, int64_t n_cols, float factor)
+{
+    for (int64_t t = 0; t < (n_cols + TSR_TILE_COLS - 1) / TSR_TILE_COLS; t++) {
+        for (int h = 0; h < 2; h++) {
+            uint8_t *d = (uint8_t *)panel + t * Q8_WIDE_BYTES + Q8_WIDE_D + Q8_WIDE_HALF * h;
+
+            for (int r = 0; r < TSR_PANEL_ROWS; r++) {
+                store_f32(d + 4 * r, load_f32(d + 4 * r) * factor);
+            }
+        }
+    }
+}
+
 void tsr_weight_put_groups(tsr_format format, void *panel, int64_t tile,
                            const uint16_t groups[TSR_TILE_COLS])
 {

@@ -126,6 +126,10 @@ TSR_MUST_CHECK tsr_status tsr_weight_pack_panel(tsr_encoding encoding, void *pan
 void tsr_weight_put_run(tsr_format format, void *panel, int r, int64_t tile,
                         const tsr_encoding_run *run);
 
+/* All elements of a panel of Q8_WIDE whose m are zeros, times a factor: d becomes d times it,
+ * rounded, and products with it are rounded once more. */
+void tsr_weight_multiply_panel(void *panel, int64_t n_cols, float factor);
+
 /* The groups of a mixed format's columns [32 tile, 32 tile + 32). */
 void tsr_weight_put_groups(tsr_format format, void *panel, int64_t tile,
                            const uint16_t groups[TSR_TILE_COLS]);

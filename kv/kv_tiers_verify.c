@@ -2,12 +2,12 @@
 
 uint8_t tsr_kv_tiers_places(const tsr_kv_tiers *t, int32_t id)
 {
-    uint8_t places = 0;
+    unsigned places = 0;
 
     for (int tier = 0; tier < TSR_KV_TIER_COUNT; tier++) {
-        places |= t->places.places[id].slot[tier] != 0 ? 1 << tier : 0;
+        places |= t->places.places[id].slot[tier] != 0 ? 1U << tier : 0;
     }
-    return places;
+    return (uint8_t)places;
 }
 
 tsr_kv_report tsr_kv_tiers_report(const tsr_kv_tiers *t)

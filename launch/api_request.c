@@ -32,6 +32,7 @@ int tsr_api_error_status(tsr_status status)
     case TSR_ERR_FULL:
         return 429;
     case TSR_ERR_CANCELLED:
+    case TSR_ERR_COMM:
         return 503;
     default:
         return 500;

@@ -261,8 +261,17 @@ static tsr_status print_machine(const inspect_options *options)
 /* What a sequence keeps: said where it is not everything of all layers. */
 static void print_reach(const tsr_model *model)
 {
+    const int n_layers = tsr_model_describe(model).n_layers;
     tsr_model_reach reach;
+    int n_kept = 0;
 
+    for (int i = 0; tsr_model_reach_at(model, i, &reach); i++) {
+        n_kept += reach.n_layers;
+    }
+    if (n_kept < n_layers) {
+        tsr_out_print("  %d of %d layers keep keys and values, the others read theirs\n", n_kept,
+                      n_layers);
+    }
     for (int i = 0; tsr_model_reach_at(model, i, &reach); i++) {
         if (reach.n_positions > 0) {
             tsr_out_print("  %d %s: the last %" PRId64 " positions are kept\n", reach.n_layers,
@@ -305,7 +314,10 @@ static void print_model(const tsr_model *model)
         tsr_out_print("  %-10s %8" PRIu64 "\n", kv.type, kv.bytes_per_token);
     }
     print_reach(model);
-    tsr_out_print("\ntokenizer\n  %s: %d tokens, %d merges", f.tokenizer, f.n_tokens, f.n_merges);
+    tsr_out_print("\ntokenizer\n  %s: %d tokens", f.tokenizer, f.n_tokens);
+    if (f.n_merges > 0) { // a folder's facts do not count them
+        tsr_out_print(", %d merges", f.n_merges);
+    }
     if (f.bos >= 0) {
         tsr_out_print(", begin %d", (int)f.bos);
     }

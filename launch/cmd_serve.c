@@ -56,7 +56,8 @@ static const tsr_args_option options_table[] = {
     {"--max-body", "BYTES", TSR_ARGS_BYTES, FIELD(max_body), 0, 0, NULL,
      "the largest request (default 8M)"},
     {"--max-connections", "N", TSR_ARGS_INTEGER, FIELD(max_connections), 1, 100000, NULL,
-     "clients at once; one more is refused (default 1000)"},
+     "clients at once; who comes beyond is told so, with status 503. Each may take 64 KiB "
+     "(default 1000)"},
     {"--timeout", "S", TSR_ARGS_INTEGER, FIELD(idle_s), 1, 86400, NULL,
      "a connection on which nothing moves is closed after S seconds (default 60)"},
     {"--served-model-name", "NAME", TSR_ARGS_TEXT, FIELD(name), 0, 0, NULL,

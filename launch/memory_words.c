@@ -1,5 +1,6 @@
 #include "launch/memory_words.h"
 
+#include <math.h>
 #include <stdio.h>
 
 #include "base/alloc.h"
@@ -65,6 +66,11 @@ static double percent(int64_t n, int64_t of)
     return of > 0 ? 100.0 * (double)n / (double)of : 0;
 }
 
+static long long in_us(double seconds)
+{
+    return llround(seconds * 1e6);
+}
+
 static void say_rank(int rank, const tsr_memory_stats *m)
 {
     int64_t n_asked = 0;
@@ -83,8 +89,8 @@ static void say_rank(int rank, const tsr_memory_stats *m)
         return;
     }
     tsr_log_say(
-        "      copies took %.3f s beside the steps; %lld steps waited for one, %.3f s in all",
-        m->busy_s, (long long)m->n_stalls, m->stall_s);
+        "      copies took %lld us beside the steps; %lld steps waited for one, %lld us in all",
+        in_us(m->busy_s), (long long)m->n_stalls, in_us(m->stall_s));
     tsr_log_say(
         "      %lld blocks were asked for again: %.0f %% lay on the device, %.0f %% in host "
         "memory, %.0f %% on disk; %lld were late, %lld lost",
@@ -126,11 +132,10 @@ static json_t *rank_json(const tsr_memory_stats *m)
     for (int tier = 0; tier < TSR_MEMORY_TIER_COUNT; tier++) {
         (void)json_array_append_new(tiers, tier_json(m, tier)); // what is missing, json_pack sees
     }
-    return json_pack("{s:I, s:o, s:o, s:I, s:o, s:I, s:I}", "block_bytes",
-                     (json_int_t)m->block_bytes, "tiers", tiers, "copy_s",
-                     tsr_out_json_real(m->busy_s), "stalls", (json_int_t)m->n_stalls, "stall_s",
-                     tsr_out_json_real(m->stall_s), "late", (json_int_t)m->n_late, "lost",
-                     (json_int_t)m->n_lost);
+    return json_pack("{s:I, s:o, s:I, s:I, s:I, s:I, s:I}", "block_bytes",
+                     (json_int_t)m->block_bytes, "tiers", tiers, "copy_us", in_us(m->busy_s),
+                     "stalls", (json_int_t)m->n_stalls, "stall_us", in_us(m->stall_s), "late",
+                     (json_int_t)m->n_late, "lost", (json_int_t)m->n_lost);
 }
 
 tsr_status tsr_memory_words_json(tsr_engine *engine, json_t **out)

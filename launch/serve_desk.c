@@ -12,7 +12,7 @@
 
 enum {
     IDLE_MS = 50, // between two looks whether a signal has asked to end, or the ranks are lost
-    LOOK_MS = 10  // between two looks whether clients are still there
+    LOOK_MS = 1   // between two looks whether clients are still there: mostly once a step
 };
 
 /* One prompt's generation. */
@@ -45,7 +45,8 @@ struct tsr_desk {
     tsr_desk_options options;
     pthread_mutex_t lock;
     pthread_cond_t more;
-    tsr_job *first; // guarded: handed in, oldest first
+    tsr_engine *engine; // guarded: to be woken; NULL: nobody drives one
+    tsr_job *first;     // guarded: handed in, oldest first
     tsr_job *last;
     int n_waiting;
     bool is_closed; // guarded
@@ -174,6 +175,9 @@ tsr_status tsr_desk_hand_in(tsr_desk *desk, tsr_job *job)
         desk->n_waiting++;
         tsr_metrics_set(desk->options.metrics, TSR_GAUGE_WAITING, desk->n_waiting);
         (void)pthread_cond_signal(&desk->more);
+        if (desk->engine != NULL) {
+            tsr_engine_wake(desk->engine);
+        }
     }
     (void)pthread_mutex_unlock(&desk->lock);
     return st;
@@ -408,23 +412,45 @@ static void shut(tsr_desk *desk, const char *message)
     }
 }
 
+static void set_engine(tsr_desk *desk, tsr_engine *engine)
+{
+    (void)pthread_mutex_lock(&desk->lock);
+    desk->engine = engine;
+    (void)pthread_mutex_unlock(&desk->lock);
+}
+
+/* What is told of the ranks: clients of /health and /ready, and whoever counts. */
+static void note_ranks(tsr_desk *desk, const tsr_engine *engine)
+{
+    const bool serves = tsr_engine_is_serving(engine);
+    tsr_metrics *m = desk->options.metrics;
+
+    if (serves && atomic_load(&desk->state) == TSR_DESK_LOST) {
+        tsr_metrics_add(m, TSR_COUNTER_RESTARTS, 1);
+        tsr_metrics_note(m, TSR_HISTOGRAM_AWAY, tsr_engine_describe(engine).away_s);
+    }
+    tsr_metrics_set(m, TSR_GAUGE_SERVING, serves ? 1 : 0);
+    atomic_store(&desk->state, serves ? TSR_DESK_SERVING : TSR_DESK_LOST);
+}
+
 tsr_status tsr_desk_serve(tsr_desk *desk, tsr_engine *engine)
 {
     tsr_status st = TSR_OK;
     bool busy;
 
+    set_engine(desk, engine);
     while (st == TSR_OK && !(tsr_signals_asked() && desk->running == NULL)) {
         if (tsr_signals_asked()) {
             close_desk(desk);
         } else {
-            atomic_store(&desk->state,
-                         tsr_engine_is_serving(engine) ? TSR_DESK_SERVING : TSR_DESK_LOST);
+            note_ranks(desk, engine);
         }
         take_in(desk, engine);
         tend(desk, engine);
         tsr_picture_look(desk->options.picture, engine, desk->running != NULL);
         st = tsr_engine_step(engine, &busy);
     }
+    set_engine(desk, NULL);
     shut(desk,
          st == TSR_OK || st == TSR_ERR_CANCELLED ? "the server is ending" : tsr_status_message());
     return st;

@@ -5,12 +5,57 @@
 #include <time.h>
 
 #include "base/alloc.h"
+#include "base/log.h"
 #include "launch/serve_net.h"
 #include "launch/serve_routes.h"
 
 enum {
-    CONNECTION_BYTES = 64 << 10 // of the library, for headers and what is sent
+    CONNECTION_BYTES = 64 << 10, // of the library, for headers and what is sent
+    MOST_SURPLUS = 128,          // connections beyond the limit, at once, that are told so
+    SURPLUS_S = 2,               // and have so long to ask
+    OTHER_FILES = 128            // that a process has open besides
 };
+
+/* ---- connections ----------------------------------------------------------------------------- */
+
+/* One too many is let in to be told so: what is not let in hangs, and whoever asks learns nothing.
+ */
+static void on_connection(void *ctx, struct MHD_Connection *connection, void **state,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    tsr_http *http = ctx;
+
+    if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
+        http->n_connections--;
+    } else if (++http->n_connections > http->options.max_connections) {
+        *state = http; // whatever is not NULL: a surplus one
+        (void)MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT,
+                                        (unsigned)SURPLUS_S);
+    }
+}
+
+static bool is_surplus(struct MHD_Connection *connection)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+
+    return info != NULL && info->socket_context != NULL;
+}
+
+/* As many as the process may have files for. */
+static void limit_connections(tsr_http_options *o)
+{
+    const int n_other = MOST_SURPLUS + OTHER_FILES;
+    const int n_files = tsr_net_raise_files(o->max_connections + n_other);
+
+    if (n_files < o->max_connections + n_other) {
+        const int n = n_files > 2 * n_other ? n_files - n_other : n_files / 2;
+
+        tsr_log_warn("%d connections at once, not %d: this process may have %d files open", n,
+                     o->max_connections, n_files);
+        o->max_connections = n;
+    }
+}
 
 /* ---- requests -------------------------------------------------------------------------------- */
 
@@ -25,6 +70,11 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *connection, 
     if (v == NULL) {
         v = tsr_visit_create(http, connection);
         *state = v;
+        if (v != NULL && is_surplus(connection)) {
+            v->closes = true;
+            return tsr_visit_refuse(v, MHD_HTTP_SERVICE_UNAVAILABLE,
+                                    "too many connections; the server takes no more at once");
+        }
         return v != NULL ? MHD_YES : MHD_NO;
     }
     if (*n_bytes > 0) {
@@ -72,10 +122,11 @@ static struct MHD_Daemon *start(tsr_http *h, const struct sockaddr_storage *addr
 
     return MHD_start_daemon(
         flags, (uint16_t)o->port, NULL, NULL, on_request, h, MHD_OPTION_SOCK_ADDR, address,
-        MHD_OPTION_NOTIFY_COMPLETED, on_end, h, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)o->max_connections, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)o->idle_s,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
-        MHD_OPTION_LISTENING_ADDRESS_REUSE, 1U, MHD_OPTION_ARRAY, extra, MHD_OPTION_END);
+        MHD_OPTION_NOTIFY_COMPLETED, on_end, h, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned)(o->max_connections + MOST_SURPLUS),
+        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)o->idle_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        (size_t)CONNECTION_BYTES, MHD_OPTION_LISTENING_ADDRESS_REUSE, 1U, MHD_OPTION_ARRAY, extra,
+        MHD_OPTION_END);
 }
 
 tsr_status tsr_http_open(tsr_http **out, const tsr_http_options *options)
@@ -96,6 +147,7 @@ tsr_status tsr_http_open(tsr_http **out, const tsr_http_options *options)
     }
     h->options = *options;
     h->opened_s = (int64_t)time(NULL);
+    limit_connections(&h->options);
     errno = 0;
     h->daemon = start(h, &address);
     if (h->daemon == NULL) {

@@ -30,11 +30,15 @@ static const struct {
         [TSR_COUNTER_CACHED_TOKENS] = {"tessera_prefix_hit_tokens_total",
                                        "Tokens of prompts that were in the cache."},
         [TSR_COUNTER_TOKENS] = {"tessera_generated_tokens_total", "Tokens generated."},
+        [TSR_COUNTER_RESTARTS] = {"tessera_engine_restarts_total",
+                                  "How often ranks were lost and started again."},
 },
   gauges[TSR_GAUGE_COUNT] =
       {
           [TSR_GAUGE_WAITING] = {"tessera_requests_waiting", "Requests that have not begun."},
           [TSR_GAUGE_RUNNING] = {"tessera_requests_running", "Requests that are being answered."},
+          [TSR_GAUGE_SERVING] = {"tessera_engine_serving",
+                                 "1: the ranks serve; 0: they are lost, and requests wait."},
 },
   histograms[TSR_HISTOGRAM_COUNT] = {
       [TSR_HISTOGRAM_FIRST_TOKEN] = {"tessera_time_to_first_token_seconds",
@@ -42,6 +46,8 @@ static const struct {
       [TSR_HISTOGRAM_TOKEN_GAP] = {"tessera_token_gap_seconds",
                                    "Time between two tokens of an answer."},
       [TSR_HISTOGRAM_REQUEST] = {"tessera_request_seconds", "From a request to its end."},
+      [TSR_HISTOGRAM_AWAY] = {"tessera_engine_away_seconds",
+                              "From the loss of the ranks until they serve again."},
 };
 
 typedef struct histogram {

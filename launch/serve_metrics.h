@@ -26,12 +26,14 @@ typedef enum tsr_counter {
     TSR_COUNTER_PROMPT_TOKENS,
     TSR_COUNTER_CACHED_TOKENS, /* of these, found in the cache */
     TSR_COUNTER_TOKENS,        /* generated */
+    TSR_COUNTER_RESTARTS,      /* of the ranks, when they were lost */
     TSR_COUNTER_COUNT
 } tsr_counter;
 
 typedef enum tsr_gauge {
     TSR_GAUGE_WAITING, /* jobs */
     TSR_GAUGE_RUNNING,
+    TSR_GAUGE_SERVING, /* 1: the ranks are there */
     TSR_GAUGE_COUNT
 } tsr_gauge;
 
@@ -39,6 +41,7 @@ typedef enum tsr_histogram {
     TSR_HISTOGRAM_FIRST_TOKEN, /* seconds, as all of these */
     TSR_HISTOGRAM_TOKEN_GAP,
     TSR_HISTOGRAM_REQUEST,
+    TSR_HISTOGRAM_AWAY, /* from the loss of the ranks until they serve again */
     TSR_HISTOGRAM_COUNT
 } tsr_histogram;
 

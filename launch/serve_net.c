@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <string.h>
+#include <sys/resource.h>
 
 bool tsr_net_address(const char *host, int port, struct sockaddr_storage *out)
 {
@@ -21,6 +22,21 @@ bool tsr_net_address(const char *host, int port, struct sockaddr_storage *out)
         return true;
     }
     return false;
+}
+
+int tsr_net_raise_files(int n_wanted)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        return n_wanted; // opening them will show
+    }
+    if (limit.rlim_cur < (rlim_t)n_wanted) {
+        limit.rlim_cur = limit.rlim_max < (rlim_t)n_wanted ? limit.rlim_max : (rlim_t)n_wanted;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+        (void)getrlimit(RLIMIT_NOFILE, &limit);
+    }
+    return limit.rlim_cur < (rlim_t)n_wanted ? (int)limit.rlim_cur : n_wanted;
 }
 
 bool tsr_net_is_same(const char *a, const char *b)

@@ -1,5 +1,5 @@
 /*
- * launch/serve_net.h - addresses to listen at, and keys that are compared.
+ * launch/serve_net.h - addresses to listen at, keys that are compared, how many files may be open.
  *
  * Threads: none of its own.
  */
@@ -18,6 +18,10 @@ bool tsr_net_address(const char *host, int port, struct sockaddr_storage *out);
 
 /* Are two texts the same, and not empty? Takes a time that says nothing about where they differ. */
 bool tsr_net_is_same(const char *a, const char *b);
+
+/* Lets this process have n_wanted files open, sockets among them, as far as it may; how many it may
+ * then. */
+int tsr_net_raise_files(int n_wanted);
 
 #ifdef __cplusplus
 }

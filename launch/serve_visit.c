@@ -34,6 +34,7 @@ static void add_headers(const tsr_visit *v, struct MHD_Response *response, int s
          v->allowed},
         {status == MHD_HTTP_TOO_MANY_REQUESTS || status == MHD_HTTP_SERVICE_UNAVAILABLE,
          MHD_HTTP_HEADER_RETRY_AFTER, "1"},
+        {v->closes, MHD_HTTP_HEADER_CONNECTION, "close"},
         {cors != NULL, "Access-Control-Allow-Origin", cors},
         {cors != NULL && status == MHD_HTTP_NO_CONTENT, "Access-Control-Allow-Headers",
          "Authorization, Content-Type"},

@@ -20,7 +20,8 @@ struct tsr_http {
     tsr_http_options options;
     struct MHD_Daemon *daemon;
     int64_t opened_s;
-    int64_t n_requests; /* the daemon's thread only */
+    int64_t n_requests; /* the daemon's thread only, as is the next */
+    int n_connections;
 };
 
 typedef struct tsr_visit {
@@ -34,6 +35,7 @@ typedef struct tsr_visit {
     tsr_stream stream;
     tsr_text out; /* of the stream: what the library has not taken yet is [taken, end) */
     size_t taken;
+    bool closes;         /* the connection ends with the answer */
     const char *allowed; /* the methods of a path that has no other; NULL: not to be told */
 } tsr_visit;
 

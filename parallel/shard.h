@@ -122,6 +122,8 @@ typedef enum tsr_shard_role {
     TSR_ROLE_EMBED,
     TSR_ROLE_POSITIONS,  /* learned positions */
     TSR_ROLE_EMBED_NORM, /* behind the embedding */
+    TSR_ROLE_EMBED_UP,   /* from the embedding's width to the layers' */
+    TSR_ROLE_HEAD_DOWN,  /* and back, in front of the head */
     TSR_ROLE_HEAD,
     TSR_ROLE_FINAL_NORM,
     TSR_ROLE_ATTN_NORM,

@@ -6,6 +6,7 @@ Runs under CTest, which says where things are: TESSERA, TINY_GGUF, MPIEXEC. Stan
 import json
 import os
 import pty
+import random
 import re
 import signal
 import subprocess
@@ -153,21 +154,30 @@ class Batch(unittest.TestCase):
         lines = requests(60)
         source = write("kill.jsonl", lines)
         self.good(source, path("whole.out"), "--in-flight", "7")
-        for after in (0.05, 0.2, 0.0):
+        for kill in range(6):
             job = subprocess.Popen(command(source, path("kill.out"), "--in-flight", "7"), stderr=subprocess.DEVNULL)
             waited = time.monotonic() + WAIT_S
             start = os.path.getsize(path("kill.out")) if os.path.exists(path("kill.out")) else 0
             while time.monotonic() < waited and job.poll() is None and (
                     not os.path.exists(path("kill.out")) or os.path.getsize(path("kill.out")) == start):
                 time.sleep(0.001)
-            time.sleep(after)
+            time.sleep(random.uniform(0, 0.2))
             job.send_signal(signal.SIGKILL)
             job.wait(WAIT_S)
-            with open(path("kill.out"), "ab") as file:  # a write that was cut short
-                file.write(b'{"id":"batch_req_99","custom_id":"jo')
+            self.tear(path("kill.out"), kill % 2 == 0)
         self.good(source, path("kill.out"), ranks=2)
         self.assertEqual(sorted(results("kill.out")), list(range(1, 61)))
         self.assertEqual(answers("kill.out"), answers("whole.out"))
+
+    @staticmethod
+    def tear(name, adds):
+        """A write that was cut short: of one line more, or of the last that is there."""
+        with open(name, "r+b") as file:
+            last = file.read().splitlines(keepends=True)[-1]
+            if adds:
+                file.write(last[:random.randrange(len(last))])
+            else:
+                file.truncate(file.tell() - random.randint(1, len(last)))
 
     def test_a_signal_ends_it_and_it_goes_on_later(self):
         source = write("term.jsonl", requests(40))

@@ -141,7 +141,7 @@ int main(int argc, char **argv)
 {
     const int n_threads = argc > 1 ? atoi(argv[1]) : 2;
     const int n_rows = argc > 2 ? atoi(argv[2]) : 512;
-    const tsr_ops_limits limits = {CONTEXT, N_HEADS * HEAD_DIM, N_HEADS, HEAD_DIM, CONTEXT, 1};
+    const tsr_ops_limits limits = {CONTEXT, N_HEADS * HEAD_DIM, N_HEADS, HEAD_DIM, CONTEXT, 1, 0};
     const tsr_device_options options = {.kind = TSR_DEVICE_CPU, .n_threads = n_threads};
     float *q = tsr_alloc(CONTEXT * N_HEADS * HEAD_DIM, sizeof(float));
     float *out = tsr_alloc(CONTEXT * N_HEADS * HEAD_DIM, sizeof(float));

@@ -4,6 +4,7 @@
     bench_serve.py chats TESSERA MODEL CONCURRENCY [REQUESTS]            through HTTP, beside the same work by `tessera batch`
     bench_serve.py chats llama-server MODEL CONCURRENCY [REQUESTS]       another server, the same work
     bench_serve.py bad TESSERA MODEL [BAD-A-SECOND]                      chats, alone and beside bad requests
+    bench_serve.py front TESSERA MODEL CONCURRENCY [ROUNDS]              two ranks: the front in rank 0, and in a process of its own
 
 A chat has some 128 tokens of prompt and 64 of answer, greedy; CONCURRENCY of them are under way at a time. The client is one
 thread that reads bytes and parses nothing but the end of a stream: it shares the cores with the server. A batch reads prompts at full
@@ -15,6 +16,7 @@ import random
 import re
 import selectors
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -38,12 +40,12 @@ def free_port():
         return link.getsockname()[1]
 
 
-def start(program, model, concurrency, *more):
+def start(program, model, concurrency, *more, launcher=()):
     port = free_port()
     if os.path.basename(program) == "llama-server":
         words = [program, "-m", model, "-t", "2", "-np", str(concurrency), "-c", str(256 * concurrency), "--port", str(port)]
     else:
-        words = [program, "serve", "--model", model, "--max-sequences", str(concurrency), "--port", str(port), *more]
+        words = [*launcher, program, "serve", "--model", model, "--max-sequences", str(concurrency), "--port", str(port), *more]
     job = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while True:
         try:
@@ -159,9 +161,46 @@ def bad(program, model, rate):
                       "bad_a_second": round(sum(counted) / 2), "ratio": round(sum(beside) / sum(alone), 3)}), flush=True)
 
 
+def front_ms(job):
+    """The time on cores that the threads of a process have had."""
+    tasks = "/proc/%d/task" % job.pid
+    total = 0
+    for task in os.listdir(tasks):
+        with open("%s/%s/schedstat" % (tasks, task), encoding="ascii") as file:
+            total += int(file.read().split()[0])
+    return total / 1e6
+
+
+def front(program, model, concurrency, rounds):
+    """Both at once and asked in turns, for the machine is never the same for long."""
+    mpirun = ["mpirun", "--oversubscribe"]
+    inside = start(program, model, concurrency, launcher=mpirun + ["-n", "2"])
+    beside = start(program, model, concurrency, "--tensor-parallel-size", "2", "--launcher", " ".join(mpirun))
+    rates, waits, spent = {}, {}, 0
+    for i in range(rounds):
+        for job, port in (inside, beside) if i % 2 else (beside, inside):
+            before = front_ms(job) if job == beside[0] else 0
+            rates.setdefault(port, []).append(load(port, concurrency, 2 * concurrency, 1000 * i))
+            spent += front_ms(job) - before if job == beside[0] else 0
+        for k in range(4):
+            for _, port in inside, beside:
+                waits.setdefault(port, []).append(1e3 * ANSWER_TOKENS / load(port, 1, 1, 1000 * i + 500 + k))
+    for job, _ in inside, beside:
+        job.terminate()
+        job.wait()
+    differences = [b - a for a, b in zip(waits[inside[1]], waits[beside[1]])]
+    ratios = [b / a for a, b in zip(rates[inside[1]], rates[beside[1]])]
+    print(json.dumps({"chats": concurrency, "in_rank_0_tokens_s": [round(one) for one in rates[inside[1]]],
+                      "beside_tokens_s": [round(one) for one in rates[beside[1]]], "ratio": round(statistics.median(ratios), 3),
+                      "alone_ms": round(statistics.median(waits[inside[1]]), 1), "beside_ms_more": round(statistics.median(differences), 2),
+                      "front_ms_a_chat": round(spent / rounds / (2 * concurrency), 2)}), flush=True)
+
+
 if __name__ == "__main__":
     what, tessera, path, *rest = sys.argv[1:]
     if what == "chats":
         chats(tessera, path, int(rest[0]), int(rest[1]) if len(rest) > 1 else 2 * int(rest[0]))
+    elif what == "front":
+        front(tessera, path, int(rest[0]), int(rest[1]) if len(rest) > 1 else 8)
     else:
         bad(tessera, path, int(rest[0]) if rest else 1000)

@@ -10,42 +10,13 @@ import re
 import select
 import signal
 import subprocess
-import tempfile
 import termios
 import time
 import unittest
 
-TESSERA = os.environ["TESSERA"]
-TINY_GGUF = os.environ["TINY_GGUF"]
-MPIRUN = [os.environ["MPIEXEC"], "--oversubscribe", "--bind-to", "none", "-n"]
-WAIT_S = 100
+from support.program import FOLDER, MODEL, TESSERA, WAIT_S, path_of, run, setUpModule, tearDownModule, write
 
-FOLDER = tempfile.TemporaryDirectory(prefix="tessera-chat-")
-MODEL = os.path.join(FOLDER.name, "tiny.gguf")
 CHAT = ["chat", "--model", MODEL]
-
-
-def setUpModule():
-    subprocess.run([TINY_GGUF, "9/3", "1", MODEL], check=True, timeout=WAIT_S)
-
-
-def tearDownModule():
-    FOLDER.cleanup()
-
-
-def run(*words, ranks=0, stdin=b""):
-    launcher = MPIRUN + [str(ranks)] if ranks else []
-    return subprocess.run(launcher + [TESSERA, *words], input=stdin, capture_output=True, timeout=WAIT_S, check=False)
-
-
-def path_of(name):
-    return os.path.join(FOLDER.name, name)
-
-
-def write(name, data):
-    with open(path_of(name), "wb") as file:
-        file.write(data)
-    return path_of(name)
 
 
 def chatml(messages):

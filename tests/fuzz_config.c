@@ -44,6 +44,7 @@ static void look_at(const tsr_config *c)
     require(c->n_groups >= 1 && c->n_groups <= TSR_CONFIG_GROUPS &&
                 c->n_groups * c->group_layers >= c->n_kv_layers,
             "blocks have room for all layers");
+    require(c->embed_dim >= 1 && c->qkv_clip >= 0, "the embedding has a width, a clip a size");
     require(n_kv_layers == c->n_kv_layers, "the cache has the layers that make keys");
     require(c->shape.n_experts == 0 ||
                 (c->routing.n_used >= 1 && c->routing.n_used <= c->shape.n_experts),

@@ -218,6 +218,8 @@ class Converter:
 
     def keys_mpt(self):
         self.key("{a}.attention.max_alibi_bias", "f", float(self.config["attn_config"]["alibi_bias_max"]))
+        if self.config["attn_config"].get("clip_qkv"):
+            self.key("{a}.attention.clamp_kqv", "f", self.config["attn_config"]["clip_qkv"])
 
     def keys_cohere(self):
         self.key("{a}.logit_scale", "f", self.config["logit_scale"])
@@ -411,7 +413,8 @@ def is_defined(folder):
     config = json.load(open(os.path.join(folder, "config.json")))
     return (config["model_type"] in NAMES and "quantization_config" not in config and
             "rope_parameters" not in config and  # of the newer style, which the converter does not read
-            not config.get("alibi"))  # of Falcon: no key says it
+            not config.get("alibi") and  # of Falcon: no key says it
+            not config.get("apply_residual_connection_post_layernorm"))  # of BLOOM likewise
 
 
 def main():

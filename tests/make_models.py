@@ -45,6 +45,17 @@ MODELS = {
     "own_mixtral_5": ("mixtral", heads(5, 1, 60, intermediate_size=56, num_local_experts=5, num_experts_per_tok=3)),
     "own_gpt_oss_5": ("gpt_oss", heads(5, 1, 60, head_dim=20, intermediate_size=49, num_local_experts=5,
                                        num_experts_per_tok=3, sliding_window=19, rope_parameters=yarn(truncate=False))),
+    "own_opt_350_5": ("opt", heads(5, 5, 60, ffn_dim=99, word_embed_proj_dim=36, do_layer_norm_before=False, vocab_size=517)),
+    "own_opt_plain_7": ("opt", heads(7, 7, 56, ffn_dim=67, word_embed_proj_dim=56, layer_norm_elementwise_affine=False,
+                                     _remove_final_layer_norm=True, enable_bias=False)),
+    "own_bloom_7": ("bloom", heads(7, 7, 56, apply_residual_connection_post_layernorm=True)),
+    "own_mpt_10": ("mpt", {"n_heads": 10, "d_model": 60, "max_seq_len": 256, "attn_config": {"clip_qkv": 0.8}}),
+    "own_olmo_5": ("olmo", heads(5, 1, 60, intermediate_size=67, clip_qkv=0.9)),
+    "own_gemma3_images_7": ("gemma3", {
+        "text_config": {**COMMON, **heads(7, 7, 63, head_dim=10, intermediate_size=67, sliding_window=19, query_pre_attn_scalar=12,
+                                          num_hidden_layers=3, layer_types=["sliding_attention", "full_attention", "sliding_attention"])},
+        "vision_config": {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
+                          "image_size": 28, "patch_size": 14}, "mm_tokens_per_image": 4}),
     "own_gptq8_act_7": ("llama", heads(7, 1, 224, intermediate_size=160, num_hidden_layers=1,
                                          gptq={"bits": 8, "group_size": 32})),
 }

@@ -4,8 +4,10 @@
 Runs under CTest, which says where things are: TESSERA, TINY_GGUF, MPIEXEC. Standard library only.
 """
 import concurrent.futures
+import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -116,7 +118,10 @@ class Serving(unittest.TestCase):
     def test_beams_and_best_of_are_known_at_the_end(self):
         self.assertEqual(len(self.good("/v1/completions", body(2, use_beam_search=True, best_of=4, n=3))["choices"]), 3)
         self.assertEqual(len(self.good("/v1/completions", body(2, best_of=4, n=2, temperature=1))["choices"]), 2)
-        self.assertEqual(self.server.post("/v1/completions", body(2, best_of=4, stream=True))[0], 400)
+        for more in ({"best_of": 4}, {"best_of": 4, "use_beam_search": True}, {"use_beam_search": True}):
+            status, answer = self.server.post("/v1/completions", body(2, stream=True, **more))
+            self.assertEqual((status, answer["error"]["param"], answer["error"]["type"]), (400, "stream", "invalid_request_error"))
+            self.assertIn("best_of or beams: they are known at the end only", answer["error"]["message"])
 
     def test_bad_requests_are_told_what_is_wrong_and_harm_nothing(self):
         for status, pattern, path, request in (
@@ -141,6 +146,11 @@ class Serving(unittest.TestCase):
                 (400, "nothing", "/v1/completions", body(prompt="")),
                 (400, "messages", "/v1/chat/completions", {"model": "tiny"}),
                 (400, "messages", "/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": "image"}]}]}),
+                (400, "input", "/v1/embeddings", {"model": "tiny"}),
+                (400, "input", "/v1/embeddings", {"input": {"a": 1}}),
+                (400, "nothing", "/v1/embeddings", {"input": ""}),
+                (400, "pooling", "/v1/embeddings", {"input": "a", "pooling": "none"}),
+                (400, "encoding_format", "/v1/embeddings", {"input": "a", "encoding_format": "hex"}),
                 (400, "prompt", "/tokenize", {"x": 1}),
                 (400, "tokens", "/detokenize", {"tokens": "x"}),
                 (400, ".", "/detokenize", {"tokens": [10 ** 8]}),
@@ -187,6 +197,53 @@ class Serving(unittest.TestCase):
         for link in links:
             link.close()
 
+    def test_a_slow_reader_holds_up_nobody_and_loses_nothing(self):
+        request = body(7, max_tokens=400, n=16, temperature=1, logprobs=5)
+        whole = self.good("/v1/completions", request)["choices"]
+        data = json.dumps(dict(request, stream=True)).encode()
+        with socket.socket() as link:
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            link.settimeout(WAIT_S)
+            link.connect(("127.0.0.1", self.server.port))
+            link.sendall(b"POST /v1/completions HTTP/1.0\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+            text = link.recv(1)
+            for i in range(8):
+                self.good("/v1/completions", body(i))
+            self.server.wait_for("tessera_requests_running", 0)  # its answer is whole, and it has hardly read any of it
+            while more := link.recv(1 << 16):
+                text += more
+        self.assertGreater(len(text), 1 << 20)
+        said = [""] * 16
+        for event in events(text.partition(b"\r\n\r\n")[2]):
+            said[event["choices"][0]["index"]] += event["choices"][0]["text"]
+        self.assertEqual(said, [choice["text"] for choice in whole])
+
+    def test_metrics_are_what_prometheus_reads(self):
+        self.good("/v1/completions", body(3))
+        families, samples = {}, {}
+        for line in self.server.ask("GET", "/metrics")[1].decode().splitlines():
+            if line.startswith("# TYPE "):
+                name, kind = line.split()[2:]
+                self.assertNotIn(name, families)
+                families[name] = kind
+            elif not line.startswith("# HELP "):
+                name, labels, value = re.fullmatch(r'([a-z_]+)(\{[a-z]+="[^"]*"(?:,[a-z]+="[^"]*")*\})? (\S+)', line).groups()
+                self.assertIn(families.get(name) or families.get(re.sub("_(bucket|sum|count)$", "", name)), ("counter", "gauge", "histogram"))
+                self.assertNotIn((name, labels), samples)
+                samples[name, labels] = float(value)
+        for name, kind in families.items():
+            self.assertEqual(name.endswith("_total"), kind == "counter")
+            if kind == "histogram":
+                counts = [n for (of, _), n in samples.items() if of == name + "_bucket"]
+                self.assertEqual(counts, sorted(counts))
+                self.assertEqual(counts[-1], samples[name + "_count", None])
+        for name in ("requests_total", "prompt_tokens_total", "generated_tokens_total", "prefix_hit_tokens_total", "requests_waiting",
+                     "requests_running", "time_to_first_token_seconds", "token_gap_seconds", "request_seconds", "kv_rank_blocks",
+                     "kv_rank_slots", "preemptions_total", "engine_serving", "engine_restarts_total", "engine_away_seconds"):
+            self.assertIn("tessera_" + name, families)
+        self.assertEqual({labels for name, labels in samples if name == "tessera_kv_rank_blocks"},
+                         {'{rank="%d",tier="%s"}' % (rank, tier) for rank in range(RANKS) for tier in ("device", "host", "disk")})
+
     def test_what_is_no_http_is_survived(self):
         for junk in (b"\x00" * 100, b"GET / HTTP/9.9\r\n\r\n", b"POST / HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
                      b"GET / HTTP/1.1\r\nX: " + b"a" * 200000 + b"\r\n\r\n", b"\xff\xfe\r\n\r\n"):
@@ -217,9 +274,29 @@ class Ways(unittest.TestCase):
             for given in ("first", KEY, "third"):
                 self.assertEqual(server.post("/v1/completions", body(), {"Authorization": "Bearer " + given})[0], 200)
             self.assertEqual(server.ask("GET", "/health")[0], 200)
-            self.assertEqual(server.ask("OPTIONS", "/v1/completions")[0], 204)
+            self.assertEqual(self.origin(server), "*")
         finally:
             server.end()
+
+    def origin(self, server):
+        """Whose pages may call it, as a browser asks before it does."""
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=WAIT_S)
+        connection.request("OPTIONS", "/v1/completions", headers={"Origin": "http://a.example"})
+        answer = connection.getresponse()
+        self.assertEqual((answer.status, answer.read()), (204, b""))
+        connection.close()
+        return answer.getheader("Access-Control-Allow-Origin")
+
+    def test_it_is_open_to_this_machine_only_and_to_no_page_unless_told(self):
+        for words, address, origin in (([], "0100007F", None), (["--host", "0.0.0.0", "--cors", "http://a.example"], "00000000", "http://a.example")):
+            server = Server(*words)
+            try:
+                with open("/proc/net/tcp", encoding="ascii") as file:
+                    listening = [line.split()[1] for line in file if " 0A " in line]
+                self.assertIn("%s:%04X" % (address, server.port), listening)
+                self.assertEqual(self.origin(server), origin)
+            finally:
+                server.end()
 
     def test_one_too_many_is_told_to_come_again(self):
         server = Server("--max-sequences", "1", "--max-queue", "1")
@@ -240,7 +317,7 @@ class Ways(unittest.TestCase):
             self.assertEqual(waits.result()[0], 503)
 
     def test_a_signal_lets_it_finish_and_take_nothing_more(self):
-        server = Server()
+        server = Server("--drain-timeout", str(WAIT_S))  # however slow it is
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             waits = pool.submit(server.post, "/v1/completions", dict(LONG, max_tokens=60))
             server.wait_for("tessera_requests_running", 1)

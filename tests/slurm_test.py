@@ -140,8 +140,8 @@ def find(program):
     return shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin")
 
 
-def run(*words):
-    return subprocess.run(words, capture_output=True, timeout=WAIT_S, check=False)
+def run(*words, stdin=b""):
+    return subprocess.run(words, input=stdin, capture_output=True, timeout=WAIT_S, check=False)
 
 
 def why_not():
@@ -169,6 +169,14 @@ class Slurm(unittest.TestCase):
                    "--max-tokens", "1")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(done.stderr.count(b"srun --mpi=pmix"), 1, done.stderr)
+
+    def test_a_chat_keeps_what_was_said(self):
+        lines = b"Hello\nAnd then?\n"
+        words = [TESSERA, "chat", "--model", MODEL, "--max-tokens", "8", "--temperature", "0"]
+        there = run(*SRUN, *words, "--verbose", stdin=lines)
+        here = run(*words, stdin=lines)
+        self.assertEqual((there.returncode, there.stdout), (0, here.stdout), there.stderr)
+        self.assertRegex(there.stderr, rb"\n +1  device")  # what rank 1 held
 
     def test_serve_answers_from_rank_0(self):
         job = subprocess.Popen(SRUN + [TESSERA, "serve", "--model", MODEL, "--port", "0"], stderr=subprocess.PIPE)

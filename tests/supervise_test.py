@@ -188,6 +188,8 @@ class Chaos(unittest.TestCase):
             self.trouble(server, troubles)
             n_troubles += len(troubles)
         self.assertEqual(load.end(), [])
+        counted = tuple(server.metric("tessera_engine_" + name) for name in ("restarts_total", "away_seconds_count", "serving"))
+        away_s = server.metric("tessera_engine_away_seconds_sum")
         processes = server.launcher() + server.ranks()
         server.job.send_signal(signal.SIGTERM)
         status, said = server.over()
@@ -196,6 +198,8 @@ class Chaos(unittest.TestCase):
         waits = [float(s) for s in re.findall(r"serves again after (\S+) s", said)]
         n_waited = sum(int(n) for n in re.findall(r"the engine is lost; (\d+) request", said))
         self.assertEqual(len(waits), n_troubles, said)
+        self.assertEqual(counted, (n_troubles, n_troubles, 1))
+        self.assertAlmostEqual(away_s, sum(waits), delta=0.01 * n_troubles)
         self.assertGreater(n_waited, 0)
         print("%d times ranks were lost, %d requests waited for them, %d answers are right; to serve again: mean %.2f s, most %.2f s"
               % (len(waits), n_waited, load.n_answers, sum(waits) / len(waits), max(waits)), flush=True)
@@ -295,22 +299,38 @@ class Ends(unittest.TestCase):
             assert_gone(processes)
             self.assertFalse(os.path.exists(folder))
 
-    def test_it_gives_up_when_ranks_are_lost_again_and_again(self):
+    def script(self, folder, line, launcher=LAUNCHER):
+        """A launcher that does something else first, with its starts counted in $n."""
+        path = os.path.join(folder, "launcher")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("#!/bin/sh\necho >> %s/starts\nn=$(wc -l < %s/starts)\n%s\nexec %s \"$@\"\n" % (folder, folder, line, launcher))
+        os.chmod(path, stat.S_IRWXU)
+        return path
+
+    def test_it_gives_up_when_ranks_do_not_come_back(self):
         with tempfile.TemporaryDirectory() as folder:
-            launcher = os.path.join(folder, "launcher")
-            with open(launcher, "w", encoding="utf-8") as file:
-                file.write("#!/bin/sh\n[ -e %s/started ] && exit 3\n: > %s/started\nexec %s \"$@\"\n" % (folder, folder, LAUNCHER))
-            os.chmod(launcher, stat.S_IRWXU)
-            server = Supervised(launcher=launcher)
+            server = Supervised(launcher=self.script(folder, "[ $n -gt 1 ] && exit 3"))
             with concurrent.futures.ThreadPoolExecutor(1) as pool:
                 waits = pool.submit(server.post, "/v1/completions", serve_test.LONG)
                 server.wait_for("tessera_requests_running", 1)
                 os.kill(server.ranks()[1], signal.SIGKILL)
                 self.assertEqual(waits.result()[0], 503)
-                self.assertIn("nothing came of it", waits.result()[1]["error"]["message"])
+                self.assertIn("did not come to serve", waits.result()[1]["error"]["message"])
             status, said = server.over()
             self.assertEqual(status, 1)
-            self.assertRegex(said, r"lost 5 times in a row and nothing came of it; .*status 3")
+            self.assertRegex(said, r"started 5 times and did not come to serve; .*status 3")
+
+    def test_ranks_that_die_faster_than_a_token_is_made_cost_requests_and_not_the_server(self):
+        with tempfile.TemporaryDirectory() as folder:
+            # The first eight jobs die in their first step, as do two more. (One rank needs no mpirun, which takes seconds to end.)
+            line = "[ $n -le 10 ] && export TSR_FAULT=0:kill@0; shift 2"
+            server = Supervised(launcher=self.script(folder, line, launcher=""), n_ranks=1)
+            status, answer = server.post("/v1/completions", body())
+            self.assertEqual((status, answer["error"]["message"]), (503, "the ranks were lost 8 times in a row and nothing came of it"))
+            found = fetch(server, body())
+            self.assertEqual(server.metric("tessera_engine_restarts_total"), 10)
+            self.assertEqual(found, fetch(server, body()))
+            self.assertEqual(server.end(), 143)
 
     def test_what_cannot_be_started_is_told_at_once(self):
         for words, status, pattern in (

@@ -452,11 +452,8 @@ static void a_search_that_is_cancelled_gives_what_it_has(void **state)
         }
         assert_int_equal(tsr_engine_describe(engine).n_blocks_free,
                          tsr_engine_describe(engine).n_blocks);
-        must(tsr_engine_stop(engine));
-    } else {
-        must(tsr_engine_follow(engine));
     }
-    tsr_engine_destroy(engine);
+    (void)end_engine(engine);
     drop_model();
 }
 

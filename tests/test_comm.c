@@ -10,9 +10,8 @@
 
 #include "base/alloc.h"
 #include "parallel/comm_ways.h"
+#include "tests/support/one_world.h"
 #include "tests/support/torture.h"
-
-static tsr_world *world;
 
 /* A number on the grid of 2^-28 that differs by rank, place and round. */
 static double term(int rank, size_t i, int round)
@@ -209,19 +208,6 @@ static void running_out_of_memory_leaks_nothing_and_leaves_nobody_waiting(void *
     assert_int_equal(tsr_comm_create(&comm, world, NULL, 64), TSR_ERR_NOMEM);
     tsr_alloc_fail_nth(0);
     assert_null(comm);
-}
-
-static int open_world(void **state)
-{
-    (void)state;
-    return tsr_world_open(&world) == TSR_OK ? 0 : -1;
-}
-
-static int close_world(void **state)
-{
-    (void)state;
-    tsr_world_close(world);
-    return 0;
 }
 
 int main(void)

@@ -5,7 +5,7 @@
 
 static void every_slot_of_the_backend_is_filled(void **state)
 {
-    const tsr_ops_limits limits = {1, 32, 1, 8, 16, 1};
+    const tsr_ops_limits limits = {1, 32, 1, 8, 16, 1, 0};
     tsr_device *dev = open_device(1, &limits);
     void (*slots[sizeof(tsr_backend) / sizeof(void (*)(void))])(void);
 
@@ -21,7 +21,7 @@ static void every_slot_of_the_backend_is_filled(void **state)
 
 static void a_device_says_what_it_is(void **state)
 {
-    const tsr_ops_limits limits = {1, 32, 1, 8, 16, 1};
+    const tsr_ops_limits limits = {1, 32, 1, 8, 16, 1, 0};
     tsr_device *dev = open_device(3, &limits);
 
     (void)state;
@@ -91,7 +91,7 @@ static void what_this_build_cannot_do_is_refused(void **state)
 
 static void memory_comes_zeroed_and_bytes_go_there_and_back(void **state)
 {
-    const tsr_ops_limits limits = {1, 32, 1, 8, 16, 1};
+    const tsr_ops_limits limits = {1, 32, 1, 8, 16, 1, 0};
     tsr_device *dev = open_device(1, &limits);
     const size_t n_bytes = 100000;
     char *memory = tsr_device_alloc(dev, n_bytes);
@@ -153,7 +153,7 @@ static void running_out_of_memory_leaks_nothing(void **state)
 
 static void scratch_for_larger_operands_is_no_smaller(void **state)
 {
-    const tsr_ops_limits small = {16, 576, 9, 64, 2048, 4};
+    const tsr_ops_limits small = {16, 576, 9, 64, 2048, 4, 0};
     tsr_ops_limits larger[5];
     const size_t n_bytes = tsr_ops_scratch_bytes(TSR_DEVICE_CPU, 2, &small);
 

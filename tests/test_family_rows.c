@@ -16,7 +16,7 @@ enum {
     N_SHAPES = sizeof(shapes) / sizeof(shapes[0])
 };
 
-static const tsr_ops_limits limits = {512, 1024, 1, 8, 16, 1};
+static const tsr_ops_limits limits = {512, 1024, 1, 8, 16, 1, 0};
 static tsr_device *dev;
 static const tsr_tensor absent;
 
@@ -148,6 +148,32 @@ static void activations_are_what_their_formulas_say_in_every_set(void **state)
     }
 }
 
+static void clipping_cuts_what_is_beyond_the_limit_and_nothing_else(void **state)
+{
+    uint64_t seed = 6;
+    const tsr_tensor x = make_random(TSR_DTYPE_F32, 5, 37, &seed);
+    const tsr_tensor was = make_random(TSR_DTYPE_F32, 5, 37, &seed);
+    int n_cut = 0;
+
+    (void)state;
+    for (int64_t r = 0; r < 5; r++) {
+        memcpy(f32_row(was, r), f32_row(x, r), 37 * sizeof(float));
+    }
+    assert_int_equal(tsr_clip(dev, x, 0.25F), TSR_OK);
+    for (int64_t r = 0; r < 5; r++) {
+        for (int64_t c = 0; c < 37; c++) {
+            const float before = f32_row(was, r)[c];
+
+            assert_true(f32_row(x, r)[c] == fmaxf(-0.25F, fminf(0.25F, before)));
+            n_cut += fabsf(before) > 0.25F;
+        }
+    }
+    assert_in_range(n_cut, 5, 5 * 37 - 5);
+    assert_int_equal(tsr_clip(dev, x, 0), TSR_ERR_ARG);
+    free_window(x);
+    free_window(was);
+}
+
 static void scales_and_caps_are_what_their_formulas_say(void **state)
 {
     uint64_t seed = 5;
@@ -234,6 +260,79 @@ static void a_norm_over_parts_does_not_depend_on_how_they_are_cut(void **state)
     free_window(first);
     free_window(weight);
     free_window(x);
+}
+
+/* Joined at once and one after another. */
+static void check_join(int64_t n_rows, int64_t dim, int n_parts, bool has_post, bool is_layernorm,
+                       float scale)
+{
+    uint64_t seed = 21;
+    const tsr_tensor x = make_random(TSR_DTYPE_F32, n_rows, dim, &seed);
+    const tsr_tensor y = make_window(TSR_DTYPE_F32, n_rows, dim);
+    const tsr_tensor out = make_window(TSR_DTYPE_F32, n_rows, dim);
+    const tsr_tensor want = make_window(TSR_DTYPE_F32, n_rows, dim);
+    const tsr_tensor spare = make_window(TSR_DTYPE_F32, n_rows, dim);
+    const tsr_tensor parts[2] = {make_random(TSR_DTYPE_F64, n_rows, dim, &seed),
+                                 make_random(TSR_DTYPE_F64, n_rows, dim, &seed)};
+    const tsr_tensor vectors = make_random(TSR_DTYPE_F32, 5, dim, &seed);
+    tsr_tensor v[5];
+    tsr_joining j = {.parts = parts,
+                     .n_parts = n_parts,
+                     .scale = scale,
+                     .is_layernorm = is_layernorm,
+                     .eps = 1e-5F,
+                     .out = out,
+                     .spare = spare};
+
+    for (int i = 0; i < 5; i++) {
+        v[i] = tsr_tensor_rows(vectors, 1);
+        v[i].data = f32_row(vectors, i);
+    }
+    for (int64_t r = 0; r < n_rows; r++) {
+        memcpy(f32_row(y, r), f32_row(x, r), (size_t)dim * sizeof(float));
+    }
+    j.bias = v[0];
+    j.next_weight = v[1];
+    j.next_bias = is_layernorm ? v[2] : absent;
+    j.post_weight = has_post ? v[3] : absent;
+    j.post_bias = has_post && is_layernorm ? v[4] : absent;
+    assert_int_equal(tsr_join(dev, x, &j), TSR_OK);
+    if (n_parts > 0) {
+        assert_int_equal(tsr_narrow(dev, spare, parts, n_parts, v[0]), TSR_OK);
+        if (has_post) {
+            assert_int_equal(is_layernorm ? tsr_layernorm(dev, spare, spare, v[3], v[4], 1e-5F)
+                                          : tsr_rmsnorm(dev, spare, spare, v[3], 1e-5F),
+                             TSR_OK);
+        }
+        assert_int_equal(tsr_add_scaled(dev, y, spare, scale), TSR_OK);
+    }
+    assert_int_equal(is_layernorm ? tsr_layernorm(dev, want, y, v[1], v[2], 1e-5F)
+                                  : tsr_rmsnorm(dev, want, y, v[1], 1e-5F),
+                     TSR_OK);
+    assert_same_rows(x, y);
+    assert_same_rows(out, want);
+    j.next_weight = absent;
+    j.n_parts = 0;
+    assert_int_equal(tsr_join(dev, x, &j), TSR_OK); // nothing is added, and no norm taken
+    assert_same_rows(x, y);
+    assert_same_rows(out, y);
+    free_window(vectors);
+    free_window(parts[0]);
+    free_window(parts[1]);
+    free_window(spare);
+    free_window(want);
+    free_window(out);
+    free_window(y);
+    free_window(x);
+}
+
+static void joining_at_once_is_joining_step_by_step(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 8; i++) {
+        check_join(3, 100, i % 3, i % 2 != 0, i / 2 % 2 != 0, i / 4 != 0 ? 0.22F : 1.0F);
+    }
+    check_join(1, 12100, 1, true, false, 1); // no room for such a row in a multiprocessor
 }
 
 static void routes_go_to_the_best_experts_and_weights_are_their_softmax(void **state)
@@ -324,8 +423,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(layernorm_is_what_the_formula_says_in_every_set),
         cmocka_unit_test(activations_are_what_their_formulas_say_in_every_set),
+        cmocka_unit_test(clipping_cuts_what_is_beyond_the_limit_and_nothing_else),
         cmocka_unit_test(scales_and_caps_are_what_their_formulas_say),
         cmocka_unit_test(a_norm_over_parts_does_not_depend_on_how_they_are_cut),
+        cmocka_unit_test(joining_at_once_is_joining_step_by_step),
         cmocka_unit_test(routes_go_to_the_best_experts_and_weights_are_their_softmax),
         cmocka_unit_test(scattered_sums_and_biases_are_exact_in_any_order),
     };

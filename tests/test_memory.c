@@ -125,7 +125,6 @@ static tsr_engine_stats run(const room *r, outcome *to, int n, uint64_t *dice)
 {
     const tsr_engine_options options = options_for(r, own_block_bytes);
     tsr_engine *engine = NULL;
-    tsr_engine_stats stats;
 
     into = to;
     memset(to, 0, N_PROMPTS * sizeof(*to));
@@ -133,14 +132,8 @@ static tsr_engine_stats run(const room *r, outcome *to, int n, uint64_t *dice)
     if (tsr_engine_is_leader(engine)) {
         generate(engine, n, dice);
         must(tsr_engine_memory(engine, memory));
-        stats = tsr_engine_describe(engine);
-        must(tsr_engine_stop(engine));
-    } else {
-        must(tsr_engine_follow(engine));
-        stats = tsr_engine_describe(engine);
     }
-    tsr_engine_destroy(engine);
-    return stats;
+    return end_engine(engine);
 }
 
 /* Prompts of 10 to 100 tokens, and what they give with all the memory that is wanted. */

@@ -7,7 +7,7 @@
  * A refused call writes nothing.
  */
 
-static const tsr_ops_limits limits = {16, 64, 4, 16, 64, 4};
+static const tsr_ops_limits limits = {16, 64, 4, 16, 64, 4, 0};
 
 /* All operands of all ops, right as they are; a case spoils one of them. */
 typedef struct operands {

@@ -22,11 +22,11 @@
 
 #include "engine/config.h"
 #include "kernels/dtype.h"
+#include "tests/support/loaded.h"
 #include "tests/support/scratch.h"
 #include "tests/support/torture.h"
 
 enum {
-    MOST_COLS = 2048,
     PATH_BYTES = 512
 };
 
@@ -248,90 +248,6 @@ static void make_twins(folder *packed, folder *plain, const char *name, const ch
 /* ---- compared ----------------------------------------------------------------------------------
  */
 
-typedef struct loaded {
-    tsr_checkpoint *checkpoint;
-    tsr_config config;
-    tsr_shard shard;
-    tsr_weights weights;
-} loaded;
-
-static void unload(loaded *l)
-{
-    tsr_weights_clear(&l->weights);
-    tsr_config_clear(&l->config);
-    tsr_checkpoint_close(l->checkpoint);
-    *l = (loaded){0};
-}
-
-static tsr_status load(loaded *l, const char *path, int rank, int n_ranks)
-{
-    tsr_status st = tsr_checkpoint_open(&l->checkpoint, path);
-
-    if (st == TSR_OK) {
-        st = tsr_config_read(&l->config, l->checkpoint);
-    }
-    if (st == TSR_OK) {
-        l->shard = tsr_shard_of(&l->config.shape, rank, n_ranks);
-        st = tsr_weights_load(&l->weights, dev, l->checkpoint, &l->config, &l->shard,
-                              TSR_FORMAT_COUNT);
-    }
-    if (st != TSR_OK) {
-        unload(l);
-    }
-    return st;
-}
-
-static int n_packed;
-
-static void same(const tsr_linear *a, const tsr_linear *b)
-{
-    static float of_a[MOST_COLS];
-    static float of_b[MOST_COLS];
-    const tsr_weight *w = &a->weight;
-
-    assert_int_equal(w->n_rows, b->weight.n_rows);
-    assert_int_equal(w->n_cols, b->weight.n_cols);
-    assert_true(w->n_cols <= MOST_COLS);
-    n_packed += w->format == TSR_FORMAT_Q8_WIDE || w->format == TSR_FORMAT_Q8_MIXED ||
-                w->format == TSR_FORMAT_FP4;
-    for (int64_t r = 0; w->n_cols > 0 && r < w->n_rows; r++) {
-        tsr_weight_unpack_row(w, r, of_a);
-        tsr_weight_unpack_row(&b->weight, r, of_b);
-        for (int64_t c = 0; c < w->n_cols; c++) {
-            assert_true(of_a[c] == of_b[c]);
-        }
-    }
-}
-
-static void same_list(const tsr_linear *a, const tsr_linear *b, int64_t n)
-{
-    for (int64_t i = 0; a != NULL && i < n; i++) {
-        same(&a[i], &b[i]);
-    }
-}
-
-static void same_layer(const tsr_layer_weights *a, const tsr_layer_weights *b,
-                       const tsr_shard *shard)
-{
-    same(&a->q, &b->q);
-    same(&a->k, &b->k);
-    same(&a->v, &b->v);
-    same(&a->o, &b->o);
-    same(&a->q_low, &b->q_low);
-    same(&a->kv_low, &b->kv_low);
-    same(&a->gate, &b->gate);
-    same(&a->up, &b->up);
-    same(&a->down, &b->down);
-    same(&a->shared_gate, &b->shared_gate);
-    same(&a->shared_up, &b->shared_up);
-    same(&a->shared_down, &b->shared_down);
-    same_list(a->k_up, b->k_up, shard->heads.count);
-    same_list(a->v_up, b->v_up, shard->heads.count);
-    same_list(a->expert_gate, b->expert_gate, shard->experts.count);
-    same_list(a->expert_up, b->expert_up, shard->experts.count);
-    same_list(a->expert_down, b->expert_down, shard->experts.count);
-}
-
 static uint64_t bytes_of_tensors(const tsr_checkpoint *checkpoint)
 {
     uint64_t n_bytes = 0;
@@ -358,18 +274,19 @@ static void packed_models_are_the_plain_models_of_their_values(void **state)
 
         make_twins(&packed, &plain, models[i].name, models[i].quantization);
         for (int n_ranks = 1; n_ranks <= 5; n_ranks += n_ranks == 3 ? 2 : 1) {
-            n_packed = 0;
+            int n_packed = 0;
+
             for (int rank = 0; rank < n_ranks; rank++) {
                 loaded a = {0};
                 loaded b = {0};
                 size_t n_bytes;
 
-                if (load(&a, packed.path, rank, n_ranks) != TSR_OK) {
+                if (loaded_open(&a, dev, packed.path, rank, n_ranks) != TSR_OK) {
                     fail_msg("%s: %s", models[i].name, tsr_status_message());
                 }
-                assert_int_equal(load(&b, plain.path, rank, n_ranks), TSR_OK);
+                assert_int_equal(loaded_open(&b, dev, plain.path, rank, n_ranks), TSR_OK);
                 for (int layer = 0; layer < a.config.n_layers; layer++) {
-                    same_layer(&a.weights.layers[layer], &b.weights.layers[layer], &a.shard);
+                    n_packed += loaded_compare(&a, &b, layer);
                 }
                 assert_int_equal(tsr_weights_measure(&n_bytes, a.checkpoint, &a.config, &a.shard,
                                                      TSR_FORMAT_COUNT, TSR_DEVICE_CPU),
@@ -379,8 +296,8 @@ static void packed_models_are_the_plain_models_of_their_values(void **state)
                 if (n_ranks == 1 && models[i].quantization == MXFP4) {
                     assert_int_equal(a.weights.file_bytes, bytes_of_tensors(a.checkpoint));
                 }
-                unload(&a);
-                unload(&b);
+                loaded_close(&a);
+                loaded_close(&b);
             }
             assert_true(n_packed >= 6);
         }
@@ -402,7 +319,7 @@ static void a_stack_of_another_size_is_refused(void **state)
     assert_int_equal(json_object_set_new(config, "intermediate_size", json_integer(96)), 0);
     assert_int_equal(json_dump_file(config, file_of(&packed, "config.json"), 0), 0);
     json_decref(config);
-    assert_int_equal(load(&l, packed.path, 0, 1), TSR_ERR_FORMAT);
+    assert_int_equal(loaded_open(&l, dev, packed.path, 0, 1), TSR_ERR_FORMAT);
     assert_sentence("mlp.experts.gate_up_proj is packed as [128, 64]", "want [192, 64]");
     forget(&packed);
     forget(&plain);
@@ -412,8 +329,8 @@ static tsr_status load_and_unload(void *ctx)
 {
     loaded l = {0};
 
-    TSR_TRY(load(&l, ctx, 0, 1));
-    unload(&l);
+    TSR_TRY(loaded_open(&l, dev, ctx, 0, 1));
+    loaded_close(&l);
     return TSR_OK;
 }
 
@@ -442,9 +359,9 @@ static void one_rank_reads_all_bytes_of_weights(void **state)
         loaded l = {0};
 
         (void)snprintf(path, sizeof(path), "%s/models/%s", TSR_TEST_DATA, names[i]);
-        assert_int_equal(load(&l, path, 0, 1), TSR_OK);
+        assert_int_equal(loaded_open(&l, dev, path, 0, 1), TSR_OK);
         assert_int_equal(l.weights.file_bytes, bytes_of_tensors(l.checkpoint));
-        unload(&l);
+        loaded_close(&l);
     }
 }
 

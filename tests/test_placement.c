@@ -11,8 +11,7 @@
 #include <cmocka.h>
 
 #include "base/env.h"
-
-static tsr_world *world;
+#include "tests/support/one_world.h"
 
 /* Cores of two cpus each, numbered as Linux does: 0 and n, 1 and n + 1 ... */
 static void make_cores(tsr_placement_core *cores, int n_cores)
@@ -147,19 +146,6 @@ static void impossible_wishes_are_refused_on_all_ranks(void **state)
     assert_int_equal(tsr_placement_find(&mine, world, TSR_PLACEMENT_MOST + 1), TSR_ERR_ARG);
     assert_int_equal(tsr_placement_find(&mine, world, 3), TSR_OK);
     assert_int_equal(mine.n_threads, 3);
-}
-
-static int open_world(void **state)
-{
-    (void)state;
-    return tsr_world_open(&world) == TSR_OK ? 0 : -1;
-}
-
-static int close_world(void **state)
-{
-    (void)state;
-    tsr_world_close(world);
-    return 0;
 }
 
 int main(void)

@@ -185,11 +185,8 @@ static void what_generates_cannot_be_pooled(void **state)
         g.max_tokens = 0;
         g.pooling = TSR_POOLING_COUNT;
         assert_int_equal(tsr_engine_submit(engine, &g, &id), TSR_ERR_ARG);
-        must(tsr_engine_stop(engine));
-    } else {
-        must(tsr_engine_follow(engine));
     }
-    tsr_engine_destroy(engine);
+    (void)end_engine(engine);
 }
 
 /* A block is of the generation that wrote it, and lies on every rank, as long as that runs. */
@@ -232,11 +229,8 @@ static void blocks_are_told_with_their_owners(void **state)
         assert_int_equal(n_owned, 2); // 5 tokens of the prompt and 19 more: 24 are two blocks of 16
         free(owners);
         free(places);
-        must(tsr_engine_stop(engine));
-    } else {
-        must(tsr_engine_follow(engine));
     }
-    tsr_engine_destroy(engine);
+    (void)end_engine(engine);
     drop_model();
 }
 

@@ -233,11 +233,8 @@ static void what_cannot_go_on_is_refused(void **state)
         g.beams = 0;
         g.score = true;
         assert_int_equal(tsr_engine_submit(engine, &g, &id), TSR_ERR_ARG);
-        must(tsr_engine_stop(engine));
-    } else {
-        must(tsr_engine_follow(engine));
     }
-    tsr_engine_destroy(engine);
+    (void)end_engine(engine);
     drop_model();
 }
 

@@ -12,7 +12,7 @@ enum {
     N_SHAPES = sizeof(shapes) / sizeof(shapes[0])
 };
 
-static const tsr_ops_limits limits = {512, 1024, 1, 8, 16, 1};
+static const tsr_ops_limits limits = {512, 1024, 1, 8, 16, 1, 0};
 
 static bool near(double got, double expected, double ulps)
 {

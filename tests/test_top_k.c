@@ -2,7 +2,7 @@
 
 #include <math.h>
 
-static const tsr_ops_limits limits = {64, 64, 1, 8, 16, 1};
+static const tsr_ops_limits limits = {64, 64, 1, 8, 16, 1, 0};
 
 typedef struct outputs {
     tsr_tensor ids, values, masses;

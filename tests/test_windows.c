@@ -141,13 +141,9 @@ static int64_t run(const windowed *m, const room *r, bool prefix_cache, outcome 
         must(tsr_engine_memory(engine, memory));
         assert_int_equal(tsr_engine_describe(engine).n_blocks_free,
                          tsr_engine_describe(engine).n_blocks);
-        must(tsr_engine_stop(engine));
-    } else {
-        must(tsr_engine_follow(engine));
     }
-    stats = tsr_engine_describe(engine);
+    stats = end_engine(engine);
     own_block_bytes = stats.kv_block_bytes;
-    tsr_engine_destroy(engine);
     return stats.n_preempted;
 }
 

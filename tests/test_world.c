@@ -14,9 +14,8 @@
 #include "base/clock.h"
 #include "base/env.h"
 #include "parallel/fault.h"
+#include "tests/support/one_world.h"
 #include "tests/support/torture.h"
-
-static tsr_world *world;
 
 static void every_rank_has_its_place(void **state)
 {
@@ -216,19 +215,6 @@ static void faults_are_read_as_rank_kind_and_step(void **state)
     }
     assert_int_equal(tsr_fault_parse(&fault, ""), TSR_OK);
     assert_int_equal(fault.kind, TSR_FAULT_NONE);
-}
-
-static int open_world(void **state)
-{
-    (void)state;
-    return tsr_world_open(&world) == TSR_OK ? 0 : -1;
-}
-
-static int close_world(void **state)
-{
-    (void)state;
-    tsr_world_close(world);
-    return 0;
 }
 
 int main(void)

@@ -4,7 +4,9 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -12,8 +14,8 @@
 
 enum {
     TURN_MS = 5,
-    SERVING_TURN_MS = 1, // what is handed in meanwhile waits for so long
-    END_US = 10000000    // that a job has to end when it is asked to
+    SERVING_TURN_MS = 10, // each costs the ranks a moment on one of their cores
+    END_US = 10000000     // that a job has to end when it is asked to
 };
 
 static const int64_t first_rest_ns = 500000000;
@@ -24,12 +26,23 @@ static const int64_t joining_ns =
     60000000000;                              // that a job of somebody else's may take to come back
 static const int64_t useful_ns = 10000000000; // it served so long: that was no failure
 
+void tsr_attach_init(tsr_attach *a)
+{
+    *a = (tsr_attach){.link = TSR_LINK_NONE, .wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
+}
+
+void tsr_attach_wake(tsr_attach *a)
+{
+    (void)!eventfd_write(a->wake, 1);
+}
+
 /* The job is to be gone before another begins. */
-static void begin_end(tsr_attach *a, int64_t now)
+static void begin_end(tsr_attach *a, int64_t now, int64_t rest_ns)
 {
     tsr_link_close(&a->link);
     a->state = TSR_ATTACH_ENDING;
     a->until_ns = now + own_end_ns;
+    a->rest_ns = rest_ns;
     a->lost_ns = a->lost_ns != 0 ? a->lost_ns : now;
 }
 
@@ -37,8 +50,8 @@ void tsr_attach_lose(tsr_attach *a)
 {
     const int64_t now = tsr_clock_ns();
 
-    a->n_failures = a->was_useful || now - a->served_ns > useful_ns ? 0 : a->n_failures + 1;
-    begin_end(a, now);
+    a->n_useless = a->was_useful || now - a->served_ns > useful_ns ? 0 : a->n_useless + 1;
+    begin_end(a, now, a->n_useless > 0 ? first_rest_ns : 0);
 }
 
 /* ---- coming ---------------------------------------------------------------------------------- */
@@ -113,6 +126,7 @@ static tsr_status meet(tsr_attach *a, tsr_attach_news *news)
         a->away_s = a->lost_ns != 0 ? (double)(now - a->lost_ns) / 1e9 : 0;
         a->n_restarts += a->lost_ns != 0 ? 1 : 0;
         a->lost_ns = 0;
+        a->n_failures = 0;
         *news = TSR_ATTACH_CAME;
     }
     return TSR_OK;
@@ -128,7 +142,7 @@ static tsr_status give_up(const tsr_attach *a)
                         tsr_launcher_fate(&a->launcher).text);
     }
     return tsr_fail(TSR_ERR_COMM,
-                    "the ranks were lost %d times in a row and nothing came of it; they are not "
+                    "the ranks were started %d times and did not come to serve; they are not "
                     "started again (the last job: %s)",
                     a->n_failures, tsr_launcher_fate(&a->launcher).text);
 }
@@ -145,8 +159,7 @@ static tsr_status wait_to_serve(tsr_attach *a, tsr_attach_news *news)
         tsr_link_close(&a->link);
     }
     if (!runs && a->state == TSR_ATTACH_STARTING) {
-        a->n_failures++;
-        begin_end(a, tsr_clock_ns());
+        begin_end(a, tsr_clock_ns(), first_rest_ns << a->n_failures++);
     }
     if (a->words == NULL && a->link.socket < 0 && a->state == TSR_ATTACH_STARTING &&
         tsr_clock_ns() - a->lost_ns > joining_ns) {
@@ -179,13 +192,18 @@ static void look_at_leader(tsr_attach *a, int64_t now, tsr_attach_news *news)
 static tsr_status serve(tsr_attach *a, tsr_attach_news *news)
 {
     const bool wants_to_send = tsr_link_n_unsent(&a->link) > 0;
-    struct pollfd watched = {.fd = a->link.socket,
-                             .events = (short)(POLLIN | (wants_to_send ? POLLOUT : 0))};
+    struct pollfd watched[] = {
+        {.fd = a->link.socket, .events = (short)(POLLIN | (wants_to_send ? POLLOUT : 0))},
+        {.fd = a->wake, .events = POLLIN}};
+    eventfd_t n_wakes;
     int64_t now;
     bool any = false;
     tsr_status st;
 
-    (void)poll(&watched, 1, a->is_idle ? 0 : SERVING_TURN_MS);
+    (void)poll(watched, 2, a->is_idle ? 0 : SERVING_TURN_MS);
+    if (watched[1].revents != 0) {
+        (void)!eventfd_read(a->wake, &n_wakes);
+    }
     st = tsr_link_receive(&a->link, &any);
     if (st == TSR_ERR_NOMEM) {
         return st;
@@ -210,7 +228,6 @@ static tsr_status serve(tsr_attach *a, tsr_attach_news *news)
 static tsr_status wait_for_end(tsr_attach *a)
 {
     const int64_t now = tsr_clock_ns();
-    int64_t rest = first_rest_ns;
 
     if (a->words != NULL && tsr_launcher_runs(&a->launcher)) {
         if (now > a->until_ns) {
@@ -222,10 +239,7 @@ static tsr_status wait_for_end(tsr_attach *a)
     if (a->words != NULL && (a->served_ns == 0 || a->n_failures >= TSR_ATTACH_MOST_FAILURES)) {
         return give_up(a);
     }
-    for (int i = 1; i < a->n_failures; i++) {
-        rest *= 2;
-    }
-    a->until_ns = now + (a->n_failures > 0 ? rest : 0);
+    a->until_ns = now + a->rest_ns;
     a->state = TSR_ATTACH_RESTING;
     return TSR_OK;
 }
@@ -271,4 +285,8 @@ void tsr_attach_close(tsr_attach *a)
     }
     tsr_free(a->model_path);
     a->model_path = NULL;
+    if (a->wake >= 0) {
+        (void)close(a->wake);
+        a->wake = -1;
+    }
 }

@@ -2,9 +2,10 @@
  * engine/remote/attach.h - a client's hold on the leader of an engine: starts the job of ranks, or
  * finds one, says hello, and when it is lost begins again. Private to the room.
  *
- * Ranks that are lost again and again are given up: after TSR_ATTACH_MOST_FAILURES times in a row
- * in which nothing came of it, each after a longer rest than the one before; at once where they
- * never served. An engine that others started is waited for for a minute.
+ * Ranks that cannot be brought back are given up: after TSR_ATTACH_MOST_FAILURES starts in a row
+ * that did not come to serve, each after a longer rest than the one before; at once where none ever
+ * did. Ranks that serve and are lost before anything comes of it are started again without end, and
+ * counted. An engine that others started is waited for for a minute.
  *
  * Threads: one.
  */
@@ -43,9 +44,11 @@ typedef struct tsr_attach {
     int64_t stopped_ns; /* SERVING: since when the leader's process is stopped; 0: it is not */
     int64_t lost_ns;    /* since when it has not served */
     int64_t served_ns;  /* when it began to serve last; 0: it never did */
+    int64_t rest_ns;    /* before the next start */
     bool was_useful;    /* set by whoever hears that something came of it */
     bool is_idle;       /* likewise: nothing is waited for */
-    int n_failures;     /* in a row */
+    int n_failures;     /* starts in a row that did not come to serve */
+    int n_useless;      /* losses in a row before anything came of it */
     int n_restarts;
     double away_s; /* the last time */
 
@@ -53,7 +56,8 @@ typedef struct tsr_attach {
     tsr_engine_stats stats; /* likewise; its texts are in the next two */
     char device[128];
     char comm[64];
-} tsr_attach; /* start with {.words, .socket, .folder, .link = TSR_LINK_NONE} */
+    int wake; /* an eventfd: something is to be done; -1: none could be had */
+} tsr_attach; /* start with tsr_attach_init(), then words, socket and folder */
 
 typedef enum tsr_attach_news {
     TSR_ATTACH_NO_NEWS,
@@ -61,6 +65,11 @@ typedef enum tsr_attach_news {
     TSR_ATTACH_LOST,
     TSR_ATTACH_NEWS_COUNT
 } tsr_attach_news;
+
+void tsr_attach_init(tsr_attach *attach);
+
+/* Ends the turn that waits, or the next. Threads: any. */
+void tsr_attach_wake(tsr_attach *attach);
 
 /* Passes some milliseconds, or as long as it takes for something to come. Errors: COMM (given up,
  * in words), FORMAT, NOMEM. */

@@ -438,6 +438,9 @@ done:
         h.guests = g->next;
         let_go(&h, g);
     }
+    while (st == TSR_OK && h.asks != NULL) { // the next step ends them, and says so to each
+        st = tsr_engine_step(engine, &h.is_busy);
+    }
     while (h.asks != NULL) {
         forget(h.asks);
     }

@@ -17,7 +17,8 @@
 enum {
     FIRST_SLOTS = 64,
     USUAL_SEQUENCES = 64, // that run when options leave it open
-    SLOT_BITS = 20        // of an id: which slot; the rest counts
+    SLOT_BITS = 20,       // of an id: which slot; the rest counts
+    MOST_USELESS = 8      // losses in a row: then what is kept is given up
 };
 
 struct tsr_remote {
@@ -126,7 +127,8 @@ void tsr_remote_cancel(tsr_remote *r, int64_t id)
 }
 
 /* Ends what is kept in a slot without any ranks. */
-static void end_here(tsr_remote *r, int slot, const char *reason, const char *message)
+static void end_here(tsr_remote *r, int slot, const char *reason, tsr_status st,
+                     const char *message)
 {
     tsr_kept *k = r->slots[slot];
 
@@ -139,7 +141,7 @@ static void end_here(tsr_remote *r, int slot, const char *reason, const char *me
                                      .text = "",
                                      .reason = reason,
                                      .message = message,
-                                     .status = message[0] != '\0' ? TSR_ERR_NOMEM : TSR_OK,
+                                     .status = st,
                                      .n_generated = k->choices[i].tokens.n_ids};
 
             k->choices[i].is_over = true;
@@ -158,9 +160,9 @@ static void end_unwanted(tsr_remote *r)
         const tsr_kept *k = r->slots[slot];
 
         if (k != NULL && k->is_cancelled) {
-            end_here(r, slot, "cancelled", "");
+            end_here(r, slot, "cancelled", TSR_OK, "");
         } else if (k != NULL && k->deadline_ns != 0 && now >= k->deadline_ns) {
-            end_here(r, slot, "deadline", "");
+            end_here(r, slot, "deadline", TSR_OK, "");
         }
     }
 }
@@ -194,8 +196,10 @@ static tsr_status submit_all(tsr_remote *r)
     for (int i = 0; i < n; i++) {
         const int slot = (int)(all[i]->name / TSR_KEPT_NAMES);
 
-        if (tsr_kept_submit(all[i], &r->attach.link.out) != TSR_OK) {
-            end_here(r, slot, "error", tsr_status_message());
+        const tsr_status st = tsr_kept_submit(all[i], &r->attach.link.out);
+
+        if (st != TSR_OK) {
+            end_here(r, slot, "error", st, tsr_status_message());
         }
     }
     tsr_free(all);
@@ -321,8 +325,31 @@ static tsr_status hear(tsr_remote *r)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-static void say_lost(const tsr_remote *r)
+/* Something of what is kept ends the ranks, or others do, faster than a token is made: no end is in
+ * sight. */
+static void end_all(tsr_remote *r)
 {
+    const int64_t until = r->next_serial; // whoever is told may submit again
+    char message[128];
+
+    (void)snprintf(message, sizeof(message),
+                   "the ranks were lost %d times in a row and nothing came of it",
+                   r->attach.n_useless);
+    tsr_log_error("%s; %d %s", message, r->n_kept,
+                  r->n_kept == 1 ? "request is given up" : "requests are given up");
+    r->attach.n_useless = 0;
+    for (int slot = 0; slot < r->n_slots; slot++) {
+        if (r->slots[slot] != NULL && r->slots[slot]->id >> SLOT_BITS < until) {
+            end_here(r, slot, "error", TSR_ERR_COMM, message);
+        }
+    }
+}
+
+static void note_lost(tsr_remote *r)
+{
+    if (r->attach.n_useless >= MOST_USELESS) {
+        end_all(r);
+    }
     tsr_log_warn("the engine is lost; %d %s until it is started again", r->n_kept,
                  r->n_kept == 1 ? "request waits" : "requests wait");
 }
@@ -336,7 +363,7 @@ static tsr_status turn(tsr_remote *r)
     a->was_useful = a->was_useful || a->is_idle;
     TSR_TRY(tsr_attach_turn(a, &news));
     if (news == TSR_ATTACH_LOST) {
-        say_lost(r);
+        note_lost(r);
     }
     if (news == TSR_ATTACH_CAME && a->n_restarts > 0) {
         tsr_log_warn("the engine serves again after %.2f s; %d %s on", a->away_s, r->n_kept,
@@ -355,7 +382,7 @@ tsr_status tsr_remote_step(tsr_remote *r, bool *busy)
         if (hear(r) != TSR_OK) {
             tsr_log_error("the engine says what makes no sense: %s", tsr_status_message());
             tsr_attach_lose(&r->attach);
-            say_lost(r);
+            note_lost(r);
         } else {
             (void)!tsr_link_send(&r->attach.link); // that it is lost is heard
         }
@@ -369,6 +396,11 @@ tsr_status tsr_remote_step(tsr_remote *r, bool *busy)
 bool tsr_remote_is_serving(const tsr_remote *r)
 {
     return r->attach.state == TSR_ATTACH_SERVING;
+}
+
+void tsr_remote_wake(tsr_remote *r)
+{
+    tsr_attach_wake(&r->attach);
 }
 
 tsr_engine_stats tsr_remote_describe(const tsr_remote *r)
@@ -454,7 +486,7 @@ static tsr_remote *make(void)
     tsr_remote *r = tsr_alloc(1, sizeof(*r));
 
     if (r != NULL) {
-        r->attach.link = TSR_LINK_NONE;
+        tsr_attach_init(&r->attach);
     }
     return r;
 }

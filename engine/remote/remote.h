@@ -23,6 +23,7 @@ tsr_engine_stats tsr_remote_describe(const tsr_remote *remote);
 tsr_status tsr_remote_memory(const tsr_remote *remote, tsr_memory_stats *ranks);
 tsr_status tsr_remote_blocks(tsr_remote *remote, int64_t *owners, uint8_t *places);
 bool tsr_remote_is_serving(const tsr_remote *remote);
+void tsr_remote_wake(tsr_remote *remote); /* threads: any */
 
 #ifdef __cplusplus
 }

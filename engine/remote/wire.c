@@ -360,6 +360,7 @@ void tsr_wire_event(tsr_wire *w, tsr_event *event)
     has_numbers = event->kind == TSR_EVENT_LOGITS || event->kind == TSR_EVENT_EMBEDDING;
     event->n_values = has_numbers ? event->n_values : 0;
     pass_list(w, &numbers, &event->n_values, sizeof(float));
+    w->is_bad = w->is_bad || (!has_numbers && event->n_values > 0);
     event->logits = event->kind == TSR_EVENT_LOGITS && event->n_values > 0 ? numbers : NULL;
     event->embedding = event->kind == TSR_EVENT_EMBEDDING && event->n_values > 0 ? numbers : NULL;
 }

@@ -12,6 +12,8 @@ import unittest
 
 TESSERA, EMULATED, TINY_GGUF = (os.environ[name] for name in ("TESSERA", "EMULATED", "TINY_GGUF"))
 MPIRUN = [os.environ["MPIEXEC"], "--oversubscribe", "--bind-to", "none", "-n"]
+MODELS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data", "models")
+DOCS = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "docs")
 FOLDER = tempfile.TemporaryDirectory(prefix="tessera-emulated-")
 WAIT_S = 500
 CLOSE = 0.02
@@ -24,6 +26,10 @@ def tearDownModule():
 
 
 def model(name):
+    """A tiny GGUF, or one of the folders of tests/data/models."""
+    folder = os.path.join(MODELS, name)
+    if os.path.isdir(folder):
+        return folder
     path = os.path.join(FOLDER.name, name.replace("/", "-") + ".gguf")
     if not os.path.exists(path):
         subprocess.run([TINY_GGUF, name, "1", path], check=True, timeout=60)
@@ -103,7 +109,7 @@ class Engine(unittest.TestCase):
                 ("shared", 2, (), {"EMULATOR_DEVICES": "1"})):
             environment = {"EMULATOR_DEVICES": str(ranks), "EMULATOR_COUNT": "1", **environment}
             said = self.same("2/1", *words, *more, ranks=ranks, **environment)
-            told = re.findall(rb"emulator: (\d+) works were queued, (\d+) of them graphs\n", said)
+            told = re.findall(rb"emulator: (\d+) works were queued, \d+ kernels and (\d+) of them graphs\n", said)
             self.assertEqual(len(told), ranks, said)
             counts[name] = [tuple(map(int, t)) for t in told]
         for name in ("graphs", "two", "three"): # the first step of a kind is not recorded
@@ -112,9 +118,33 @@ class Engine(unittest.TestCase):
         self.assertEqual(counts["shared"][0][1], 0) # the host takes part in the sums
         self.assertLess(counts["graphs"][0][0], 0.6 * counts["none"][0][0])
 
+    def test_mixtures_of_experts_are_recorded_too(self):
+        words = ("--prompt", "Once upon a time", "--prompt", "A", "--max-tokens", "5")
+        for name in ("mixtral", "qwen2_moe", "qwen3_moe"):
+            said = self.same(name, *words, EMULATOR_COUNT="1")
+            self.assertGreaterEqual(int(re.search(rb"and (\d+) of", said)[1]), 2)
+        self.same("qwen2_moe", *words, ranks=3, EMULATOR_DEVICES="3", EMULATOR_STREAMS="random")
+        # More rows than experts take at once: one after another, with the host.
+        self.same("qwen3_moe", "--ctx", "256", "--max-batch-tokens", "128", "--prompt", 20 * "some words ", "--max-tokens", "2")
+        # Windows and sinks: on tensor cores only.
+        self.close("gpt_oss", "--prompt", "Once upon a time", "--max-tokens", "4", "--kv-dtype", "bf16")
+
+    def test_a_token_takes_as_many_launches_as_the_docs_say(self):
+        def kernels(name, n_tokens):
+            words = ("generate", "--threads", "1", "--ctx", "128", "--model", model(name), "--prompt", "Hi there", "--max-tokens", str(n_tokens),
+                     "--no-graphs", "--device", "cuda")
+            done = run(EMULATED, *words, EMULATOR_COUNT="1")
+            return int(re.search(rb"queued, (\d+) kernels", done.stderr)[1])
+        with open(os.path.join(DOCS, "gpu-kernels.md"), encoding="utf-8") as page:
+            said = page.read()
+        a_layer, beside = (int(re.search(pattern, said)[1])
+                               for pattern in (r"up to 256 positions: \*\*(\d+)\*\*", r"beside the layers \*\*(\d+)\*\*"))
+        for name, n_layers in (("8/8", 2), ("9/3", 3)):
+            self.assertEqual(kernels(name, 6) - kernels(name, 5), beside + n_layers * a_layer, name)
+
     def test_a_sequence_outgrows_its_recording(self):
         said = self.same("2/1", "--ctx", "400", "--prompt", 84 * "word ", "--max-tokens", "10", EMULATOR_COUNT="1")
-        self.assertGreaterEqual(int(re.search(rb"queued, (\d+) of", said)[1]), 5) # 256 positions are passed on the way
+        self.assertGreaterEqual(int(re.search(rb"and (\d+) of", said)[1]), 5) # 256 positions are passed on the way
 
     def test_ranks_that_share_a_gpu_meet_through_the_host(self):
         self.same("2/1", "--prompt", "Hi there", "--max-tokens", "3", ranks=2, EMULATOR_DEVICES="1")

@@ -285,6 +285,94 @@ static tsr_status matmul(tsr_device *dev, const tsr_product *products, int n_pro
     RUN_TWICE(dev, tsr_matmul(gpu, on_gpu, n_products, from, activations));
 }
 
+static tsr_status join(tsr_device *dev, tsr_tensor x, const tsr_joining *j)
+{
+    ON_PLAIN_C(join, dev, x, j);
+    const tsr_tensor to = put_window(x, true);
+    tsr_tensor on_gpu[TSR_MAX_PARTS];
+    tsr_joining all = *j;
+
+    for (int i = 0; i < j->n_parts; i++) {
+        on_gpu[i] = put_window(j->parts[i], false);
+    }
+    all.parts = on_gpu;
+    all.bias = put_window(j->bias, false);
+    all.post_weight = put_window(j->post_weight, false);
+    all.post_bias = put_window(j->post_bias, false);
+    all.next_weight = put_window(j->next_weight, false);
+    all.next_bias = put_window(j->next_bias, false);
+    all.out = put_window(j->out, true);
+    all.spare = put_window(j->spare, false); // a GPU may leave it as it is
+    RUN_TWICE(dev, tsr_join(gpu, to, &all));
+}
+
+static tsr_status route(tsr_device *dev, tsr_tensor ids, tsr_tensor weights, tsr_tensor logits,
+                        const tsr_routing *routing)
+{
+    ON_PLAIN_C(route, dev, ids, weights, logits, routing);
+    const tsr_tensor i = put_window(ids, true);
+    const tsr_tensor w = put_window(weights, true);
+    const tsr_tensor x = put_window(logits, false);
+
+    RUN_TWICE(dev, tsr_route(gpu, i, w, x, routing));
+}
+
+static tsr_status sort_experts(tsr_device *dev, tsr_tensor start, tsr_tensor rows,
+                               tsr_tensor weights, tsr_tensor places, tsr_tensor ids,
+                               tsr_tensor chosen)
+{
+    ON_PLAIN_C(sort_experts, dev, start, rows, weights, places, ids, chosen);
+    const tsr_tensor s = put_window(start, true);
+    const tsr_tensor r = put_window(rows, true);
+    const tsr_tensor w = put_window(weights, true);
+    const tsr_tensor p = put_window(places, true);
+    const tsr_tensor i = put_window(ids, false);
+    const tsr_tensor c = put_window(chosen, false);
+
+    RUN_TWICE(dev, tsr_sort_experts(gpu, s, r, w, p, i, c));
+}
+
+static tsr_status matmul_experts(tsr_device *dev, const tsr_expert_product *products,
+                                 int n_products, tsr_tensor x, tsr_tensor start, int64_t most_rows,
+                                 tsr_activations activations)
+{
+    ON_PLAIN_C(matmul_experts, dev, products, n_products, x, start, most_rows, activations);
+    const tsr_tensor from = put_window(x, false);
+    const tsr_tensor starts = put_window(start, false);
+    tsr_expert_weights weights[TSR_MAX_PRODUCTS];
+    tsr_expert_product on_gpu[TSR_MAX_PRODUCTS];
+
+    for (int p = 0; p < n_products; p++) {
+        const tsr_expert_weights *w = products[p].weights;
+        const size_t behind = (size_t)((start.n_cols - 2) * w->apart_bytes);
+
+        weights[p] = *w;
+        weights[p].first.on = TSR_DEVICE_CUDA;
+        weights[p].first.tiles = put(
+            w->first.tiles,
+            behind + tsr_weight_bytes(w->first.format, w->first.n_rows, w->first.n_cols), false);
+        weights[p].bias = put_window(w->bias, false);
+        on_gpu[p] = (tsr_expert_product){&weights[p], put_window(products[p].out, true)};
+    }
+    RUN_TWICE(dev,
+              tsr_matmul_experts(gpu, on_gpu, n_products, from, starts, most_rows, activations));
+}
+
+static tsr_status add_experts(tsr_device *dev, tsr_tensor sums, tsr_tensor parts, tsr_tensor ids,
+                              tsr_tensor places, tsr_tensor weights, tsr_tensor bias, int64_t first,
+                              int64_t n_here)
+{
+    ON_PLAIN_C(add_experts, dev, sums, parts, ids, places, weights, bias, first, n_here);
+    const tsr_tensor to = put_window(sums, true);
+    const tsr_tensor from = put_window(parts, false);
+    const tsr_tensor i = put_window(ids, false);
+    const tsr_tensor p = put_window(places, false);
+    const tsr_tensor w = put_window(weights, false);
+    const tsr_tensor b = put_window(bias, false);
+
+    RUN_TWICE(dev, tsr_add_experts(gpu, to, from, i, p, w, b, first, n_here));
+}
+
 static tsr_status activate(tsr_device *dev, tsr_tensor out, tsr_tensor gate, tsr_tensor up,
                            tsr_tensor weights, tsr_activation activation)
 {
@@ -312,6 +400,14 @@ static tsr_status scale(tsr_device *dev, tsr_tensor x, float factor, float cap)
     const tsr_tensor out = put_window(x, true);
 
     RUN_TWICE(dev, tsr_scale(gpu, out, factor, cap));
+}
+
+static tsr_status clip(tsr_device *dev, tsr_tensor x, float limit)
+{
+    ON_PLAIN_C(clip, dev, x, limit);
+    const tsr_tensor out = put_window(x, true);
+
+    RUN_TWICE(dev, tsr_clip(gpu, out, limit));
 }
 
 static tsr_status layernorm(tsr_device *dev, tsr_tensor out, tsr_tensor x, tsr_tensor weight,
@@ -515,8 +611,14 @@ tsr_status __wrap_tsr_device_open(tsr_device **out, const tsr_device_options *op
     mirrored.rmsnorm = rmsnorm;
     mirrored.matmul = matmul;
     mirrored.activate = activate;
+    mirrored.join = join;
+    mirrored.route = route;
+    mirrored.sort_experts = sort_experts;
+    mirrored.matmul_experts = matmul_experts;
+    mirrored.add_experts = add_experts;
     mirrored.add_scaled = add_scaled;
     mirrored.scale = scale;
+    mirrored.clip = clip;
     mirrored.layernorm = layernorm;
     mirrored.square_sums = square_sums;
     mirrored.rmsnorm_shared = rmsnorm_shared;

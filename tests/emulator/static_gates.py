@@ -80,7 +80,7 @@ TILES = {"4": 320, "5": 384, "6": 320, "7": 320, "8": 544, "9": 768}  # bytes of
 # name; threads, dynamic bytes, bytes under way; what must be there; most registers; fewest blocks an SM
 RULES = [(rf"attend_(prompt|run)<{dim}, .*, {str(is_coded).lower()}>", attention(dim, is_coded), ("HMMA", "LDGSTS", "LDSM"), registers, blocks)
          for dim, registers, blocks in ((64, 168, 3), (128, 255, 2), (256, 255, 2)) for is_coded in (False, True)]
-RULES += [(rf"multiply_codes<\(tsr_format\){f}, .*", codes(n), ("IMMA", "wide"), 192, 1) for f, n in TILES.items()]
+RULES += [(rf"multiply_codes<\(tsr_format\){f}, .*", codes(n), ("IMMA", "wide"), 224, 2 if f in "467" else 1) for f, n in TILES.items()]
 RULES += [(r"multiply_halves<\(tsr_format\)[12], .*", (256, 0, 8 * 4 * 1024), ("HMMA", "wide"), 128, 2),
           (r"multiply_halves<\(tsr_format\)3, .*", (256, 0, 8 * 4 * 576), ("HMMA",), 128, 2),
           (r".*", (256, 0, 0), (), 128, 1)]

@@ -220,11 +220,13 @@ static void run_some(void)
 /* EMULATOR_COUNT: how much the program queued. */
 static uint64_t n_queued;
 static uint64_t n_graphs;
+static uint64_t n_kernels; // those in graphs aside
 
 static void tell_counts(void)
 {
-    (void)fprintf(stderr, "emulator: %llu works were queued, %llu of them graphs\n",
-                  (unsigned long long)n_queued, (unsigned long long)n_graphs);
+    (void)fprintf(
+        stderr, "emulator: %llu works were queued, %llu kernels and %llu of them graphs\n",
+        (unsigned long long)n_queued, (unsigned long long)n_kernels, (unsigned long long)n_graphs);
 }
 
 static void count(const stream_work *work)
@@ -234,6 +236,7 @@ static void count(const stream_work *work)
     }
     n_queued++;
     n_graphs += strcmp(work->name, "a graph") == 0;
+    n_kernels += strncmp(work->name, "_Z", 2) == 0; // mangled
 }
 
 void stream_add(cudaStream_t stream, stream_work *work)

@@ -51,12 +51,13 @@ part() {
 : >"$OUT/failures"
 part "single instructions" timeout 600 "$BUILD/tests/gpu/test_primitives_gpu"
 part "the queue, copies, recordings" timeout 600 "$BUILD/tests/gpu/test_gpu_device_gpu"
-for name in rows family_rows top_k matmul attention; do
+for name in rows family_rows experts top_k matmul attention; do
   part "ops: $name, the CPU's bits" timeout 600 "$BUILD/tests/gpu/test_${name}_gpu"
 done
-for name in matmul attention; do
+for name in matmul experts attention; do
   part "ops: $name, in an order of its own" env EMULATOR_FAST=1 timeout 600 "$BUILD/tests/gpu/test_${name}_gpu"
 done
+part "rows rounded ahead" timeout 600 "$BUILD/tests/gpu/test_codes_gpu"
 part "products of many rows" timeout 600 "$BUILD/tests/gpu/test_matmul_large_gpu"
 
 # same COMMAND...: the CPU's text and log-probabilities, token by token.

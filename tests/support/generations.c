@@ -106,25 +106,28 @@ static void lead(tsr_engine *engine, const way *w, int n, wish_fn *wish)
     run_to_the_end(engine);
 }
 
+tsr_engine_stats end_engine(tsr_engine *engine)
+{
+    tsr_engine_stats stats;
+
+    must(tsr_engine_is_leader(engine) ? tsr_engine_stop(engine) : tsr_engine_follow(engine));
+    stats = tsr_engine_describe(engine);
+    tsr_engine_destroy(engine);
+    return stats;
+}
+
 tsr_engine_stats run_way(const way *w, int n, wish_fn *wish)
 {
     tsr_engine_options options = w->options;
     tsr_engine *engine = NULL;
-    tsr_engine_stats stats;
 
     options.model_path = model_path;
     options.n_threads = options.n_threads == 0 ? 1 : options.n_threads;
     must(tsr_engine_create(&engine, world, &options));
     if (tsr_engine_is_leader(engine)) {
         lead(engine, w, n, wish);
-        stats = tsr_engine_describe(engine);
-        must(tsr_engine_stop(engine));
-    } else {
-        must(tsr_engine_follow(engine));
-        stats = tsr_engine_describe(engine);
     }
-    tsr_engine_destroy(engine);
-    return stats;
+    return end_engine(engine);
 }
 
 /* ---- the file ---- */

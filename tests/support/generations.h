@@ -40,6 +40,10 @@ void must(tsr_status st);
 void make_model(const char *name, uint64_t seed, int n_prompts, int longest);
 void drop_model(void);
 
+/* All ranks together: the leader when it is done with an engine, the others at once, to follow
+ * until then. The engine is gone; what it was. */
+tsr_engine_stats end_engine(tsr_engine *engine);
+
 /* All ranks together: n generations, with the prompts above unless they bring their own. */
 tsr_engine_stats run_way(const way *w, int n, wish_fn *wish);
 

@@ -48,7 +48,7 @@ class Server:
             if not line:
                 raise RuntimeError("the server has ended: " + "".join(self.said))
             self.said.append(line)
-            found = re.search(r"https?://127\.0\.0\.1:(\d+)/v1", line)
+            found = re.search(r"https?://(?:127\.0\.0\.1|0\.0\.0\.0):(\d+)/v1", line)
             self.port = int(found.group(1)) if found else None
         self.reader = threading.Thread(target=lambda: self.said.extend(one.decode(errors="replace") for one in self.job.stderr))
         self.reader.start()
