@@ -226,12 +226,12 @@ TSR_INLINE const char *key_piece(const tsr_attention_run *run, int g, tsr_kv_typ
                                       within * run->key_dim * bits_of(kv) / 8;
 }
 
-/* o += e v over tokens [from, to) of n_queries, n_vectors of dimensions from `dim` on. */
-TSR_INLINE void gather(int n_queries, int n_vectors, tsr_kv_type kv, const tsr_attention_run *run,
-                       const float *e, float *o, int64_t part_floats, int dim, int from, int to,
-                       const tsr_attention_run *then)
+/* o += e v over tokens [from, to) of n_queries, n_vectors of dimensions from `dim` on. By row: the
+ * tokens of this run and of the next lie by themselves. */
+TSR_INLINE void gather(int n_queries, int n_vectors, tsr_kv_type kv, bool by_row,
+                       const tsr_attention_run *run, const float *e, float *o, int64_t part_floats,
+                       int dim, int from, int to, const tsr_attention_run *then)
 {
-    const char *const *asked = then != NULL ? then->key_rows : NULL;
     const v16 levels = levels_of(kv);
     v16 sums[MAX_QUERIES][4];
 
@@ -245,20 +245,19 @@ TSR_INLINE void gather(int n_queries, int n_vectors, tsr_kv_type kv, const tsr_a
     for (int t0 = from; t0 < to;) {
         const int g = t0 / TSR_LANES;
         const int t1 = (g + 1) * TSR_LANES < to ? (g + 1) * TSR_LANES : to;
-        const char *next = then != NULL && asked == NULL ? key_piece(then, g, kv) : NULL;
+        const char *next = then != NULL && !by_row ? key_piece(then, g, kv) : NULL;
         const int64_t next_bytes = run->key_dim * bits_of(kv) / 8;
 
         for (; t0 < t1; t0++) {
             const int t = t0;
-            const bool by_row = run->value_rows != NULL;
             const void *values = by_row ? run->value_rows[t] : run->values[g];
             const int64_t row = by_row ? dim : (int64_t)(t - g * TSR_LANES) * run->padded_dim + dim;
             v16 v[4];
 
             if (next != NULL) {
                 ask_for(next + (t - g * TSR_LANES) * next_bytes, next_bytes);
-            } else if (asked != NULL && asked[t] != NULL) {
-                ask_for(asked[t], next_bytes);
+            } else if (by_row && then != NULL && then->key_rows[t] != NULL) {
+                ask_for(then->key_rows[t], next_bytes);
             }
             UNROLL
             for (int j = 0; j < n_vectors; j++) {
@@ -287,18 +286,23 @@ TSR_INLINE void gather(int n_queries, int n_vectors, tsr_kv_type kv, const tsr_a
 /* ---- a copy of both for each tile and type ----------------------------------------------------
  */
 
-#define TILE(n_queries, n_vectors, type)                                                        \
-    static void score_##n_queries##_##n_vectors##_##type(                                       \
-        const tsr_attention_run *run, const float *q, float *scores, int first, bool ask)       \
-    {                                                                                           \
-        score(n_queries, n_vectors, TSR_KV_TYPE_##type, run, q, scores, first, ask);            \
-    }                                                                                           \
-    static void gather_##n_queries##_##n_vectors##_##type(                                      \
-        const tsr_attention_run *run, const float *e, float *o, int64_t part_floats, int dim,   \
-        int from, int to, const tsr_attention_run *then)                                        \
-    {                                                                                           \
-        gather(n_queries, n_vectors, TSR_KV_TYPE_##type, run, e, o, part_floats, dim, from, to, \
-               then);                                                                           \
+#define TILE(n_queries, n_vectors, type)                                                         \
+    static void score_##n_queries##_##n_vectors##_##type(                                        \
+        const tsr_attention_run *run, const float *q, float *scores, int first, bool ask)        \
+    {                                                                                            \
+        score(n_queries, n_vectors, TSR_KV_TYPE_##type, run, q, scores, first, ask);             \
+    }                                                                                            \
+    static void gather_##n_queries##_##n_vectors##_##type(                                       \
+        const tsr_attention_run *run, const float *e, float *o, int64_t part_floats, int dim,    \
+        int from, int to, const tsr_attention_run *then)                                         \
+    {                                                                                            \
+        if (run->value_rows != NULL) {                                                           \
+            gather(n_queries, n_vectors, TSR_KV_TYPE_##type, true, run, e, o, part_floats, dim,  \
+                   from, to, then);                                                              \
+        } else {                                                                                 \
+            gather(n_queries, n_vectors, TSR_KV_TYPE_##type, false, run, e, o, part_floats, dim, \
+                   from, to, then);                                                              \
+        }                                                                                        \
     }
 TILES(TILE, F32)
 TILES(TILE, F16)
