@@ -157,7 +157,8 @@ static __device__ __forceinline__ float4 add_products(float4 q, float k, float4 
                        fmaf(q.w, k, sum.w));
 }
 
-/* q . mean, the mean turned on to the token: cos a (q1 m1 + q2 m2) + sin a (q2 m1 - q1 m2). */
+/* q . mean, the mean turned on to the token: cos a (q1 m1 + q2 m2) + sin a (q2 m1 - q1 m2); by
+ * token, as the CPU has them, q1 (cos a m1 - sin a m2) + q2 (sin a m1 + cos a m2). */
 static __device__ __forceinline__ float4 of_mean(const work &w, const float4 *pairs,
                                                  const char *keys, int at)
 {
@@ -165,24 +166,32 @@ static __device__ __forceinline__ float4 of_mean(const work &w, const float4 *pa
     const char *mean = tsr_kv_mean(w.kv, keys, at);
     const float scale = __uint_as_float((uint32_t) * (const uint16_t *)mean << 16);
     const int8_t *codes = (const int8_t *)mean + sizeof(uint16_t);
-    float4 along = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
-    float4 across = along;
+    float4 first = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
+    float4 second = first;
 
     for (int j = 0; j < n_pairs; j++) {
         const float m1 = (float)codes[j] * scale;
         const float m2 = (float)codes[n_pairs + j] * scale;
+        const float c = w.drift->cosines[j][at % GROUP];
+        const float s = w.drift->sines[j][at % GROUP];
         const float4 q1 = pairs[j];
         const float4 q2 = pairs[n_pairs + j];
-        const float4 dots = make_float4(fmaf(q2.x, m2, q1.x * m1), fmaf(q2.y, m2, q1.y * m1),
-                                        fmaf(q2.z, m2, q1.z * m1), fmaf(q2.w, m2, q1.w * m1));
-        const float4 crosses = make_float4(q2.x * m1 - q1.x * m2, q2.y * m1 - q1.y * m2,
-                                           q2.z * m1 - q1.z * m2, q2.w * m1 - q1.w * m2);
 
-        along = add_products(dots, w.drift->cosines[j][at % GROUP], along);
-        across = add_products(crosses, w.drift->sines[j][at % GROUP], across);
+        if (w.kv.is_by_token) {
+            first = add_products(q1, m1 * c - m2 * s, first);
+            second = add_products(q2, fmaf(m1, s, m2 * c), second);
+        } else {
+            const float4 dots = make_float4(fmaf(q2.x, m2, q1.x * m1), fmaf(q2.y, m2, q1.y * m1),
+                                            fmaf(q2.z, m2, q1.z * m1), fmaf(q2.w, m2, q1.w * m1));
+            const float4 crosses = make_float4(q2.x * m1 - q1.x * m2, q2.y * m1 - q1.y * m2,
+                                               q2.z * m1 - q1.z * m2, q2.w * m1 - q1.w * m2);
+
+            first = add_products(dots, c, first);
+            second = add_products(crosses, s, second);
+        }
     }
-    return make_float4(along.x + across.x, along.y + across.y, along.z + across.z,
-                       along.w + across.w);
+    return make_float4(first.x + second.x, first.y + second.y, first.z + second.z,
+                       first.w + second.w);
 }
 
 /* Token `at` of a block against four queries. */

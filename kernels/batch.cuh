@@ -76,7 +76,8 @@ struct tsr_kv_place {
     int key_codes, value_codes; /* bytes of a block's codes or numbers: scales lie behind */
     int mean_bytes;             /* of a group of keys; 0: they have no means */
     int token_step, dim_step;   /* cells from a key to the next token's, and dimension's */
-    bool is_latent;             /* the values are the keys' first dimensions */
+    bool is_by_token;
+    bool is_latent; /* the values are the keys' first dimensions */
 
     /* What is written lies in the device's pool. */
     __device__ void *own_keys(int32_t slot, int head) const
@@ -114,6 +115,7 @@ static inline tsr_kv_place tsr_kv_place_of(const tsr_kv_view *kv)
     place.mean_bytes = tsr_kv_layout_is_centred(layout) ? (int)tsr_kv_layout_mean_bytes(layout) : 0;
     place.token_step = (int)tsr_kv_layout_key_cell(layout, 1, 0);
     place.dim_step = (int)tsr_kv_layout_key_cell(layout, 0, 1);
+    place.is_by_token = layout->by_token;
     place.is_latent = layout->latent;
     return place;
 }

@@ -174,6 +174,7 @@ static void codes_and_all_that_can_be_asked_for_are_as_plain_c_has_them(void **s
         tsr_tensor out;
         cache c;
 
+        print_message("  setting %d\n", i);
         make_cache(&c, s);
         write_past(dev, &c, &s->work);
         write_step(dev, &c, &s->work);

@@ -96,11 +96,17 @@ class Engine(unittest.TestCase):
         for streams in ("lazy", "eager", "random"):
             self.same("2/1", "--prompt", "Once upon a time", "--max-tokens", "5", EMULATOR_STREAMS=streams)
 
-    def test_windows_soft_caps_slopes_sinks_and_caches_of_few_bits_give_it_too(self):
+    def test_whatever_attention_is_asked_for_and_caches_of_few_bits_give_it_too(self):
         words = ("--prompt", "Once upon a time there was a word", "--max-tokens", "3")
-        for name, kv in (("mistral", "fp8"), ("gemma2", "f16"), ("bloom", "int8"), ("falcon_rw", "int4"), ("2/1", "int2")):
+        for name, kv in (("mistral", "fp8"), ("gemma2", "f16"), ("bloom", "int8"), ("falcon_rw", "int4"), ("2/1", "int2"), ("gpt_oss", "f16"),
+                         ("deepseek_v2", "int8"), ("x_mixed", "int4"), ("x_local_atrous", "f16")):
             self.same(name, *words, "--kv-dtype", kv)
         self.same("gemma3", *words, "--kv-dtype", "int2", ranks=2, EMULATOR_DEVICES="2")
+
+    def test_latents_on_tensor_cores_are_close(self):
+        words = ("--prompt", "Once upon a time there was a word", "--max-tokens", "3")
+        self.close("deepseek_v2", *words, "--kv-dtype", "bf16")
+        self.close("deepseek_v2", *words, "--kv-dtype", "f16", ranks=2, EMULATOR_DEVICES="2")
 
     def test_two_and_three_ranks_give_it_too(self):
         self.same("9/3", "--prompt", "Hi", "--max-tokens", "3", ranks=2, EMULATOR_DEVICES="2", EMULATOR_ORDER="reverse")

@@ -95,7 +95,7 @@ def main():
     for path in cubins:
         found = read_cubin(path)
         plain = subprocess.run(["c++filt", *found], capture_output=True, text=True, check=True).stdout.splitlines()
-        kernels.update({(path.stem.split(".")[0], re.sub(r"^void |\(.*\)$", "", re.sub(r"\((?!tsr_format).*", "", name))): kernel
+        kernels.update({(path.stem.split(".")[0], re.sub(r"^void |\(.*\)$", "", re.sub(r"\((?!tsr_format|tsr_kv_type).*", "", name))): kernel
                         for name, kernel in zip(plain, found.values())})
     rules = {name: next(rule for rule in RULES if re.fullmatch(rule[0], name[1])) for name in kernels}
     asked = "".join(f"{k.registers} {k.shared} {rules[name][1][1]} {rules[name][1][0]}\n" for name, k in kernels.items())
