@@ -65,8 +65,8 @@ static tsr_status take(tsr_engine *e, tsr_pool *pool, int first_row, int n_rows)
 static void tell(const tsr_group *g)
 {
     const tsr_pool *pool = g->pool;
-    tsr_event event = {.kind = TSR_EVENT_EMBEDDING, .embedding = pool->vector,
-                       .n_values = pool->dim};
+    tsr_event event = {
+        .kind = TSR_EVENT_EMBEDDING, .embedding = pool->vector, .n_values = pool->dim};
     double square = 0;
 
     for (int64_t i = 0; i < pool->dim; i++) {

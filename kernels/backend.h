@@ -53,8 +53,7 @@ typedef tsr_status tsr_matmul_fn(tsr_device *dev, const tsr_product *products, i
 typedef tsr_status tsr_activate_fn(tsr_device *dev, tsr_tensor out, tsr_tensor gate, tsr_tensor up,
                                    tsr_tensor weights, tsr_activation activation);
 typedef tsr_status tsr_activate_codes_fn(tsr_device *dev, tsr_codes codes, tsr_tensor out,
-                                         tsr_tensor gate, tsr_tensor up,
-                                         tsr_activation activation);
+                                         tsr_tensor gate, tsr_tensor up, tsr_activation activation);
 typedef tsr_status tsr_join_fn(tsr_device *dev, tsr_tensor x, const tsr_joining *j);
 typedef tsr_status tsr_matmul_codes_fn(tsr_device *dev, const tsr_product *products, int n_products,
                                        tsr_codes x);
@@ -282,8 +281,8 @@ struct tsr_device {
     const tsr_backend *backend;
     tsr_cpu_pool *pool; /* owned, or another device's */
     bool shares_pool;
-    tsr_isa isa;        /* of the CPU twins */
-    void *scratch;      /* owned; 64-byte aligned */
+    tsr_isa isa;   /* of the CPU twins */
+    void *scratch; /* owned; 64-byte aligned */
     size_t scratch_bytes;
     void *queue;      /* of a GPU: its cudaStream_t; owned */
     void *staging;    /* of a GPU: pinned memory that uploads go through (device_cuda.c); owned */

@@ -26,11 +26,11 @@ typedef enum tsr_device_kind {
 
 typedef struct tsr_device_options {
     tsr_device_kind kind;
-    int index;       /* which GPU; not read for CPU */
-    int n_threads;   /* CPU threads, the caller's own included; >= 1 */
-    bool deterministic; /* of a GPU: sums in the CPU's order (docs/gpu.md); a CPU always keeps to it */
-    const int *cpus; /* [n_threads] logical CPUs to bind them to, or NULL: not bound. Borrowed
-                        during the call */
+    int index;          /* which GPU; not read for CPU */
+    int n_threads;      /* CPU threads, the caller's own included; >= 1 */
+    bool deterministic; /* of a GPU: sums in the CPU's order (docs/gpu.md), as CPUs have them */
+    const int *cpus;    /* [n_threads] logical CPUs to bind them to, or NULL: not bound. Borrowed
+                           during the call */
 } tsr_device_options;
 
 /* Errors: ARG (also: TSR_ISA names no set), NOMEM, DEVICE (a thread cannot be started or bound),

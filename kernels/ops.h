@@ -34,12 +34,12 @@ extern "C" {
 
 /* The largest operands that a device will meet. */
 typedef struct tsr_ops_limits {
-    int64_t n_rows;  /* tokens a step */
-    int64_t n_cols;  /* of any weight */
-    int n_heads;     /* query heads on this rank */
-    int head_dim;    /* the larger of key_dim and value_dim */
-    int64_t context; /* positions a sequence */
-    int n_seqs;      /* sequences a step */
+    int64_t n_rows;        /* tokens a step */
+    int64_t n_cols;        /* of any weight */
+    int n_heads;           /* query heads on this rank */
+    int head_dim;          /* the larger of key_dim and value_dim */
+    int64_t context;       /* positions a sequence */
+    int n_seqs;            /* sequences a step */
     int64_t n_expert_rows; /* rows that experts compute at once (tsr_matmul_experts) */
 } tsr_ops_limits;
 
@@ -250,10 +250,9 @@ TSR_MUST_CHECK tsr_status tsr_route(tsr_device *dev, tsr_tensor ids, tsr_tensor 
  * The rows of all tokens, by expert, and rising within each: places [start[e], start[e + 1]) of the
  * n n_used are those that take expert e.
  *   start i32 [1, n_experts + 1]
- *   rows i32 [1, n n_used], weights f32 [1, n n_used]   at each place the row, and how much it takes
+ *   rows i32 [1, n n_used], weights f32 [1, n n_used]   of each place: its row, what that takes
  *   places i32 [n, n_used]                              where each choice went
- *   ids i32 [n, n_used], chosen f32 [n, n_used]         as tsr_route gives them, each id below
- *                                                       n_experts
+ *   ids i32 [n, n_used], chosen f32 [n, n_used]         of tsr_route, each id below n_experts
  */
 TSR_MUST_CHECK tsr_status tsr_sort_experts(tsr_device *dev, tsr_tensor start, tsr_tensor rows,
                                            tsr_tensor weights, tsr_tensor places, tsr_tensor ids,

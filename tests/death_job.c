@@ -57,7 +57,8 @@ int main(int argc, char **argv)
     tsr_comm *comm = NULL;
     bool go_on = true;
 
-    if (tsr_world_open(&world) != TSR_OK || tsr_comm_create(&comm, world, NULL, N_VALUES) != TSR_OK) {
+    if (tsr_world_open(&world) != TSR_OK ||
+        tsr_comm_create(&comm, world, NULL, N_VALUES) != TSR_OK) {
         (void)fprintf(stderr, "%s\n", tsr_status_message());
         return 1;
     }
